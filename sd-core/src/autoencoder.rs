@@ -1,0 +1,38 @@
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use crate::{Noise, Result};
+
+/// What a program must know of an [`Autoencoder`] to run it.
+#[derive(Debug, Clone)]
+pub struct AutoencoderSpec {
+    /// Channels of a latent: 4.
+    pub latent_channels: usize,
+    /// Pixels per latent pixel in each direction: 8.
+    pub factor: usize,
+    /// Where it computes; inputs must live there.
+    pub device: Device,
+    /// The precision it computes in; inputs must have it.
+    pub dtype: FloatDType,
+}
+
+/// Translates between pixels and latents.
+///
+/// Pixels are `[n, 3, h·factor, w·factor]` RGB in `[-1, 1]`. Latents are `[n, c, h, w]`, already
+/// multiplied by the model's scaling factor, that is of about unit variance: what a
+/// [`Denoiser`](crate::Denoiser) works on.
+pub trait Autoencoder: Send + Sync {
+    /// What this autoencoder works on.
+    fn spec(&self) -> &AutoencoderSpec;
+
+    /// Pixels to latents: a sample of the posterior with `noise`, its mean without.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when a side is not a multiple of the factor.
+    fn encode(&self, image: Tensor<4>, noise: Option<&mut dyn Noise>) -> Result<Tensor<4>>;
+
+    /// Latents to pixels. Values may lie a little outside `[-1, 1]`; clamping is the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the latent has other channels.
+    fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>>;
+}

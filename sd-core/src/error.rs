@@ -1,0 +1,78 @@
+use std::fmt::Display;
+
+/// The source of an error that comes from a component outside this workspace.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the four traits return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a component could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument outside its range.
+    #[error("{name} is {value}; {expected}")]
+    InvalidArgument {
+        /// The argument's name, as the API spells it.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A tensor of another shape than the component works on.
+    #[error("{what} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// Which tensor.
+        what: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that would be right, in words where a dimension is free.
+        expected: String,
+    },
+    /// A combination of settings that has no meaning or is not implemented.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A saved run that does not belong to the sampler that should continue it.
+    #[error("the saved run does not fit: {0}")]
+    SavedState(String),
+    /// The backend failed: out of memory, a lost device, a kernel that could not be launched.
+    #[error("the backend failed in {during}: {message}")]
+    Backend {
+        /// What was being computed.
+        during: &'static str,
+        /// The backend's own words.
+        message: String,
+    },
+    /// An error of a component implemented outside this workspace.
+    #[error(transparent)]
+    Other(#[from] BoxError),
+}
+
+impl Error {
+    /// An [`Error::InvalidArgument`]: `name` is `value`; `expected`.
+    pub fn invalid(name: &'static str, value: impl Display, expected: impl Display) -> Self {
+        Self::InvalidArgument {
+            name,
+            value: value.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// An [`Error::Shape`]: `what` has shape `found`, expected `expected`.
+    pub fn shape(what: &'static str, found: &[usize], expected: impl Display) -> Self {
+        Self::Shape {
+            what,
+            found: found.to_vec(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// An [`Error::Backend`] from whatever the backend reported.
+    pub fn backend(during: &'static str, message: impl Display) -> Self {
+        Self::Backend {
+            during,
+            message: message.to_string(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+use std::sync::Arc;
+
+use crate::NoiseSchedule;
+
+/// How noisy a latent is: `x = alpha · x₀ + sigma · ε`, and what timestep the network is told.
+///
+/// Both families of solvers are spelled this way: variance-preserving ones have
+/// `alpha² + sigma² = 1`, k-diffusion's have `alpha = 1`. Pure σ-space would not do: a schedule
+/// with zero terminal SNR has `alpha = 0` at its end, and with `set_alpha_to_one = false` the last
+/// DDIM step ends just short of `alpha = 1`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// The timestep given to the network, 0 ..= 999; fractions are allowed.
+    pub t: f64,
+    /// Share of the clean latent.
+    pub alpha: f64,
+    /// Share of the noise.
+    pub sigma: f64,
+}
+
+impl Level {
+    /// A variance-preserving level, `alpha² + sigma² = 1`, from the cumulative product `ᾱ`.
+    pub fn variance_preserving(t: f64, alpha_cumprod: f64) -> Self {
+        Self {
+            t,
+            alpha: alpha_cumprod.sqrt(),
+            sigma: (1.0 - alpha_cumprod).sqrt(),
+        }
+    }
+
+    /// A level in k-diffusion's scale, `alpha = 1`.
+    pub fn variance_exploding(t: f64, sigma: f64) -> Self {
+        Self {
+            t,
+            alpha: 1.0,
+            sigma,
+        }
+    }
+
+    /// `√(alpha² + sigma²)`: what a latent is divided by before the network sees it.
+    pub fn scale(self) -> f64 {
+        self.alpha.hypot(self.sigma)
+    }
+
+    /// Half the logarithm of the signal-to-noise ratio, `λ = ln(alpha / sigma)`.
+    pub fn log_snr(self) -> f64 {
+        self.alpha.ln() - self.sigma.ln()
+    }
+}
+
+/// One step of a [`Plan`]: which level it starts from and which it reaches.
+///
+/// `to` need not equal the next stage's `from`: DDIM and PNDM step to `t − 1000/N` by their own
+/// table whatever timestep comes next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stage {
+    /// The level the latent has before the step.
+    pub from: Level,
+    /// The level it has after it.
+    pub to: Level,
+}
+
+/// The numbers of a whole run, fixed before it starts: pure, in f64, on the host.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The model's own noise levels, for solvers that evaluate between the stages.
+    pub schedule: Arc<NoiseSchedule>,
+    /// The initial latent is this times unit-variance noise (diffusers' `init_noise_sigma`).
+    pub init_noise_sigma: f64,
+    /// The steps in order, noisiest first.
+    pub stages: Vec<Stage>,
+}

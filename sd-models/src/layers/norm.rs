@@ -1,0 +1,77 @@
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use super::parameter;
+
+/// Normalises each vector of the last dimension, as `torch.nn.LayerNorm`.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[width]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[width]`.
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// A layer for vectors of `width`.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: parameter([width], device),
+            bias: parameter([width], device),
+            epsilon,
+        }
+    }
+
+    /// `[…, width]` to the same shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        burn::tensor::module::layer_norm(x, weight, Some(bias), self.epsilon)
+    }
+}
+
+/// Normalises groups of channels over the whole picture, as `torch.nn.GroupNorm`.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`.
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl GroupNorm {
+    /// A layer for `channels`, a multiple of `groups`.
+    pub fn new(groups: usize, channels: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: parameter([channels], device),
+            bias: parameter([channels], device),
+            groups,
+            epsilon,
+        }
+    }
+
+    /// `[n, channels, h, w]` to the same shape. The statistics are taken in f32 whatever the
+    /// precision of `x`: a sum of squares over a whole picture overflows in f16.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let ([n, c, h, w], dtype) = (x.dims(), x.dtype());
+        let x = to_f32(x).reshape([n, self.groups, c / self.groups * h * w]);
+        let (var, mean) = x.clone().var_mean_bias(2);
+        let x = (x - mean) / (var + self.epsilon).sqrt();
+        let per_channel = |p: &Param<Tensor<1>>| to_f32(p.val()).reshape([1, c, 1, 1]);
+        let x = x.reshape([n, c, h, w]) * per_channel(&self.weight) + per_channel(&self.bias);
+        x.cast(dtype)
+    }
+}
+
+fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::F32 {
+        x
+    } else {
+        x.cast(FloatDType::F32)
+    }
+}
