@@ -1,4 +1,13 @@
 //! The networks of Stable Diffusion on Burn, and the files they load from.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod config;
+mod error;
+mod files;
 pub mod layers;
+mod weights;
+
+pub use config::ConfigFile;
+pub use error::{Error, Misshapen, Result, TensorMismatch};
+pub use files::{EmbeddedFile, Files};
+pub use weights::Weights;

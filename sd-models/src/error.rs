@@ -1,0 +1,181 @@
+use std::fmt::{self, Display};
+use std::io;
+use std::path::PathBuf;
+
+/// What loading a model returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model could not be loaded. Every message names the file and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that cannot be read, or is not there.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file that is not the JSON it should be: cut short, nested too deeply, of other types.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where it goes wrong, and how.
+        source: serde_json::Error,
+    },
+    /// A setting of a model's configuration that is out of range or missing.
+    #[error("{}: {field} is {value}; {expected}", file.display())]
+    Config {
+        /// The configuration file.
+        file: PathBuf,
+        /// The setting's name in that file.
+        field: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A folder without the weights of a model.
+    #[error("{}: no weights, expected one of {}", folder.display(), tried.join(", "))]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// The file names that would have been taken.
+        tried: Vec<String>,
+    },
+    /// A safetensors file that is damaged or not one at all.
+    #[error("{}: not a sound safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Weights that are not those of the model they should go into.
+    #[error("{}: {mismatch}", path.display())]
+    Tensors {
+        /// The file, or the index of a sharded one.
+        path: PathBuf,
+        /// Which tensors do not fit.
+        mismatch: Box<TensorMismatch>,
+    },
+    /// Tokenizer files that do not make a tokenizer.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something a file asks for that is not implemented.
+    #[error("{}: {what}", path.display())]
+    Unsupported {
+        /// The file that asks for it.
+        path: PathBuf,
+        /// What is not supported, and what is.
+        what: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Config`]: in `file`, `field` is `value`; `expected`.
+    pub fn config(
+        file: impl Into<PathBuf>,
+        field: impl Into<String>,
+        value: impl Display,
+        expected: impl Display,
+    ) -> Self {
+        Self::Config {
+            file: file.into(),
+            field: field.into(),
+            value: value.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// An [`Error::Safetensors`]: what is wrong with the file `path`.
+    pub fn safetensors(path: impl Into<PathBuf>, reason: impl Display) -> Self {
+        Self::Safetensors {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// An [`Error::Tokenizer`]: what is wrong with the file `path`.
+    pub fn tokenizer(path: impl Into<PathBuf>, reason: impl Display) -> Self {
+        Self::Tokenizer {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl From<Error> for sd_core::Error {
+    fn from(error: Error) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+/// How a file's tensors differ from a model's parameters. The names are the model's, sorted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TensorMismatch {
+    /// Parameters the file has no tensor for.
+    pub missing: Vec<String>,
+    /// Tensors the model has no parameter for.
+    pub unused: Vec<String>,
+    /// Tensors of another shape than their parameter.
+    pub misshapen: Vec<Misshapen>,
+}
+
+/// A tensor of another shape than the parameter it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Misshapen {
+    /// The parameter's name.
+    pub name: String,
+    /// The tensor's shape.
+    pub found: Vec<usize>,
+    /// The parameter's shape.
+    pub expected: Vec<usize>,
+}
+
+impl TensorMismatch {
+    /// Whether everything fits.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+impl Display for Misshapen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, found, expected) = (&self.name, &self.found, &self.expected);
+        write!(f, "{name} is {found:?} and should be {expected:?}")
+    }
+}
+
+impl Display for TensorMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("missing", first_ten(&self.missing), self.missing.len()),
+            ("unused", first_ten(&self.unused), self.unused.len()),
+            (
+                "misshapen",
+                first_ten(&self.misshapen),
+                self.misshapen.len(),
+            ),
+        ];
+        let parts = parts.iter().filter(|(_, _, count)| *count > 0);
+        let parts: Vec<String> = parts
+            .map(|(what, names, count)| format!("{count} {what}: {names}"))
+            .collect();
+        write!(f, "the tensors are not this model's ({})", parts.join("; "))
+    }
+}
+
+/// The whole list of a wrong file's thousand tensors helps nobody.
+fn first_ten<T: Display>(items: &[T]) -> String {
+    let shown: Vec<String> = items.iter().take(10).map(ToString::to_string).collect();
+    let more = if items.len() > 10 { ", …" } else { "" };
+    shown.join(", ") + more
+}

@@ -1,0 +1,70 @@
+//! What older generations of diffusers and transformers called a tensor.
+
+/// One difference between an older generation's names and today's.
+enum Row {
+    /// The whole name begins with this, and today's goes without it.
+    Prefix(&'static str),
+    /// The tensor of this name is no parameter; nothing reads it.
+    Ignore(&'static str),
+    /// A layer `from` directly in `attentions.{n}` is called `to` today.
+    Attention {
+        from: &'static str,
+        to: &'static str,
+    },
+}
+
+/// Applied top to bottom, each row to the name the rows above it made.
+const ROWS: &[Row] = &[
+    // transformers 4 wrapped the text encoder; a model with a projection is still wrapped today.
+    Row::Prefix("text_model."),
+    // 0, 1, 2 …, saved by transformers before 4.31.
+    Row::Ignore("embeddings.position_ids"),
+    // The VAE's attention before diffusers 0.18.
+    Row::Attention {
+        from: "query",
+        to: "to_q",
+    },
+    Row::Attention {
+        from: "key",
+        to: "to_k",
+    },
+    Row::Attention {
+        from: "value",
+        to: "to_v",
+    },
+    Row::Attention {
+        from: "proj_attn",
+        to: "to_out.0",
+    },
+];
+
+/// Today's name of a tensor, `None` for one that is no parameter.
+pub(super) fn current(name: &str) -> Option<String> {
+    let mut name = name.to_string();
+    for row in ROWS {
+        match row {
+            Row::Prefix(prefix) => {
+                if let Some(rest) = name.strip_prefix(prefix) {
+                    name = rest.into();
+                }
+            }
+            Row::Ignore(ignored) if name == *ignored => return None,
+            Row::Ignore(_) => {}
+            Row::Attention { from, to } => {
+                if let Some(renamed) = rename_in_attention(&name, from, to) {
+                    name = renamed;
+                }
+            }
+        }
+    }
+    Some(name)
+}
+
+fn rename_in_attention(name: &str, from: &str, to: &str) -> Option<String> {
+    let (rest, parameter) = name.rsplit_once('.')?;
+    let block = rest.strip_suffix(from)?.strip_suffix('.')?;
+    let (attentions, index) = block.rsplit_once('.')?;
+    let is_attention = attentions == "attentions" || attentions.ends_with(".attentions");
+    let is_index = !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit());
+    (is_attention && is_index).then(|| format!("{block}.{to}.{parameter}"))
+}
