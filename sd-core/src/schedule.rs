@@ -155,7 +155,8 @@ impl NoiseSchedule {
     }
 }
 
-/// `torch.linspace(start, end, n)` in float32, which counts from both ends to the middle.
+/// `torch.linspace(start, end, n)` in float32, which counts from both ends to the middle and rounds
+/// once, after product and sum.
 fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if n == 1 {
@@ -164,9 +165,9 @@ fn linspace(start: f64, end: f64, n: usize) -> Vec<f32> {
     let step = (end - start) / (n - 1) as f32;
     let value = |i: usize| {
         if i < n / 2 {
-            start + step * i as f32
+            step.mul_add(i as f32, start)
         } else {
-            end - step * (n - 1 - i) as f32
+            (-step).mul_add((n - 1 - i) as f32, end)
         }
     };
     (0..n).map(value).collect()

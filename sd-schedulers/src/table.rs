@@ -1,0 +1,65 @@
+use sd_core::NoiseSchedule;
+
+/// The training schedule as k-diffusion sees it: one `σ = √((1 − ᾱ)/ᾱ)` per timestep, rising, and
+/// the way from a timestep to its σ and back.
+#[derive(Debug, Clone)]
+pub(crate) struct SigmaTable {
+    sigmas: Vec<f64>,
+    logs: Vec<f64>,
+}
+
+impl SigmaTable {
+    /// The table of `train`. Where a schedule with zero terminal SNR has `ᾱ = 0`, σ is that of
+    /// `ᾱ = 2⁻²⁴`, the smallest that half precision tells from 0; diffusers puts it there too.
+    pub(crate) fn new(train: &NoiseSchedule) -> Self {
+        let sigma = |&bar: &f32| {
+            let bar = f64::from(bar).max(2f64.powi(-24));
+            ((1.0 - bar) / bar).sqrt()
+        };
+        let sigmas: Vec<f64> = train.alphas_cumprod().iter().map(sigma).collect();
+        let logs = sigmas.iter().map(|s| s.max(1e-10).ln()).collect();
+        Self { sigmas, logs }
+    }
+
+    /// Number of timesteps.
+    pub(crate) fn len(&self) -> usize {
+        self.sigmas.len()
+    }
+
+    /// The σ of every timestep, rising.
+    pub(crate) fn sigmas(&self) -> &[f64] {
+        &self.sigmas
+    }
+
+    /// The smallest σ, that of timestep 0.
+    pub(crate) fn min(&self) -> f64 {
+        self.sigmas[0]
+    }
+
+    /// The largest σ.
+    pub(crate) fn max(&self) -> f64 {
+        self.sigmas[self.len() - 1]
+    }
+
+    /// σ at timestep `t`, linear between two timesteps and constant beyond the ends.
+    pub(crate) fn sigma(&self, t: f64) -> f64 {
+        let t = t.clamp(0.0, (self.len() - 1) as f64);
+        let low = t.floor() as usize;
+        let high = (low + 1).min(self.len() - 1);
+        let slope = self.sigmas[high] - self.sigmas[low];
+        slope * (t - low as f64) + self.sigmas[low]
+    }
+
+    /// The timestep of `sigma`, linear in ln σ between two timesteps, within the table's ends.
+    pub(crate) fn timestep(&self, sigma: f64) -> f64 {
+        if self.len() == 1 {
+            return 0.0;
+        }
+        let log = sigma.max(1e-10).ln();
+        let above = self.logs.partition_point(|&l| l <= log);
+        let low = above.saturating_sub(1).min(self.len() - 2);
+        let (a, b) = (self.logs[low], self.logs[low + 1]);
+        let w = ((a - log) / (a - b)).clamp(0.0, 1.0);
+        (1.0 - w) * low as f64 + w * (low + 1) as f64
+    }
+}
