@@ -1,12 +1,14 @@
 //! The networks of Stable Diffusion on Burn, and the files they load from.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod clip;
 mod config;
 mod error;
 mod files;
 pub mod layers;
 mod weights;
 
+pub use clip::{Activation, ClipOutput, ClipTextConfig, ClipTextModel};
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use files::{EmbeddedFile, Files};

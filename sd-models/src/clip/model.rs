@@ -1,0 +1,152 @@
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use sd_core::{Error, Result};
+
+use super::{ClipLayer, ClipTextConfig};
+use crate::layers::{Embedding, LayerNorm, Linear};
+
+/// CLIP's text encoder: token ids to one vector per token and one per prompt.
+///
+/// The fields are named as in checkpoints, so that their tensors load by name.
+#[derive(Module, Debug)]
+pub struct ClipTextModel {
+    embeddings: ClipEmbeddings,
+    encoder: ClipStack,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    #[module(skip)]
+    config: ClipTextConfig,
+}
+
+/// The tables of tokens and of positions.
+#[derive(Module, Debug)]
+pub(super) struct ClipEmbeddings {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+}
+
+/// The layers.
+#[derive(Module, Debug)]
+pub(super) struct ClipStack {
+    layers: Vec<ClipLayer>,
+}
+
+/// What a [`ClipTextModel`] makes of `n` prompts of equal length.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClipOutput {
+    /// The embedded tokens and behind them each layer's output, `[n, tokens, width]`: one more
+    /// than the model has layers. None has gone through the final layer norm.
+    pub hidden_states: Vec<Tensor<3>>,
+    /// The last layer's output after the final layer norm, `[n, tokens, width]`.
+    pub last_hidden_state: Tensor<3>,
+    /// The end token's vector after the final layer norm, projected if the model has a
+    /// projection: `[n, width]` or `[n, projection width]`.
+    pub pooled: Tensor<2>,
+}
+
+impl ClipTextModel {
+    /// A model whose weights are still to be loaded; it takes no memory until then.
+    pub fn new(config: ClipTextConfig, device: &Device) -> Self {
+        let width = config.hidden_size;
+        let layers = 0..config.num_hidden_layers;
+        let projection = config.projection;
+        Self {
+            embeddings: ClipEmbeddings {
+                token_embedding: Embedding::new(config.vocab_size, width, device),
+                position_embedding: Embedding::new(config.max_position_embeddings, width, device),
+            },
+            encoder: ClipStack {
+                layers: layers.map(|_| ClipLayer::new(&config, device)).collect(),
+            },
+            final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, device),
+            text_projection: projection.map(|out| Linear::new(width, out, false, device)),
+            config,
+        }
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
+    /// The final layer norm, `[n, tokens, width]` to the same shape: diffusers applies it to the
+    /// hidden state that `clip_skip` chooses.
+    pub fn normalize(&self, hidden_state: Tensor<3>) -> Tensor<3> {
+        self.final_layer_norm.forward(hidden_state)
+    }
+
+    /// Runs the model on `n` prompts of token ids, all of one length.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when there is no prompt, lengths differ, are 0 or above
+    /// `max_position_embeddings`, or an id is not in the vocabulary.
+    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipOutput> {
+        let tokens = self.check(ids)?;
+        let n = ids.len();
+        let device = self.final_layer_norm.weight.device();
+        let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
+        let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [n, tokens]), &device);
+        let positions = self.embeddings.position_embedding.weight.val();
+        let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
+        let mut x = self.embeddings.token_embedding.forward(indices) + positions;
+
+        let mut hidden_states = vec![x.clone()];
+        for layer in &self.encoder.layers {
+            x = layer.forward(x);
+            hidden_states.push(x.clone());
+        }
+        let last_hidden_state = self.normalize(x);
+        let pooled = self.pool(ids, &last_hidden_state);
+        Ok(ClipOutput {
+            hidden_states,
+            last_hidden_state,
+            pooled,
+        })
+    }
+
+    /// Takes each prompt's vector at its end token.
+    fn pool(&self, ids: &[Vec<u32>], last_hidden_state: &Tensor<3>) -> Tensor<2> {
+        let [n, tokens, width] = last_hidden_state.dims();
+        let ends = ids.iter().enumerate();
+        let rows = ends.map(|(i, ids)| (i * tokens + self.end_position(ids)) as i32);
+        let rows = TensorData::new(rows.collect::<Vec<i32>>(), [n]);
+        let rows = Tensor::<1, Int>::from_data(rows, &last_hidden_state.device());
+        let flat = last_hidden_state.clone().reshape([n * tokens, width]);
+        let pooled = flat.select(0, rows);
+        match &self.text_projection {
+            Some(projection) => projection.forward(pooled),
+            None => pooled,
+        }
+    }
+
+    /// The first end token: padding may repeat it. Without any it is 0, as in transformers.
+    fn end_position(&self, ids: &[u32]) -> usize {
+        let end = match self.config.eos_token_id {
+            // A mistake of old configurations that transformers still honours.
+            2 => ids.iter().max(),
+            _ => Some(&self.config.eos_token_id),
+        };
+        ids.iter().position(|id| Some(id) == end).unwrap_or(0)
+    }
+
+    /// The common length of the prompts.
+    fn check(&self, ids: &[Vec<u32>]) -> Result<usize> {
+        let most = self.config.max_position_embeddings;
+        let Some(tokens) = ids.first().map(Vec::len) else {
+            return Err(Error::invalid("prompts", 0, "expected at least one"));
+        };
+        for ids in ids {
+            if ids.len() != tokens || !(1..=most).contains(&tokens) {
+                let expected = format!("expected 1 to {most} tokens, as many for each prompt");
+                return Err(Error::invalid("tokens of a prompt", ids.len(), expected));
+            }
+            let vocabulary = self.config.vocab_size;
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+                let expected = format!("the vocabulary has {vocabulary} tokens");
+                return Err(Error::invalid("token id", id, expected));
+            }
+        }
+        Ok(tokens)
+    }
+}
