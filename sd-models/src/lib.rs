@@ -6,10 +6,13 @@ mod config;
 mod error;
 mod files;
 pub mod layers;
+mod tokenizer;
+pub mod unet;
 mod weights;
 
-pub use clip::{Activation, ClipOutput, ClipTextConfig, ClipTextModel};
+pub use clip::{Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextModel};
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use files::{EmbeddedFile, Files};
+pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::Weights;

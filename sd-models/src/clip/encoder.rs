@@ -1,0 +1,112 @@
+use burn::tensor::{Device, FloatDType};
+use sd_core::{TextEmbedding, TextEncoder};
+
+use super::{ClipTextConfig, ClipTextModel};
+use crate::{ClipTokenizer, Error, Files, Result};
+
+/// A CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
+#[derive(Debug)]
+pub struct ClipTextEncoder {
+    tokenizer: ClipTokenizer,
+    model: ClipTextModel,
+    clip_skip: usize,
+}
+
+impl ClipTextEncoder {
+    /// Opens a model folder's text encoder, `text_encoder` and `tokenizer` being the names of the
+    /// two sub-folders, to compute on `device` in precision `dtype`.
+    ///
+    /// # Errors
+    /// Those of [`ClipTokenizer::open`], [`ClipTextConfig::read`], [`Files::weights`] and
+    /// [`Weights::load_into`](crate::Weights::load_into); [`Error::Config`] when prompts of the
+    /// tokenizer's length are longer than the model's.
+    pub fn open(
+        files: &Files,
+        text_encoder: &str,
+        tokenizer: &str,
+        device: &Device,
+        dtype: FloatDType,
+    ) -> Result<Self> {
+        let folder = files.folder(text_encoder);
+        let config = ClipTextConfig::read(&folder)?;
+        let tokenizer = ClipTokenizer::open(&files.folder(tokenizer))?;
+        let (positions, length) = (config.max_position_embeddings, tokenizer.max_length());
+        if length > positions {
+            let field = "max_position_embeddings";
+            let expected = format!("expected at least the tokenizer's length, {length}");
+            return Err(Error::config(
+                folder.path("config.json"),
+                field,
+                positions,
+                expected,
+            ));
+        }
+        let model = ClipTextModel::new(config, device);
+        let model = folder.weights("model", None)?.load_into(model, dtype)?;
+        Ok(Self::new(tokenizer, model))
+    }
+
+    /// An encoder from parts already loaded.
+    pub fn new(tokenizer: ClipTokenizer, model: ClipTextModel) -> Self {
+        Self {
+            tokenizer,
+            model,
+            clip_skip: 0,
+        }
+    }
+
+    /// Leaves out the model's last `layers` layers, as diffusers' `clip_skip` does (A1111's
+    /// "clip skip 2" is 1 here). The final layer norm stays, and so does the pooled embedding.
+    ///
+    /// # Errors
+    /// [`sd_core::Error::InvalidArgument`] when the model has no more layers than that.
+    pub fn with_clip_skip(mut self, layers: usize) -> sd_core::Result<Self> {
+        let most = self.model.config().num_hidden_layers - 1;
+        if layers > most {
+            let expected = format!("expected at most {most}");
+            return Err(sd_core::Error::invalid("clip_skip", layers, expected));
+        }
+        self.clip_skip = layers;
+        Ok(self)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        &self.tokenizer
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ClipTextModel {
+        &self.model
+    }
+}
+
+impl TextEncoder for ClipTextEncoder {
+    /// The vectors of [`ClipTokenizer::max_length`] tokens per prompt; pooled ones when the model
+    /// has a projection for them.
+    fn encode(&self, prompts: &[&str]) -> sd_core::Result<TextEmbedding> {
+        let tokens = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        let (ids, cut): (Vec<_>, Vec<_>) = tokens.into_iter().map(|t| (t.ids, t.cut)).unzip();
+        for cut in cut.iter().flatten() {
+            let room = self.tokenizer.max_length() - 2;
+            tracing::warn!(
+                cut,
+                "the prompt is longer than {room} tokens, its end is cut"
+            );
+        }
+        let mut output = self.model.forward(&ids)?;
+        let tokens = if self.clip_skip == 0 {
+            output.last_hidden_state
+        } else {
+            let index = output.hidden_states.len() - 1 - self.clip_skip;
+            self.model
+                .normalize(output.hidden_states.swap_remove(index))
+        };
+        let embedding = TextEmbedding::new(tokens).with_cut(cut);
+        Ok(match self.model.config().projection {
+            Some(_) => embedding.with_pooled(output.pooled),
+            None => embedding,
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! CLIP's tokenizer: text to token ids.
+
+mod special;
+mod vocabulary;
+
+use std::path::PathBuf;
+
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+
+use self::special::SpecialTokens;
+use self::vocabulary::Vocabulary;
+use crate::{Error, Files, Result};
+
+/// What a text is split into before byte-pair encoding: contractions, words, single digits, and
+/// runs of anything else that is not white space.
+const WORDS: &str = concat!(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d",
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+);
+
+/// Every Stable Diffusion model's prompt length.
+const DEFAULT_LENGTH: usize = 77;
+
+/// CLIP's tokenizer: byte-pair encoding of lower-cased words, the same ids as transformers'
+/// `CLIPTokenizer` gives.
+#[derive(Debug)]
+pub struct ClipTokenizer {
+    inner: Tokenizer,
+    path: PathBuf,
+    max_length: usize,
+    start: u32,
+    end: u32,
+    pad: u32,
+}
+
+/// A text as a [`ClipTokenizer`] gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The start token, the text's tokens, the end token and padding:
+    /// [`max_length`](ClipTokenizer::max_length) ids.
+    pub ids: Vec<u32>,
+    /// The end of the text that did not fit, as it was written.
+    pub cut: Option<String>,
+}
+
+impl ClipTokenizer {
+    /// Reads a model's `tokenizer` folder: `tokenizer.json`, or `vocab.json` and `merges.txt`,
+    /// and beside them, where they exist, `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `added_tokens.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`] and [`Error::Tokenizer`] when files are missing, are not
+    /// what they should be, or do not name a start, end, unknown and padding token of the
+    /// vocabulary; [`Error::Config`] when `model_max_length` is out of range;
+    /// [`Error::Unsupported`] when they are of another kind of tokenizer.
+    pub fn open(files: &Files) -> Result<Self> {
+        let mut vocabulary = Vocabulary::read(files)?;
+        let special = SpecialTokens::read(files, std::mem::take(&mut vocabulary.numbered))?;
+        let path = vocabulary.path.clone();
+        let start = vocabulary.require(&special.start, "start")?;
+        let end = vocabulary.require(&special.end, "end")?;
+        let pad = vocabulary.require(&special.pad, "padding")?;
+        vocabulary.require(&special.unknown, "unknown")?;
+        let max_length = max_length(files, special.max_length)?;
+        let model = vocabulary.into_model(&special.unknown)?;
+        Ok(Self {
+            inner: assemble(model, special).map_err(|e| Error::tokenizer(&path, e))?,
+            path,
+            max_length,
+            start,
+            end,
+            pad,
+        })
+    }
+
+    /// Number of ids of every text, 77 in Stable Diffusion.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Turns a text into [`max_length`](Self::max_length) ids; what does not fit is cut at the
+    /// end of the text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the vocabulary cannot express the text, which one with all 256
+    /// bytes can.
+    pub fn encode(&self, text: &str) -> Result<Tokens> {
+        let encoding = self.inner.encode(text, false);
+        let encoding = encoding.map_err(|e| Error::tokenizer(&self.path, e))?;
+        let room = self.max_length - 2;
+        let words = encoding.get_ids();
+        let kept = &words[..words.len().min(room)];
+        let mut ids = Vec::with_capacity(self.max_length);
+        ids.push(self.start);
+        ids.extend(kept);
+        ids.push(self.end);
+        ids.resize(self.max_length, self.pad);
+        let first_cut = encoding.get_offsets().get(room);
+        Ok(Tokens {
+            ids,
+            cut: first_cut.map(|&(start, _)| tail(text, start)),
+        })
+    }
+}
+
+/// The text from byte `start` on. A token may begin inside a character of several bytes.
+fn tail(text: &str, start: usize) -> String {
+    text[text.floor_char_boundary(start)..].trim().into()
+}
+
+/// transformers writes a huge number for "no limit".
+fn max_length(files: &Files, found: Option<f64>) -> Result<usize> {
+    match found {
+        None => Ok(DEFAULT_LENGTH),
+        Some(length) if length >= 1e9 => Ok(DEFAULT_LENGTH),
+        Some(length) if (3.0..=65536.0).contains(&length) && length.fract() == 0.0 => {
+            Ok(length as usize)
+        }
+        Some(length) => {
+            let file = files.path("tokenizer_config.json");
+            let expected = "expected a whole number from 3 to 65536";
+            Err(Error::config(file, "model_max_length", length, expected))
+        }
+    }
+}
+
+/// The steps of transformers' `CLIPTokenizer` in their order.
+fn assemble(model: BPE, special: SpecialTokens) -> tokenizers::Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![
+        NFC.into(),
+        Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(),
+        Lowercase.into(),
+    ])))?;
+    let words = SplitPattern::Regex(WORDS.into());
+    let words = Split::new(words, SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::new(false, true, true);
+    let steps = vec![words.into(), bytes.into()];
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps)));
+    // One at a time, so that a later one of the same text replaces the earlier.
+    for token in special.added {
+        tokenizer.add_tokens([token])?;
+    }
+    Ok(tokenizer)
+}
