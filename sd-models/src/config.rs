@@ -59,6 +59,57 @@ impl ConfigFile {
         Error::config(&self.path, field, value, format!("expected {expected}"))
     }
 
+    /// Whether the setting is there as `null`: for the few where that says something else than
+    /// its absence.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.settings.get(field).is_some_and(Value::is_null)
+    }
+
+    /// The error that `field` asks for something that is not implemented.
+    pub fn unsupported(&self, field: &str) -> Error {
+        let value = self.settings.get(field).unwrap_or(&Value::Null);
+        Error::Unsupported {
+            path: self.path.clone(),
+            what: format!("{field} = {} is not supported", shorten(&value.to_string())),
+        }
+    }
+
+    /// Refuses every setting that is not `known`, so that none can change what a model computes
+    /// without being noticed. `fixed` ones may have one of the listed values, as JSON. `null`,
+    /// `false` and names with a leading underscore, which are notes of the writer, always pass.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], naming the setting.
+    pub fn refuse_others(&self, known: &[&str], fixed: &[(&str, &[&str])]) -> Result<()> {
+        for (field, value) in &self.settings {
+            let inert = value.is_null() || *value == Value::Bool(false) || field.starts_with('_');
+            if inert || known.contains(&field.as_str()) {
+                continue;
+            }
+            let mut fixed = fixed.iter().filter(|(name, _)| name == field);
+            if !fixed.any(|(_, allowed)| allowed.contains(&value.to_string().as_str())) {
+                return Err(self.unsupported(field));
+            }
+        }
+        Ok(())
+    }
+
+    /// A truth value; `default` where it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is anything else.
+    pub fn flag(&self, field: &str, default: bool) -> Result<bool> {
+        Ok(self.get(field, "true or false")?.unwrap_or(default))
+    }
+
+    /// A name, `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is not a string.
+    pub fn text(&self, field: &str) -> Result<Option<String>> {
+        self.get(field, "a name")
+    }
+
     /// A setting of any type, `None` where it is absent.
     ///
     /// # Errors

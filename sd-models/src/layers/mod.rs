@@ -1,17 +1,29 @@
-//! The elementary layers, with the field names and weight layouts of PyTorch checkpoints.
+//! The layers of the networks, with the field names and weight layouts of PyTorch checkpoints.
 //!
 //! Keeping torch's names (`weight`, `bias`) and layouts (a linear weight is `[out, in]`) means a
 //! checkpoint's tensors go into the modules as they are: no renaming, no transposition.
 
+mod attention;
 mod conv;
 mod embedding;
+mod feed_forward;
 mod linear;
 mod norm;
+mod resample;
+mod resnet;
+mod transformer;
 
+pub use attention::{Attention, AttentionConfig, KeyValue};
 pub use conv::{Conv2d, Padding};
 pub use embedding::Embedding;
+pub use feed_forward::{Dropout, FeedForward, Geglu};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
+pub use resample::{Downsample2D, Upsample2D};
+pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
+pub use transformer::{BasicTransformerBlock, BlockContext, Transformer2DModel, TransformerConfig};
+
+pub(crate) use transformer::{to_picture, to_tokens};
 
 use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor};

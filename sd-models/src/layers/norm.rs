@@ -1,4 +1,5 @@
 use burn::module::{Module, Param};
+use burn::tensor::activation::silu;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::parameter;
@@ -65,6 +66,11 @@ impl GroupNorm {
         let per_channel = |p: &Param<Tensor<1>>| to_f32(p.val()).reshape([1, c, 1, 1]);
         let x = x.reshape([n, c, h, w]) * per_channel(&self.weight) + per_channel(&self.bias);
         x.cast(dtype)
+    }
+
+    /// [`forward`](Self::forward), then SiLU: the pair stands before nearly every convolution.
+    pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        silu(self.forward(x))
     }
 }
 

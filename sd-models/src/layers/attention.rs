@@ -1,0 +1,108 @@
+use burn::module::Module;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+use super::Linear;
+
+/// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
+/// values of the tokens whose keys are like it.
+///
+/// In self-attention the picture's tokens look at each other, in cross-attention at the prompt's.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, from the tokens that look.
+    pub to_q: Linear,
+    /// Keys, from the tokens that are looked at.
+    pub to_k: Linear,
+    /// Values, from the tokens that are looked at.
+    pub to_v: Linear,
+    /// The output projection. A list of one, as in checkpoints, where a dropout follows it.
+    pub to_out: Vec<Linear>,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    upcast: bool,
+}
+
+/// What an [`Attention`] layer made of the tokens that are looked at. For a prompt it is the same
+/// in every step of a run.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// `[n, heads, tokens, head width]`.
+    pub key: Tensor<4>,
+    /// `[n, heads, tokens, head width]`.
+    pub value: Tensor<4>,
+}
+
+/// How an [`Attention`] layer is built.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionConfig {
+    /// Width of the tokens that look, a multiple of `heads`.
+    pub width: usize,
+    /// Width of the tokens that are looked at.
+    pub context_width: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Whether queries, keys and values have a bias; the output projection always has one.
+    pub bias: bool,
+    /// Whether to compute in f32 whatever the precision of the tokens: Stable Diffusion 2's
+    /// scores overflow in f16.
+    pub upcast: bool,
+}
+
+impl Attention {
+    /// A layer whose weights are still to be loaded.
+    pub fn new(config: AttentionConfig, device: &Device) -> Self {
+        let AttentionConfig { width, bias, .. } = config;
+        Self {
+            to_q: Linear::new(width, width, bias, device),
+            to_k: Linear::new(config.context_width, width, bias, device),
+            to_v: Linear::new(config.context_width, width, bias, device),
+            to_out: vec![Linear::new(width, width, true, device)],
+            heads: config.heads,
+            upcast: config.upcast,
+        }
+    }
+
+    /// Keys and values of the tokens `[n, tokens, context width]` to look at.
+    pub fn key_value(&self, context: Tensor<3>) -> KeyValue {
+        KeyValue {
+            key: self.split_heads(self.to_k.forward(context.clone())),
+            value: self.split_heads(self.to_v.forward(context)),
+        }
+    }
+
+    /// Self-attention, `[n, tokens, width]` to the same shape.
+    pub fn forward_self(&self, x: Tensor<3>) -> Tensor<3> {
+        let key_value = self.key_value(x.clone());
+        self.forward(x, &key_value)
+    }
+
+    /// `[n, tokens, width]` to the same shape, looking at `context`.
+    pub fn forward(&self, x: Tensor<3>, context: &KeyValue) -> Tensor<3> {
+        let query = self.split_heads(self.to_q.forward(x));
+        let x = self.attend(query, context.key.clone(), context.value.clone());
+        let [n, heads, tokens, width] = x.dims();
+        let x = x.swap_dims(1, 2).reshape([n, tokens, heads * width]);
+        self.to_out.iter().fold(x, |x, layer| layer.forward(x))
+    }
+
+    /// `softmax(q·kᵀ / √width)·v`.
+    fn attend(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+        let dtype = query.dtype();
+        let upcast = self.upcast && dtype != DType::F32;
+        let raise = |x: Tensor<4>| if upcast { x.cast(FloatDType::F32) } else { x };
+        // A bias or a scale of our own would send GPU backends to a kernel that stores all scores.
+        let options = AttentionModuleOptions::default();
+        let (query, key, value) = (raise(query), raise(key), raise(value));
+        let x = burn::tensor::module::attention(query, key, value, None, None, options);
+        if upcast { x.cast(dtype) } else { x }
+    }
+
+    /// `[n, tokens, heads · width]` to `[n, heads, tokens, width]`.
+    fn split_heads(&self, x: Tensor<3>) -> Tensor<4> {
+        let [n, tokens, width] = x.dims();
+        x.reshape([n, tokens, self.heads, width / self.heads])
+            .swap_dims(1, 2)
+    }
+}

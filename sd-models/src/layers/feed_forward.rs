@@ -1,0 +1,57 @@
+use burn::module::Module;
+use burn::tensor::activation::gelu;
+use burn::tensor::{Device, Tensor};
+
+use super::Linear;
+
+/// The two-layer network a transformer block applies to each token by itself.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// In, dropout, out, as checkpoints number them.
+    pub net: (Geglu, Dropout, Linear),
+}
+
+impl FeedForward {
+    /// A network of inner width 4 · `width` whose weights are still to be loaded.
+    pub fn new(width: usize, device: &Device) -> Self {
+        let inner = 4 * width;
+        let geglu = Geglu::new(width, inner, device);
+        Self {
+            net: (geglu, Dropout, Linear::new(inner, width, true, device)),
+        }
+    }
+
+    /// `[n, tokens, width]` to the same shape.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let (geglu, Dropout, out) = &self.net;
+        out.forward(geglu.forward(x))
+    }
+}
+
+/// A linear layer gated by the GELU of another (Shazeer 2020, arXiv:2002.05202).
+#[derive(Module, Debug)]
+pub struct Geglu {
+    /// Both layers in one: the first half of the output is gated by the second.
+    pub proj: Linear,
+}
+
+impl Geglu {
+    /// A layer of `inputs` to `outputs` features whose weights are still to be loaded.
+    pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self {
+            proj: Linear::new(inputs, 2 * outputs, true, device),
+        }
+    }
+
+    /// `[n, tokens, in]` to `[n, tokens, out]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = self.proj.forward(x);
+        let width = x.dims()[2] / 2;
+        let gate = x.clone().narrow(2, width, width);
+        x.narrow(2, 0, width) * gelu(gate)
+    }
+}
+
+/// Does nothing when a network is used, but takes a number in the list it stands in.
+#[derive(Module, Debug)]
+pub struct Dropout;

@@ -1,0 +1,120 @@
+use burn::module::Module;
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use super::{Conv2d, GroupNorm, Linear};
+
+/// How a [`ResnetBlock2D`] is built.
+#[derive(Debug, Clone, Copy)]
+pub struct ResnetConfig {
+    /// Channels in, a multiple of `groups`.
+    pub inputs: usize,
+    /// Channels out, a multiple of `groups`.
+    pub outputs: usize,
+    /// Width of the timestep's embedding and how it acts; `None` in networks without timesteps.
+    pub time: Option<(usize, TimeEffect)>,
+    /// Groups of the group normalisations.
+    pub groups: usize,
+    /// Their ε.
+    pub epsilon: f64,
+    /// What the sum of both paths is divided by: 1 in all Stable Diffusion models.
+    pub output_scale: f64,
+}
+
+/// How the timestep acts on a picture (diffusers' `resnet_time_scale_shift`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeEffect {
+    /// It is added to every pixel before the second normalisation (`default`).
+    Add,
+    /// It scales and shifts every pixel after the second normalisation (`scale_shift`; Dhariwal &
+    /// Nichol 2021, arXiv:2105.05233).
+    ScaleShift,
+}
+
+/// Two convolutions around which the input is added back (He et al. 2015, arXiv:1512.03385), with
+/// the timestep let in between them.
+#[derive(Module, Debug)]
+pub struct ResnetBlock2D {
+    /// Before the first convolution, SiLU behind it.
+    pub norm1: GroupNorm,
+    /// The first convolution, 3×3.
+    pub conv1: Conv2d,
+    /// From the timestep's embedding to one number per channel, two for scale and shift.
+    pub time_emb_proj: Option<Linear>,
+    /// Before the second convolution, SiLU behind it.
+    pub norm2: GroupNorm,
+    /// The second convolution, 3×3.
+    pub conv2: Conv2d,
+    /// 1×1, for the input where the number of channels changes.
+    pub conv_shortcut: Option<Conv2d>,
+    #[module(skip)]
+    time_effect: TimeEffect,
+    #[module(skip)]
+    output_scale: f64,
+}
+
+impl ResnetBlock2D {
+    /// A block whose weights are still to be loaded.
+    pub fn new(config: ResnetConfig, device: &Device) -> Self {
+        let ResnetConfig {
+            inputs,
+            outputs,
+            groups,
+            epsilon,
+            ..
+        } = config;
+        let time_effect = config.time.map_or(TimeEffect::Add, |(_, effect)| effect);
+        let per_channel = match time_effect {
+            TimeEffect::Add => 1,
+            TimeEffect::ScaleShift => 2,
+        };
+        let time_emb_proj =
+            (config.time).map(|(width, _)| Linear::new(width, per_channel * outputs, true, device));
+        let shortcut = inputs != outputs;
+        Self {
+            norm1: GroupNorm::new(groups, inputs, epsilon, device),
+            conv1: Conv2d::same(inputs, outputs, 3, device),
+            time_emb_proj,
+            norm2: GroupNorm::new(groups, outputs, epsilon, device),
+            conv2: Conv2d::same(outputs, outputs, 3, device),
+            conv_shortcut: shortcut.then(|| Conv2d::same(inputs, outputs, 1, device)),
+            time_effect,
+            output_scale: config.output_scale,
+        }
+    }
+
+    /// `[n, in, h, w]` to `[n, out, h, w]`. `time` is the SiLU of the timestep's embedding,
+    /// `[n, width]` or `[1, width]`, in networks that have one.
+    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let hidden = self.conv1.forward(self.norm1.forward_silu(x.clone()));
+        let time = (self.time_emb_proj.as_ref().zip(time))
+            .map(|(layer, time)| per_pixel(layer.forward(time.clone())));
+        let hidden = match (time, self.time_effect) {
+            (None, _) => self.norm2.forward_silu(hidden),
+            (Some(time), TimeEffect::Add) => self.norm2.forward_silu(hidden + time),
+            (Some(time), TimeEffect::ScaleShift) => {
+                let channels = hidden.dims()[1];
+                let scale = time.clone().narrow(1, 0, channels) + 1.0;
+                let shift = time.narrow(1, channels, channels);
+                silu(self.norm2.forward(hidden) * scale + shift)
+            }
+        };
+        let hidden = self.conv2.forward(hidden);
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        let sum = shortcut + hidden;
+        if self.output_scale == 1.0 {
+            sum
+        } else {
+            sum / self.output_scale
+        }
+    }
+}
+
+/// One number per channel, `[n, c]`, as a picture of one pixel.
+fn per_pixel(x: Tensor<2>) -> Tensor<4> {
+    let [n, c] = x.dims();
+    x.reshape([n, c, 1, 1])
+}

@@ -1,0 +1,165 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::{Attention, AttentionConfig, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear};
+
+/// How a [`Transformer2DModel`] is built.
+#[derive(Debug, Clone, Copy)]
+pub struct TransformerConfig {
+    /// Channels of the picture, a multiple of `heads` and `groups`.
+    pub channels: usize,
+    /// Width of the prompt's tokens.
+    pub context_width: usize,
+    /// Number of transformer blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Groups of the group normalisation.
+    pub groups: usize,
+    /// Whether the picture's tokens look at the prompt twice instead of also at each other.
+    pub only_cross_attention: bool,
+    /// Whether attention computes in f32 whatever the precision.
+    pub upcast_attention: bool,
+}
+
+/// A picture through a transformer: every pixel is a token that looks at the other pixels and at
+/// the prompt (Rombach et al. 2022, arXiv:2112.10752, section 3.3).
+#[derive(Module, Debug)]
+pub struct Transformer2DModel {
+    /// Before everything.
+    pub norm: GroupNorm,
+    /// Into the blocks, pixel by pixel. Some checkpoints store it as a 1×1 convolution
+    /// (`use_linear_projection = false`), which is the same map.
+    pub proj_in: Linear,
+    /// The blocks in order.
+    pub transformer_blocks: Vec<BasicTransformerBlock>,
+    /// Out of the blocks, pixel by pixel; stored as [`proj_in`](Self::proj_in) is.
+    pub proj_out: Linear,
+}
+
+impl Transformer2DModel {
+    /// A transformer whose weights are still to be loaded.
+    pub fn new(config: TransformerConfig, device: &Device) -> Self {
+        let channels = config.channels;
+        let block = |_| BasicTransformerBlock::new(config, device);
+        Self {
+            norm: GroupNorm::new(config.groups, channels, 1e-6, device),
+            proj_in: Linear::new(channels, channels, true, device),
+            transformer_blocks: (0..config.layers).map(block).collect(),
+            proj_out: Linear::new(channels, channels, true, device),
+        }
+    }
+
+    /// The prompt's tokens `[n, tokens, width]` as each block sees them.
+    pub fn prepare(&self, context: &Tensor<3>) -> Vec<BlockContext> {
+        let blocks = self.transformer_blocks.iter();
+        blocks.map(|block| block.prepare(context)).collect()
+    }
+
+    /// `[n, channels, h, w]` to the same shape; `context` is what [`prepare`](Self::prepare) made.
+    pub fn forward(&self, x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
+        let [_, _, h, w] = x.dims();
+        let residual = x.clone();
+        let mut tokens = self.proj_in.forward(to_tokens(self.norm.forward(x)));
+        for (block, context) in self.transformer_blocks.iter().zip(context) {
+            tokens = block.forward(tokens, context);
+        }
+        to_picture(self.proj_out.forward(tokens), h, w) + residual
+    }
+}
+
+/// What a [`BasicTransformerBlock`] makes of the prompt, once per run.
+#[derive(Debug, Clone)]
+pub struct BlockContext {
+    /// For the first attention, where that looks at the prompt too.
+    first: Option<KeyValue>,
+    second: KeyValue,
+}
+
+/// Self-attention, cross-attention and a feed-forward network, each normalised before and added to
+/// what came in.
+#[derive(Module, Debug)]
+pub struct BasicTransformerBlock {
+    /// Before the first attention.
+    pub norm1: LayerNorm,
+    /// Pixels look at each other; at the prompt with `only_cross_attention`.
+    pub attn1: Attention,
+    /// Before the second attention.
+    pub norm2: LayerNorm,
+    /// Pixels look at the prompt.
+    pub attn2: Attention,
+    /// Before the feed-forward network.
+    pub norm3: LayerNorm,
+    /// Each pixel by itself.
+    pub ff: FeedForward,
+    #[module(skip)]
+    only_cross_attention: bool,
+}
+
+impl BasicTransformerBlock {
+    /// A block whose weights are still to be loaded.
+    pub fn new(config: TransformerConfig, device: &Device) -> Self {
+        let width = config.channels;
+        let norm = || LayerNorm::new(width, 1e-5, device);
+        let attention = |context_width| {
+            let config = AttentionConfig {
+                width,
+                context_width,
+                heads: config.heads,
+                bias: false,
+                upcast: config.upcast_attention,
+            };
+            Attention::new(config, device)
+        };
+        let only_cross_attention = config.only_cross_attention;
+        let first = if only_cross_attention {
+            config.context_width
+        } else {
+            width
+        };
+        Self {
+            norm1: norm(),
+            attn1: attention(first),
+            norm2: norm(),
+            attn2: attention(config.context_width),
+            norm3: norm(),
+            ff: FeedForward::new(width, device),
+            only_cross_attention,
+        }
+    }
+
+    /// The prompt's tokens `[n, tokens, width]` as this block sees them.
+    pub fn prepare(&self, context: &Tensor<3>) -> BlockContext {
+        let first = self.only_cross_attention;
+        BlockContext {
+            first: first.then(|| self.attn1.key_value(context.clone())),
+            second: self.attn2.key_value(context.clone()),
+        }
+    }
+
+    /// `[n, pixels, width]` to the same shape.
+    pub fn forward(&self, x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
+        let normed = self.norm1.forward(x.clone());
+        let attended = match &context.first {
+            Some(prompt) => self.attn1.forward(normed, prompt),
+            None => self.attn1.forward_self(normed),
+        };
+        let x = x + attended;
+        let normed = self.norm2.forward(x.clone());
+        let x = x + self.attn2.forward(normed, &context.second);
+        let normed = self.norm3.forward(x.clone());
+        x + self.ff.forward(normed)
+    }
+}
+
+/// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
+pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h * w]).swap_dims(1, 2)
+}
+
+/// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
+pub(crate) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
+    let [n, _, c] = x.dims();
+    x.swap_dims(1, 2).reshape([n, c, h, w])
+}

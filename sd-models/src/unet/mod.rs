@@ -1,0 +1,19 @@
+//! The U-Net: a noisy latent, a timestep and a prompt to a prediction of the noise.
+//!
+//! [`UNet`] is the [`Denoiser`](sd_core::Denoiser) that opens from a folder;
+//! [`UNet2DConditionModel`] is the bare network, built from a [`UNetConfig`].
+
+mod blocks;
+mod config;
+mod denoiser;
+mod embedding;
+mod model;
+mod per_block;
+mod stage;
+mod supported;
+
+pub use blocks::{DownBlock, MidBlock, UpBlock};
+pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
+pub use denoiser::UNet;
+pub use embedding::{TimestepEmbedding, timestep_embedding};
+pub use model::{UNet2DConditionModel, UNetContext};

@@ -1,0 +1,135 @@
+use burn::module::Module;
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, prepare};
+use super::config::UNetConfig;
+use super::embedding::TimestepEmbedding;
+use crate::layers::{Conv2d, GroupNorm};
+
+/// The network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752): a U-Net (Ronneberger
+/// et al. 2015, arXiv:1505.04597) of residual blocks and transformers that look at the prompt.
+///
+/// The picture is halved from block to block on the way down and doubled again on the way up,
+/// where each layer also sees what the way down made at its resolution.
+///
+/// Field names are those of diffusers' `UNet2DConditionModel`, and so of its checkpoints.
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    /// From the latent's channels to the first block's.
+    pub conv_in: Conv2d,
+    /// Of the timestep's sines and cosines.
+    pub time_embedding: TimestepEmbedding,
+    /// Of the pooled prompt and the sizes and crops, in SDXL.
+    pub add_embedding: Option<TimestepEmbedding>,
+    /// The way down, finest resolution first.
+    pub down_blocks: Vec<DownBlock>,
+    /// Between both ways, in most models.
+    pub mid_block: Option<MidBlock>,
+    /// The way up, coarsest resolution first.
+    pub up_blocks: Vec<UpBlock>,
+    /// Before the last convolution, SiLU behind it.
+    pub conv_norm_out: GroupNorm,
+    /// From the first block's channels to the output's.
+    pub conv_out: Conv2d,
+    #[module(skip)]
+    center_input_sample: bool,
+}
+
+/// What does not change between the steps of a run.
+#[derive(Debug, Clone)]
+pub struct UNetContext {
+    down: Vec<StageContext>,
+    mid: StageContext,
+    up: Vec<StageContext>,
+    /// SDXL's added embedding, `[n, width]`.
+    added: Option<Tensor<2>>,
+    /// What a guidance-scale embedding adds to the timestep's sines and cosines, `[n, channels]`.
+    guidance: Option<Tensor<2>>,
+}
+
+impl UNet2DConditionModel {
+    /// A network whose weights are still to be loaded; until then it takes next to no memory.
+    pub fn new(config: &UNetConfig, device: &Device) -> Self {
+        let (first, time) = (config.blocks[0].channels, config.time);
+        let (down, up) = (config.down_stages(), config.up_stages());
+        let padding = config.downsample_padding;
+        let kernel = config.conv_in_kernel;
+        let added = |c: super::TextTimeConfig| {
+            TimestepEmbedding::new(c.input_width, time.width, None, device)
+        };
+        let cond = time.cond_proj_dim;
+        Self {
+            conv_in: Conv2d::same(config.in_channels, first, kernel, device),
+            time_embedding: TimestepEmbedding::new(time.channels, time.width, cond, device),
+            add_embedding: config.text_time.map(added),
+            down_blocks: (down.iter())
+                .map(|stage| DownBlock::new(stage, padding, device))
+                .collect(),
+            mid_block: (config.mid_stage()).map(|stage| MidBlock::new(&stage, device)),
+            up_blocks: up.iter().map(|s| UpBlock::new(s, device)).collect(),
+            conv_norm_out: GroupNorm::new(config.norm_num_groups, first, config.norm_eps, device),
+            conv_out: Conv2d::same(first, config.out_channels, config.conv_out_kernel, device),
+            center_input_sample: config.center_input_sample,
+        }
+    }
+
+    /// Computes once what the steps of a run share: the prompt's keys and values in every
+    /// transformer, and the embeddings besides the timestep's.
+    ///
+    /// `prompt` is `[n, tokens, width]`, `added` the input of SDXL's added embedding
+    /// `[n, input width]`, `guidance` the embedded guidance scale `[n, width]` of an LCM.
+    pub fn prepare(
+        &self,
+        prompt: &Tensor<3>,
+        added: Option<Tensor<2>>,
+        guidance: Option<Tensor<2>>,
+    ) -> UNetContext {
+        let (down, up) = (self.down_blocks.iter(), self.up_blocks.iter());
+        let cond_proj = self.time_embedding.cond_proj.as_ref();
+        UNetContext {
+            down: down.map(|b| prepare(&b.attentions, prompt)).collect(),
+            mid: (self.mid_block.as_ref())
+                .map_or_else(Vec::new, |b| prepare(&b.attentions, prompt)),
+            up: up.map(|b| prepare(&b.attentions, prompt)).collect(),
+            added: (self.add_embedding.as_ref().zip(added)).map(|(layer, x)| layer.forward(x)),
+            guidance: cond_proj.zip(guidance).map(|(layer, x)| layer.forward(x)),
+        }
+    }
+
+    /// One evaluation: `x` `[n, in channels, h, w]` of any height and width to
+    /// `[n, out channels, h, w]`. `timestep` are the timestep's sines and cosines, `[1, channels]`.
+    pub fn forward(&self, x: Tensor<4>, timestep: Tensor<2>, context: &UNetContext) -> Tensor<4> {
+        let time = self.embed_time(timestep, context);
+        let x = if self.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
+        let mut x = self.conv_in.forward(x);
+        let mut skips = vec![x.clone()];
+        for (block, context) in self.down_blocks.iter().zip(&context.down) {
+            x = block.forward(x, &time, context, &mut skips);
+        }
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &time, &context.mid);
+        }
+        for (block, context) in self.up_blocks.iter().zip(&context.up) {
+            x = block.forward(x, &time, context, &mut skips);
+        }
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+
+    /// SiLU of the embedding that all residual blocks see: each of them begins with that SiLU.
+    fn embed_time(&self, timestep: Tensor<2>, context: &UNetContext) -> Tensor<2> {
+        let timestep = match &context.guidance {
+            Some(guidance) => timestep + guidance.clone(),
+            None => timestep,
+        };
+        let time = self.time_embedding.forward(timestep);
+        silu(match &context.added {
+            Some(added) => time + added.clone(),
+            None => time,
+        })
+    }
+}
