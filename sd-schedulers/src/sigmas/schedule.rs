@@ -39,6 +39,18 @@ impl SigmaSchedule {
         beta: 0.6,
     };
 
+    /// The schedule of that name with its usual parameters.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "spaced" => Self::Spaced,
+            "karras" => Self::KARRAS,
+            "exponential" => Self::Exponential,
+            "beta" => Self::BETA,
+            "lu_lambdas" => Self::LuLambdas,
+            _ => return None,
+        })
+    }
+
     /// `steps` falling σ from `max` to `min`; `None` where the timesteps decide.
     pub(crate) fn between(&self, max: f64, min: f64, steps: usize) -> Result<Option<Vec<f64>>> {
         let ramp = linspace(0.0, 1.0, steps).into_iter();

@@ -1,0 +1,123 @@
+//! `scheduler_config.json` of diffusers.
+
+mod classes;
+mod fields;
+mod json;
+
+use std::sync::Arc;
+
+use sd_core::{NoiseSchedule, PredictionType, Scheduler};
+use serde_json::{Map, Value};
+
+use classes::{Class, class};
+use fields::Fields;
+
+use crate::ConfigError;
+use crate::names::SchedulerName;
+
+/// A diffusers `scheduler_config.json`: a solver with its settings, and what it says of the model,
+/// its noise schedule and prediction type.
+///
+/// Keys that do not change the mathematics are ignored, and so are those of another class's
+/// settings, which diffusers leaves in a file when a scheduler is changed.
+#[derive(Debug, Clone)]
+pub struct SchedulerConfig {
+    class: &'static Class,
+    map: Map<String, Value>,
+}
+
+impl SchedulerConfig {
+    /// Reads the text of a `scheduler_config.json` as diffusers' `StableDiffusionPipeline` does
+    /// when it loads a folder: `steps_offset` counts as 1 and `clip_sample` as false, whatever the
+    /// file says and also where it says nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError::Json`] for text that is no JSON object, [`ConfigError::UnknownClass`] with
+    /// the known names, [`ConfigError::Value`] for a key of the wrong type.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::from_json_verbatim(text)?;
+        config.map.insert("steps_offset".into(), 1.into());
+        config.map.insert("clip_sample".into(), false.into());
+        Ok(config)
+    }
+
+    /// Reads the text of a `scheduler_config.json` as the scheduler class alone does, and as
+    /// pipelines do that correct nothing (SDXL's).
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_json_verbatim(text: &str) -> Result<Self, ConfigError> {
+        let map = json::parse_object(text)?;
+        let class = match map.get("_class_name") {
+            Some(Value::String(name)) => class(name)?,
+            other => {
+                let expected = "expected the name of a scheduler class";
+                return Err(fields::wrong("_class_name", other, expected));
+            }
+        };
+        Ok(Self { class, map })
+    }
+
+    /// The class the file names, `PNDMScheduler` for example.
+    pub fn class_name(&self) -> &'static str {
+        self.class.name
+    }
+
+    /// The file's own scheduler.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a key of the wrong type, [`ConfigError::Settings`] for settings
+    /// that exclude each other.
+    pub fn scheduler(&self) -> Result<Arc<dyn Scheduler>, ConfigError> {
+        (self.class.build)(&Fields::new(&self.map))
+    }
+
+    /// The scheduler of that name for this model: diffusers'
+    /// `Class.from_config(config, **options)`. Keys in the file apply, the name's own options
+    /// (such as Karras' σ) go before them, and the class's defaults fill the rest.
+    ///
+    /// # Errors
+    /// As [`scheduler`](Self::scheduler).
+    pub fn named(&self, name: &SchedulerName) -> Result<Arc<dyn Scheduler>, ConfigError> {
+        let mut map = self.map.clone();
+        name.apply(&mut map);
+        (class(name.class())?.build)(&Fields::new(&map))
+    }
+
+    /// The noise levels the model was trained on.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a key of the wrong type, [`ConfigError::Settings`] for a β out of
+    /// range, or a number of timesteps other than 1 to 100,000.
+    pub fn noise_schedule(&self) -> Result<Arc<NoiseSchedule>, ConfigError> {
+        let fields = Fields::new(&self.map);
+        let betas = fields.betas(self.class.betas)?;
+        let steps = fields.count("num_train_timesteps", 1000)?;
+        let schedule = NoiseSchedule::new(&betas, steps)?;
+        let zero = fields.flag("rescale_betas_zero_snr", false)?;
+        Ok(Arc::new(match zero {
+            true => schedule.with_zero_terminal_snr(),
+            false => schedule,
+        }))
+    }
+
+    /// What the model's output means.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a kind other than `epsilon`, `v_prediction` and `sample`.
+    pub fn prediction_type(&self) -> Result<PredictionType, ConfigError> {
+        Fields::new(&self.map).prediction_type()
+    }
+}
+
+impl SchedulerName {
+    /// The scheduler of that name with its class's default settings.
+    ///
+    /// # Errors
+    /// None for any name that was parsed.
+    pub fn scheduler(&self) -> Result<Arc<dyn Scheduler>, ConfigError> {
+        let mut map = Map::new();
+        self.apply(&mut map);
+        (class(self.class())?.build)(&Fields::new(&map))
+    }
+}

@@ -1,0 +1,59 @@
+//! What the exponential multistep solvers (DPM-Solver, DEIS, UniPC, SA-Solver) have in common.
+
+use sd_core::{Error, NoiseSchedule, Result};
+
+use crate::levels::{Levels, Rungs};
+use crate::sigmas::SigmaSchedule;
+use crate::table::SigmaTable;
+
+/// How a multistep solver chooses its levels beyond what [`Levels`] says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MultistepLevels {
+    /// Timesteps with a log-SNR below this are left out; −∞ for all.
+    pub(crate) lambda_min_clipped: f64,
+    /// Whether the timesteps of σ spread by Karras or in λ are rounded to the nearest, not down.
+    pub(crate) round_timesteps: bool,
+}
+
+impl MultistepLevels {
+    /// The σ of `steps` steps with the division by `N + 1`. Schedules that are spread in σ cover
+    /// the model's whole range; every timestep is whole.
+    pub(crate) fn rungs(
+        self,
+        levels: &Levels,
+        train: &NoiseSchedule,
+        steps: usize,
+    ) -> Result<Rungs> {
+        let table = SigmaTable::new(train);
+        let last = table.len() - self.clipped(&table)?;
+        let spacing = levels.spacing;
+        if let Some(sigmas) = levels.between((table.max(), table.min()), steps)? {
+            crate::spacing::check_steps(steps, table.len())?;
+            let rounds = matches!(
+                levels.sigmas,
+                SigmaSchedule::Karras { .. } | SigmaSchedule::LuLambdas
+            );
+            let whole = |t: f64| match rounds && self.round_timesteps {
+                true => t.round_ties_even(),
+                false => t.floor(),
+            };
+            let timesteps = sigmas.iter().map(|&s| whole(table.timestep(s))).collect();
+            return levels.finish(&table, sigmas, timesteps);
+        }
+        let timesteps =
+            spacing.timesteps_plus_one(table.len(), last, steps, levels.steps_offset)?;
+        let sigmas = timesteps.iter().map(|&t| table.sigma(t)).collect();
+        levels.finish(&table, sigmas, timesteps)
+    }
+
+    /// How many timesteps have a log-SNR below the limit.
+    fn clipped(self, table: &SigmaTable) -> Result<usize> {
+        let limit = self.lambda_min_clipped;
+        let below = table.sigmas().iter().filter(|s| -s.ln() < limit).count();
+        if limit.is_nan() || below >= table.len() {
+            let expected = "expected a log-SNR that some of the model's timesteps reach";
+            return Err(Error::invalid("lambda_min_clipped", limit, expected));
+        }
+        Ok(below)
+    }
+}
