@@ -8,6 +8,7 @@ mod files;
 pub mod layers;
 mod tokenizer;
 pub mod unet;
+pub mod vae;
 mod weights;
 
 pub use clip::{Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextModel};

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use super::Linear;
+use super::{GroupNorm, Linear};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -10,6 +10,8 @@ use super::Linear;
 /// In self-attention the picture's tokens look at each other, in cross-attention at the prompt's.
 #[derive(Module, Debug)]
 pub struct Attention {
+    /// Before everything, where the layer normalises its input itself (in the VAE).
+    pub group_norm: Option<GroupNorm>,
     /// Queries, from the tokens that look.
     pub to_q: Linear,
     /// Keys, from the tokens that are looked at.
@@ -45,6 +47,8 @@ pub struct AttentionConfig {
     pub heads: usize,
     /// Whether queries, keys and values have a bias; the output projection always has one.
     pub bias: bool,
+    /// Groups and ε of a group normalisation before everything.
+    pub norm: Option<(usize, f64)>,
     /// Whether to compute in f32 whatever the precision of the tokens: Stable Diffusion 2's
     /// scores overflow in f16.
     pub upcast: bool,
@@ -54,7 +58,9 @@ impl Attention {
     /// A layer whose weights are still to be loaded.
     pub fn new(config: AttentionConfig, device: &Device) -> Self {
         let AttentionConfig { width, bias, .. } = config;
+        let norm = |(groups, epsilon)| GroupNorm::new(groups, width, epsilon, device);
         Self {
+            group_norm: config.norm.map(norm),
             to_q: Linear::new(width, width, bias, device),
             to_k: Linear::new(config.context_width, width, bias, device),
             to_v: Linear::new(config.context_width, width, bias, device),
@@ -87,6 +93,17 @@ impl Attention {
         self.to_out.iter().fold(x, |x, layer| layer.forward(x))
     }
 
+    /// Self-attention of a picture's pixels, added to the picture: `[n, width, h, w]` to the same
+    /// shape, normalised first where the layer does that.
+    pub fn forward_picture(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, h, w] = x.dims();
+        let normed = match &self.group_norm {
+            Some(norm) => norm.forward(x.clone()),
+            None => x.clone(),
+        };
+        x + to_picture(self.forward_self(to_tokens(normed)), h, w)
+    }
+
     /// `softmax(q·kᵀ / √width)·v`.
     fn attend(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         let dtype = query.dtype();
@@ -105,4 +122,16 @@ impl Attention {
         x.reshape([n, tokens, self.heads, width / self.heads])
             .swap_dims(1, 2)
     }
+}
+
+/// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
+pub(super) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h * w]).swap_dims(1, 2)
+}
+
+/// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
+pub(super) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
+    let [n, _, c] = x.dims();
+    x.swap_dims(1, 2).reshape([n, c, h, w])
 }

@@ -23,8 +23,6 @@ pub use resample::{Downsample2D, Upsample2D};
 pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
 pub use transformer::{BasicTransformerBlock, BlockContext, Transformer2DModel, TransformerConfig};
 
-pub(crate) use transformer::{to_picture, to_tokens};
-
 use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor};
 

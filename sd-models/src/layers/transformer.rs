@@ -1,6 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use super::attention::{to_picture, to_tokens};
 use super::{Attention, AttentionConfig, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear};
 
 /// How a [`Transformer2DModel`] is built.
@@ -107,6 +108,7 @@ impl BasicTransformerBlock {
                 context_width,
                 heads: config.heads,
                 bias: false,
+                norm: None,
                 upcast: config.upcast_attention,
             };
             Attention::new(config, device)
@@ -150,16 +152,4 @@ impl BasicTransformerBlock {
         let normed = self.norm3.forward(x.clone());
         x + self.ff.forward(normed)
     }
-}
-
-/// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
-pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).swap_dims(1, 2)
-}
-
-/// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
-pub(crate) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
-    let [n, _, c] = x.dims();
-    x.swap_dims(1, 2).reshape([n, c, h, w])
 }

@@ -1,0 +1,130 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::VaeConfig;
+use crate::layers::{
+    Attention, AttentionConfig, Downsample2D, Padding, ResnetBlock2D, ResnetConfig, Upsample2D,
+};
+
+/// ε of every normalisation in the autoencoder.
+pub(super) const EPSILON: f64 = 1e-6;
+
+/// One resolution of the encoder: residual blocks, then a halving.
+#[derive(Module, Debug)]
+pub struct DownEncoderBlock2D {
+    /// The residual blocks in order.
+    pub resnets: Vec<ResnetBlock2D>,
+    /// One, or none at the coarsest resolution.
+    pub downsamplers: Vec<Downsample2D>,
+}
+
+impl DownEncoderBlock2D {
+    pub(super) fn new(
+        config: &VaeConfig,
+        [inputs, outputs]: [usize; 2],
+        halve: bool,
+        device: &Device,
+    ) -> Self {
+        let downsampler = || Downsample2D::new(outputs, Padding::BottomRight, device);
+        Self {
+            resnets: resnets(config, [inputs, outputs], config.layers_per_block, device),
+            downsamplers: halve.then(downsampler).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
+        self.downsamplers.iter().fold(x, |x, d| d.forward(x))
+    }
+}
+
+/// One resolution of the decoder: residual blocks, then a doubling.
+#[derive(Module, Debug)]
+pub struct UpDecoderBlock2D {
+    /// The residual blocks in order.
+    pub resnets: Vec<ResnetBlock2D>,
+    /// One, or none at the picture's resolution.
+    pub upsamplers: Vec<Upsample2D>,
+}
+
+impl UpDecoderBlock2D {
+    pub(super) fn new(
+        config: &VaeConfig,
+        [inputs, outputs]: [usize; 2],
+        double: bool,
+        device: &Device,
+    ) -> Self {
+        let layers = config.layers_per_block + 1;
+        Self {
+            resnets: resnets(config, [inputs, outputs], layers, device),
+            upsamplers: (double.then(|| Upsample2D::new(outputs, device)))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
+        self.upsamplers.iter().fold(x, |x, u| u.forward(x))
+    }
+}
+
+/// The coarsest resolution: two residual blocks, between which all pixels attend to each other.
+#[derive(Module, Debug)]
+pub struct MidBlock {
+    /// Attention with one head, in most models.
+    pub attentions: Vec<Attention>,
+    /// The two residual blocks.
+    pub resnets: Vec<ResnetBlock2D>,
+}
+
+impl MidBlock {
+    pub(super) fn new(config: &VaeConfig, channels: usize, device: &Device) -> Self {
+        let attention = || {
+            let config = AttentionConfig {
+                width: channels,
+                context_width: channels,
+                heads: 1,
+                bias: true,
+                norm: Some((config.norm_num_groups, EPSILON)),
+                upcast: false,
+            };
+            Attention::new(config, device)
+        };
+        let attentions = config.mid_block_add_attention.then(attention);
+        Self {
+            attentions: attentions.into_iter().collect(),
+            resnets: resnets(config, [channels; 2], 2, device),
+        }
+    }
+
+    pub(super) fn forward(&self, mut x: Tensor<4>) -> Tensor<4> {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(x, None);
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward_picture(x);
+            }
+        }
+        x
+    }
+}
+
+fn resnets(
+    config: &VaeConfig,
+    [inputs, outputs]: [usize; 2],
+    count: usize,
+    device: &Device,
+) -> Vec<ResnetBlock2D> {
+    let resnet = |layer| {
+        let config = ResnetConfig {
+            inputs: if layer == 0 { inputs } else { outputs },
+            outputs,
+            time: None,
+            groups: config.norm_num_groups,
+            epsilon: EPSILON,
+            output_scale: 1.0,
+        };
+        ResnetBlock2D::new(config, device)
+    };
+    (0..count).map(resnet).collect()
+}

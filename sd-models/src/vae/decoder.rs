@@ -1,0 +1,46 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::VaeConfig;
+use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D};
+use crate::layers::{Conv2d, GroupNorm};
+
+/// From latents to pixels.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// From the latent's channels to the coarsest block's.
+    pub conv_in: Conv2d,
+    /// Up to the picture's resolution, the latent's first.
+    pub up_blocks: Vec<UpDecoderBlock2D>,
+    /// At the latent's resolution, before the blocks.
+    pub mid_block: MidBlock,
+    /// Before the last convolution, SiLU behind it.
+    pub conv_norm_out: GroupNorm,
+    /// To the picture's channels.
+    pub conv_out: Conv2d,
+}
+
+impl Decoder {
+    pub(super) fn new(config: &VaeConfig, device: &Device) -> Self {
+        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let (coarsest, finest) = (channels[0], channels[channels.len() - 1]);
+        let block = |i: usize| {
+            let io = [channels[i.saturating_sub(1)], channels[i]];
+            UpDecoderBlock2D::new(config, io, i + 1 < channels.len(), device)
+        };
+        Self {
+            conv_in: Conv2d::same(config.latent_channels, coarsest, 3, device),
+            up_blocks: (0..channels.len()).map(block).collect(),
+            mid_block: MidBlock::new(config, coarsest, device),
+            conv_norm_out: GroupNorm::new(config.norm_num_groups, finest, EPSILON, device),
+            conv_out: Conv2d::same(finest, config.out_channels, 3, device),
+        }
+    }
+
+    /// `[n, latent, h, w]` to `[n, out, f·h, f·w]`, f the model's factor.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.mid_block.forward(self.conv_in.forward(x));
+        let x = self.up_blocks.iter().fold(x, |x, b| b.forward(x));
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+}
