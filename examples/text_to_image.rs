@@ -1,2 +1,82 @@
-//! stub
-fn main() {}
+//! Draws pictures from a prompt: the whole of the library in one program.
+//!
+//! `cargo run --release --example text_to_image -- "a red cube on top of a blue sphere"`
+
+mod support;
+
+use std::error::Error;
+use std::time::Instant;
+
+use clap::Parser;
+use sd_pipeline::{OpenOptions, Pipeline, Request, device, read_latents, write_latents, write_png};
+use support::{Arguments, Report, progress_bar};
+
+fn main() -> std::process::ExitCode {
+    support::print_warnings();
+    match draw(&Arguments::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.check_output()?;
+    let mut report = Report::default();
+
+    let clock = Instant::now();
+    let device = device(&arguments.device)?;
+    let options = OpenOptions {
+        dtype: arguments.dtype(),
+        scheduler: arguments.scheduler.clone(),
+        ..OpenOptions::new(&device)
+    };
+    let pipeline = match &arguments.model {
+        Some(folder) => Pipeline::open(folder, &options)?,
+        None => Pipeline::from_files(&sd_tiny::files(), &options)?,
+    };
+    report.load = clock.elapsed();
+
+    let latents = arguments.latents_in.as_ref();
+    let request = Request {
+        negative_prompt: arguments.negative.clone(),
+        guidance_scale: arguments.guidance,
+        steps: arguments.steps,
+        width: arguments.width,
+        height: arguments.height,
+        seed: arguments.seed,
+        count: arguments.count,
+        latents: latents
+            .map(|file| read_latents(file, &device))
+            .transpose()?,
+        ..Request::new(&arguments.prompt)
+    };
+    let clock = Instant::now();
+    let mut run = pipeline.start(&request)?;
+    report.encode = clock.elapsed();
+
+    let bar = progress_bar(run.plan().stages.len());
+    let mut clock = Instant::now();
+    for step in &mut run {
+        bar.set_position(step?.done as u64);
+        report.steps.push(clock.elapsed());
+        clock = Instant::now();
+    }
+    bar.finish_and_clear();
+
+    let images = run.images()?;
+    report.decode = clock.elapsed();
+
+    if let Some(file) = &arguments.latents_out {
+        write_latents(run.latents(), file)?;
+    }
+    for (image, file) in images.iter().zip(arguments.output_files()) {
+        write_png(image, file)?;
+    }
+    if arguments.json {
+        println!("{}", report.json());
+    }
+    Ok(())
+}

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::{Error, Result, TorchRng};
 
@@ -28,7 +28,8 @@ pub trait Noise: Send {
 /// # Errors
 /// Those of [`Noise::normal`].
 pub fn noise_like(x: &Tensor<4>, noise: &mut dyn Noise) -> Result<Tensor<4>> {
-    Ok(Tensor::from_data(noise.normal(x.dims())?, &x.device()))
+    let options = (&x.device(), DType::F32);
+    Ok(Tensor::from_data(noise.normal(x.dims())?, options))
 }
 
 /// Noise from one seed per image, as `torch.Generator("cpu")` draws it.

@@ -1,1 +1,63 @@
-//! stub
+//! Stable Diffusion for Rust programs: prompt in, picture out, on any Burn backend.
+//!
+//! ```no_run
+//! use sd_pipeline::{OpenOptions, Pipeline, Request, device};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = device("flex")?;
+//! let pipeline = Pipeline::open("stable-diffusion-v1-5", &OpenOptions::new(&device))?;
+//! let request = Request {
+//!     steps: 25,
+//!     seed: 42,
+//!     ..Request::new("a lighthouse in a storm, oil on canvas")
+//! };
+//! let mut run = pipeline.start(&request)?;
+//! for step in &mut run {
+//!     let step = step?;
+//!     println!("{}/{}", step.done, step.total);
+//! }
+//! run.images()?[0].save("lighthouse.png")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Pipeline::generate`] is that loop in one call. A [`Pipeline`] is four components behind
+//! `Arc<dyn …>`; assigning another one swaps it, for instance
+//! `pipeline.scheduler = Arc::new(Euler::default())`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod device;
+mod error;
+mod guard;
+mod guidance;
+mod latents;
+mod open;
+mod picture;
+mod pipeline;
+mod request;
+mod run;
+mod saved;
+
+pub use device::{device, device_names};
+pub use error::{Error, Result};
+pub use latents::{read_latents, write_latents};
+pub use open::OpenOptions;
+pub use picture::{image_from_pixels, write_png};
+pub use pipeline::Pipeline;
+pub use request::Request;
+pub use run::{Progress, Run};
+
+pub use burn;
+pub use burn::tensor::{Device, FloatDType};
+pub use image::RgbImage;
+pub use sd_core::{
+    Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Level, Model, Noise,
+    NoiseSchedule, Plan, Prediction, PredictionType, Sampler, SamplerState, Scheduler, SeededNoise,
+    Stage, Step, TextEmbedding, TextEncoder,
+};
+pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
+
+/// README.md's programs are compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

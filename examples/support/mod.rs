@@ -1,0 +1,168 @@
+//! What a command-line program needs around the library: arguments, a progress bar, a report.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use sd_pipeline::FloatDType;
+use serde_json::json;
+
+/// Draws pictures from a prompt.
+#[derive(Parser)]
+pub(crate) struct Arguments {
+    /// What the picture should show
+    #[arg(default_value = sd_tiny::PROMPT)]
+    pub(crate) prompt: String,
+    /// A model folder in diffusers layout [default: the embedded tiny model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// What the picture should not show
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) negative: String,
+    /// Width in pixels, a multiple of 8 [default: what the model was trained at]
+    #[arg(long)]
+    pub(crate) width: Option<usize>,
+    /// Height in pixels, a multiple of 8 [default: what the model was trained at]
+    #[arg(long)]
+    pub(crate) height: Option<usize>,
+    /// Steps of the scheduler
+    #[arg(long, default_value_t = 20)]
+    pub(crate) steps: usize,
+    /// Guidance scale; 1 or less switches guidance off
+    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
+    pub(crate) guidance: f64,
+    /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+    /// Seed of the first picture; the next ones count on from it
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// How many pictures
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: usize,
+    /// Backend: flex, ndarray, wgpu, vulkan, cuda, cpu, … as far as compiled in
+    #[arg(long, default_value = "flex")]
+    pub(crate) device: String,
+    /// Precision to compute in
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    /// Initial noise of unit variance: a safetensors file with one tensor `latents`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latents_in: Option<PathBuf>,
+    /// Where to write the final latents, before decoding
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latents_out: Option<PathBuf>,
+    /// Where to write the picture; with --count, NAME-0.png, NAME-1.png, …
+    #[arg(long, value_name = "FILE", default_value = "out.png")]
+    output: PathBuf,
+    /// Print one line of JSON: seconds for each part, and the peak memory
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Arguments {
+    pub(crate) fn dtype(&self) -> FloatDType {
+        match self.dtype {
+            Precision::F32 => FloatDType::F32,
+            Precision::F16 => FloatDType::F16,
+            Precision::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// One file per picture.
+    pub(crate) fn output_files(&self) -> Vec<PathBuf> {
+        if self.count == 1 {
+            return vec![self.output.clone()];
+        }
+        let stem = self
+            .output
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let extension = self.output.extension().unwrap_or("png".as_ref());
+        let numbered = |k| {
+            let name = format!("{stem}-{k}.{}", extension.to_string_lossy());
+            self.output.with_file_name(name)
+        };
+        (0..self.count).map(numbered).collect()
+    }
+
+    /// Finds out before the work, not after it, that its result cannot be written.
+    pub(crate) fn check_output(&self) -> Result<(), String> {
+        for file in [Some(&self.output), self.latents_out.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let folder = file
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                let (file, folder) = (file.display(), folder.display());
+                return Err(format!(
+                    "cannot write {file}: the folder {folder} does not exist"
+                ));
+            }
+            if file.is_dir() {
+                return Err(format!("cannot write {}: it is a folder", file.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long each part took.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) load: Duration,
+    pub(crate) encode: Duration,
+    pub(crate) steps: Vec<Duration>,
+    pub(crate) decode: Duration,
+}
+
+impl Report {
+    pub(crate) fn json(&self) -> String {
+        let steps: Vec<f64> = self.steps.iter().map(Duration::as_secs_f64).collect();
+        json!({
+            "load_seconds": self.load.as_secs_f64(),
+            "encode_seconds": self.encode.as_secs_f64(),
+            "step_seconds": steps,
+            "decode_seconds": self.decode.as_secs_f64(),
+            "peak_memory_bytes": peak_memory(),
+        })
+        .to_string()
+    }
+}
+
+/// The most memory this process ever held, where the system tells (Linux).
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub(crate) fn progress_bar(steps: usize) -> ProgressBar {
+    let template = "{bar:40} {pos}/{len} steps, {eta} left";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(steps as u64).with_style(style)
+}
+
+/// The library warns through `tracing`; here the warnings go to the terminal.
+pub(crate) fn print_warnings() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}

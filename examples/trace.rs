@@ -1,0 +1,108 @@
+//! Writes down what a run does, for comparing it with another implementation number by number:
+//! the text embeddings, the latents after every step and the picture, in one safetensors file.
+//!
+//! `cargo run --release --example trace -- --help`
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Parser;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use sd_pipeline::{OpenOptions, Pipeline, Request, TextEncoder, device};
+
+/// Writes down what a run does.
+#[derive(Parser)]
+struct Arguments {
+    /// What the picture should show
+    prompt: String,
+    /// A model folder in diffusers layout
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[arg(long, default_value_t = 4)]
+    steps: usize,
+    #[arg(long, default_value_t = 7.5)]
+    guidance: f64,
+    #[arg(long)]
+    scheduler: Option<String>,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// The file to write
+    #[arg(long, value_name = "FILE", default_value = "trace.safetensors")]
+    output: PathBuf,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let mut seconds = Vec::new();
+    let mut clock = Instant::now();
+    let mut lap = |what: String| {
+        seconds.push((what, clock.elapsed().as_secs_f64().into()));
+        clock = Instant::now();
+    };
+
+    let options = OpenOptions {
+        scheduler: arguments.scheduler,
+        ..OpenOptions::new(&device(&arguments.device)?)
+    };
+    let pipeline = Pipeline::open(&arguments.model, &options)?;
+    lap("load".into());
+    let text = pipeline.text_encoder.encode(&["", &arguments.prompt])?;
+    let mut tensors = vec![tensor(
+        "text_embeddings".into(),
+        text.tokens.dims(),
+        &text.tokens.try_into_vec_as()?,
+    )];
+    lap("text encoder".into());
+
+    let request = Request {
+        steps: arguments.steps,
+        guidance_scale: arguments.guidance,
+        seed: arguments.seed,
+        ..Request::new(arguments.prompt)
+    };
+    let mut run = pipeline.start(&request)?;
+    while let Some(step) = run.next() {
+        let name = format!("latents.{}", step?.done);
+        let latents = run.latents();
+        tensors.push(tensor(
+            name.clone(),
+            latents.dims(),
+            &latents.try_to_vec_as()?,
+        ));
+        lap(name);
+    }
+    let images = run.images()?;
+    lap("decode".into());
+    let (width, height) = images[0].dimensions();
+    let shape = vec![height as usize, width as usize, 3];
+    tensors.push((
+        "picture".into(),
+        Dtype::U8,
+        shape,
+        images[0].as_raw().clone(),
+    ));
+
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name, view))
+    });
+    let file = safetensors::serialize(views.collect::<Result<Vec<_>, _>>()?, None)?;
+    std::fs::write(arguments.output, file)?;
+    println!(
+        "{}",
+        serde_json::Map::from_iter(seconds)
+            .into_iter()
+            .collect::<serde_json::Value>()
+    );
+    Ok(())
+}
+
+type Named = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn tensor<const D: usize>(name: String, shape: [usize; D], values: &[f32]) -> Named {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    (name, Dtype::F32, shape.to_vec(), bytes)
+}

@@ -1,0 +1,58 @@
+use std::path::{Path, PathBuf};
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a pipeline could not be opened or a picture not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A request or a component that does not work out.
+    #[error(transparent)]
+    Component(#[from] sd_core::Error),
+    /// A model folder that could not be loaded.
+    #[error(transparent)]
+    Model(#[from] sd_models::Error),
+    /// A scheduler's name or configuration that is not understood.
+    #[error(transparent)]
+    Scheduler(#[from] sd_schedulers::ConfigError),
+    /// A backend that is unknown, not compiled in or not present on this machine.
+    #[error("device '{name}': {reason}")]
+    Device {
+        /// The name asked for.
+        name: String,
+        /// What is in the way, and what would help.
+        reason: String,
+    },
+    /// A file that could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A saved run that is damaged, or not of this request.
+    #[error("{}: {reason}", path.display())]
+    SavedRun {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// A latents file without the one tensor it should hold.
+    #[error("{}: {reason}", path.display())]
+    Latents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,112 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType};
+use sd_models::unet::UNet;
+use sd_models::vae::Vae;
+use sd_models::{ClipTextEncoder, Files};
+use sd_schedulers::{ConfigError, SchedulerConfig};
+use serde::Deserialize;
+
+use crate::{Pipeline, Result};
+
+/// How to open a model.
+///
+/// ```
+/// use sd_pipeline::{FloatDType, OpenOptions, device};
+///
+/// # fn main() -> sd_pipeline::Result<()> {
+/// let options = OpenOptions {
+///     dtype: FloatDType::F16,
+///     scheduler: Some("DPM++ 2M Karras".into()),
+///     ..OpenOptions::new(&device("flex")?)
+/// };
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Where it computes.
+    pub device: Device,
+    /// The precision it computes in; the files may hold any.
+    pub dtype: FloatDType,
+    /// The scheduler's name; `None`: the one the model's folder says.
+    pub scheduler: Option<String>,
+}
+
+impl OpenOptions {
+    /// f32 on `device`, with the model's own scheduler.
+    pub fn new(device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            dtype: FloatDType::F32,
+            scheduler: None,
+        }
+    }
+}
+
+/// The part of `model_index.json` that says what kind of pipeline a folder holds.
+#[derive(Debug, Deserialize)]
+struct ModelIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+}
+
+/// The kinds of pipelines whose parts are the ones opened here.
+const CLASSES: [&str; 1] = ["StableDiffusionPipeline"];
+
+impl Pipeline {
+    /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
+    /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
+    ///
+    /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
+    /// a tensor that is missing, left over or of another shape is an error.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
+    /// naming the file and what would be right.
+    pub fn open(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        Self::from_files(&Files::directory(folder.as_ref()), options)
+    }
+
+    /// As [`open`](Self::open), from files wherever they are: in a folder or in the program.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
+        let index: ModelIndex = files.json("model_index.json")?;
+        if !CLASSES.contains(&index.class_name.as_str()) {
+            let what = format!(
+                "_class_name is {}, supported is {}",
+                index.class_name,
+                CLASSES.join(", ")
+            );
+            let path = files.path("model_index.json");
+            return Err(sd_models::Error::Unsupported { path, what }.into());
+        }
+        let OpenOptions { device, dtype, .. } = options;
+
+        // All that can be wrong at little cost comes before the weights.
+        let scheduler_files = files.folder("scheduler");
+        let config = scheduler_files.read("scheduler_config.json")?;
+        let scheduler_config = SchedulerConfig::from_json(&String::from_utf8_lossy(&config))?;
+        let scheduler = match &options.scheduler {
+            Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
+            None => scheduler_config.scheduler()?,
+        };
+        let schedule = scheduler_config.noise_schedule()?;
+        let prediction = scheduler_config.prediction_type()?;
+
+        let text_encoder =
+            ClipTextEncoder::open(files, "text_encoder", "tokenizer", device, *dtype)?;
+        let denoiser = UNet::open(files, "unet", schedule, prediction, device, *dtype)?;
+        let autoencoder = Vae::open(files, "vae", device, *dtype)?;
+        Ok(Self {
+            text_encoder: Arc::new(text_encoder),
+            denoiser: Arc::new(denoiser),
+            autoencoder: Arc::new(autoencoder),
+            scheduler,
+            scheduler_config: Some(scheduler_config),
+        })
+    }
+}

@@ -1,0 +1,101 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use image::RgbImage;
+use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
+use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
+
+use crate::{Request, Result, Run};
+
+/// Four components that together make pictures from text.
+///
+/// Each is behind an `Arc` and swapped by assignment. Cloning a pipeline shares the components;
+/// it is `Send + Sync`, and any number of threads may generate on one at once.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// Prompts to embeddings.
+    pub text_encoder: Arc<dyn TextEncoder>,
+    /// The network that predicts noise.
+    pub denoiser: Arc<dyn Denoiser>,
+    /// Latents to pixels and back.
+    pub autoencoder: Arc<dyn Autoencoder>,
+    /// The solver. What is assigned here is used with its own settings alone; to have the model
+    /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
+    pub scheduler: Arc<dyn Scheduler>,
+    pub(crate) scheduler_config: Option<SchedulerConfig>,
+}
+
+impl Pipeline {
+    /// A pipeline of components of any origin.
+    pub fn new(
+        text_encoder: impl TextEncoder + 'static,
+        denoiser: impl Denoiser + 'static,
+        autoencoder: impl Autoencoder + 'static,
+        scheduler: impl Scheduler + 'static,
+    ) -> Self {
+        Self {
+            text_encoder: Arc::new(text_encoder),
+            denoiser: Arc::new(denoiser),
+            autoencoder: Arc::new(autoencoder),
+            scheduler: Arc::new(scheduler),
+            scheduler_config: None,
+        }
+    }
+
+    /// Changes to the scheduler called `name` as diffusers' `from_config` does: the settings that
+    /// the model folder's `scheduler_config.json` has apply to it too, the others take the
+    /// defaults of the new scheduler.
+    ///
+    /// # Errors
+    /// A name that is not known; the error lists the known ones.
+    pub fn set_scheduler(&mut self, name: &str) -> Result<()> {
+        let name: SchedulerName = name.parse().map_err(ConfigError::from)?;
+        self.scheduler = match &self.scheduler_config {
+            Some(config) => config.named(&name)?,
+            None => name.scheduler()?,
+        };
+        Ok(())
+    }
+
+    /// Begins to draw what `request` asks for; the text is encoded here, the first step is taken
+    /// when the run is first asked for one.
+    ///
+    /// # Errors
+    /// A number in the request that is out of range, and those of the text encoder.
+    pub fn start(&self, request: &Request) -> Result<Run> {
+        Run::new(self, request)
+    }
+
+    /// Continues the run that [`Run::save`] wrote to the file `path`. `request` and the scheduler
+    /// must be those it was started with; the result is then the same as without the
+    /// interruption.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start), and [`Error::SavedRun`](crate::Error::SavedRun) when the
+    /// file is damaged or of another request.
+    pub fn resume(&self, request: &Request, path: impl AsRef<Path>) -> Result<Run> {
+        Run::resume(self, request, path.as_ref())
+    }
+
+    /// Draws what `request` asks for: the loop over [`start`](Self::start)'s run.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start), of a step and of the decoding.
+    pub fn generate(&self, request: &Request) -> Result<Vec<RgbImage>> {
+        let mut run = self.start(request)?;
+        for step in &mut run {
+            step?;
+        }
+        run.images()
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("denoiser", self.denoiser.spec())
+            .field("autoencoder", self.autoencoder.spec())
+            .field("scheduler", &self.scheduler)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! Nothing of one generation reaches another, and a run can be watched, stopped and dropped.
+
+use std::sync::Arc;
+use std::thread;
+
+use sd_pipeline::schedulers::names;
+use sd_pipeline::{Pipeline, Request, Run, device};
+
+fn request(seed: u64) -> Request {
+    Request {
+        steps: 4,
+        guidance_scale: 3.0,
+        seed,
+        ..Request::new("a green cube above a white ring")
+    }
+}
+
+fn tiny() -> Pipeline {
+    sd_tiny::pipeline(&device("flex").unwrap()).unwrap()
+}
+
+/// The final latents' bits.
+fn bits(pipeline: &Pipeline, request: &Request) -> Vec<u32> {
+    let mut run = pipeline.start(request).unwrap();
+    run.by_ref().for_each(|step| {
+        step.unwrap();
+    });
+    values(&run).into_iter().map(f32::to_bits).collect()
+}
+
+fn values(run: &Run) -> Vec<f32> {
+    run.latents().try_to_vec_as::<f32>().unwrap()
+}
+
+#[test]
+fn a_b_a_is_bit_equal_for_every_scheduler() {
+    let mut pipeline = tiny();
+    for name in names() {
+        pipeline.set_scheduler(name).unwrap();
+        let first = bits(&pipeline, &request(1));
+        let other = bits(&pipeline, &request(2));
+        assert_ne!(first, other, "{name}: the seed has no effect");
+        assert_eq!(first, bits(&pipeline, &request(1)), "{name}");
+    }
+}
+
+#[test]
+fn two_threads_on_one_pipeline_equal_serial() {
+    for scheduler in ["Euler a", "DPM++ 2M"] {
+        let mut pipeline = tiny();
+        pipeline.set_scheduler(scheduler).unwrap();
+        let pipeline = Arc::new(pipeline);
+        let serial = [1, 2].map(|seed| bits(&pipeline, &request(seed)));
+        let threads = [1, 2].map(|seed| {
+            let pipeline = pipeline.clone();
+            thread::spawn(move || bits(&pipeline, &request(seed)))
+        });
+        assert_eq!(threads.map(|t| t.join().unwrap()), serial, "{scheduler}");
+    }
+}
+
+#[test]
+fn an_image_is_the_same_alone_and_in_a_batch() {
+    let mut pipeline = tiny();
+    pipeline.set_scheduler("Euler a").unwrap();
+    let batch = Request {
+        count: 3,
+        ..request(5)
+    };
+    let together = pipeline.generate(&batch).unwrap();
+    let run = pipeline.start(&batch).unwrap();
+    for (k, image) in together.iter().enumerate() {
+        let alone = request(5 + k as u64);
+        let initial = pipeline.start(&alone).unwrap();
+        let size = 4 * 16 * 16;
+        assert_eq!(
+            values(&initial),
+            values(&run)[k * size..(k + 1) * size],
+            "noise of {k}"
+        );
+        let alone = &pipeline.generate(&alone).unwrap()[0];
+        let pairs = alone.as_raw().iter().zip(image.as_raw());
+        let worst = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= 1, "image {k} differs by {worst}");
+    }
+}
+
+#[test]
+fn a_run_can_be_watched_stopped_and_kept() {
+    let pipeline = tiny();
+    let mut run = pipeline.start(&request(3)).unwrap();
+    assert!(run.denoised().is_none());
+    let before = values(&run);
+    let step = run.next().unwrap().unwrap();
+    assert_eq!((step.done, step.total), (1, 4));
+    assert_eq!(step.fraction, 0.25);
+    assert_ne!(values(&run), before);
+    assert_eq!(run.denoised().unwrap().dims(), [1, 4, 16, 16]);
+    assert!(!run.is_finished());
+    // The picture of a stopped run is what the model predicts, not the noise it still has.
+    let stopped = run.images().unwrap();
+    assert_eq!(stopped[0].dimensions(), (128, 128));
+    let rest = run
+        .by_ref()
+        .map(|step| step.unwrap().done)
+        .collect::<Vec<_>>();
+    assert_eq!(rest, [2, 3, 4]);
+    assert!(run.is_finished() && run.next().is_none());
+    assert_ne!(run.images().unwrap()[0], stopped[0]);
+}
+
+#[test]
+fn a_run_owns_its_parts_and_frees_them() {
+    let pipeline = tiny();
+    let run = pipeline.start(&request(1)).unwrap();
+    assert_eq!(Arc::strong_count(&pipeline.denoiser), 2);
+    let run = thread::spawn(move || run).join().unwrap();
+    drop(run);
+    assert_eq!(Arc::strong_count(&pipeline.denoiser), 1);
+    assert_eq!(Arc::strong_count(&pipeline.autoencoder), 1);
+}
+
+#[test]
+fn given_latents_take_the_place_of_the_seeds_noise() {
+    let pipeline = tiny();
+    let seeded = request(6);
+    let noise = pipeline.start(&seeded).unwrap().latents().clone();
+    let given = Request {
+        latents: Some(noise),
+        ..request(99)
+    };
+    assert_eq!(bits(&pipeline, &given), bits(&pipeline, &seeded));
+}
+
+#[test]
+fn a_run_saved_to_disk_goes_on_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    for name in names() {
+        let mut pipeline = tiny();
+        pipeline.set_scheduler(name).unwrap();
+        let request = request(8);
+        let whole = bits(&pipeline, &request);
+        let mut run = pipeline.start(&request).unwrap();
+        for step in run.by_ref().take(2) {
+            step.unwrap();
+        }
+        run.save(&file).unwrap();
+        drop(run);
+        let mut resumed = pipeline.resume(&request, &file).unwrap();
+        assert_eq!(resumed.next().unwrap().unwrap().done, 3, "{name}");
+        resumed.by_ref().for_each(|step| {
+            step.unwrap();
+        });
+        let resumed: Vec<u32> = values(&resumed).into_iter().map(f32::to_bits).collect();
+        assert_eq!(resumed, whole, "{name}");
+    }
+}
+
+#[test]
+fn a_saved_run_of_another_request_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let pipeline = tiny();
+    let mut run = pipeline.start(&request(8)).unwrap();
+    run.next().unwrap().unwrap();
+    run.save(&file).unwrap();
+    let refused = |request| pipeline.resume(&request, &file).unwrap_err().to_string();
+    let wide = Request {
+        width: Some(64),
+        ..request(8)
+    };
+    assert!(refused(wide).contains("its latents are [1, 4, 16, 16]"));
+    let short = Request {
+        steps: 1,
+        ..request(8)
+    };
+    assert!(refused(short).contains("1 steps are done"));
+    let bytes = std::fs::read(&file).unwrap();
+    for damaged in [&bytes[..bytes.len() / 2], b"", b"no such file at all"] {
+        std::fs::write(&file, damaged).unwrap();
+        assert!(refused(request(8)).contains("run.safetensors"));
+    }
+}
