@@ -27,7 +27,9 @@ impl MultistepLevels {
         let table = SigmaTable::new(train);
         let last = table.len() - self.clipped(&table)?;
         let spacing = levels.spacing;
-        if let Some(sigmas) = levels.between((table.max(), table.min()), steps)? {
+        // See the table's logarithms for why f32.
+        let ends = (f64::from(table.max() as f32), f64::from(table.min() as f32));
+        if let Some(sigmas) = levels.between(ends, steps)? {
             crate::spacing::check_steps(steps, table.len())?;
             let rounds = matches!(
                 levels.sigmas,

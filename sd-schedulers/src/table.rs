@@ -5,6 +5,8 @@ use sd_core::NoiseSchedule;
 #[derive(Debug, Clone)]
 pub(crate) struct SigmaTable {
     sigmas: Vec<f64>,
+    /// ln σ, rounded to f32 as diffusers' table is: with Karras' and other σ the timestep is a whole
+    /// number made from these, and the first and last would otherwise fall to the other side.
     logs: Vec<f64>,
 }
 
@@ -13,11 +15,16 @@ impl SigmaTable {
     /// `ᾱ = 2⁻²⁴`, the smallest that half precision tells from 0; diffusers puts it there too.
     pub(crate) fn new(train: &NoiseSchedule) -> Self {
         let sigma = |&bar: &f32| {
-            let bar = f64::from(bar).max(2f64.powi(-24));
+            let bar = if bar == 0.0 {
+                2f64.powi(-24)
+            } else {
+                f64::from(bar)
+            };
             ((1.0 - bar) / bar).sqrt()
         };
         let sigmas: Vec<f64> = train.alphas_cumprod().iter().map(sigma).collect();
-        let logs = sigmas.iter().map(|s| s.max(1e-10).ln()).collect();
+        let log = |&sigma: &f64| f64::from(f64::from(sigma as f32).max(1e-10).ln() as f32);
+        let logs = sigmas.iter().map(log).collect();
         Self { sigmas, logs }
     }
 
