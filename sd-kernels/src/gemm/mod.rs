@@ -1,0 +1,14 @@
+//! Products with a matrix packed once: the core of linear layers, convolutions and Winograd.
+
+mod block;
+mod finish;
+mod matrix;
+mod source;
+mod tile;
+
+pub use finish::Activation;
+pub use matrix::PackedMatrix;
+
+pub(crate) use block::{Panels, Tiles, product, product_whole};
+pub(crate) use finish::{Gate, Store};
+pub(crate) use source::{Rows, Source, copy_line};

@@ -1,0 +1,59 @@
+use crate::buffer::LINE;
+use crate::simd::Vector;
+
+/// Where the rows of the left-hand matrix come from.
+pub(crate) trait Source: Copy + Sync {
+    /// Writes some rows (first, count) and lines of 16 values (first, count) as
+    /// `[lines][rows][16]`, zero beyond the depth.
+    ///
+    /// # Safety
+    /// Under the instruction set of `V`; `to` has room, rows and lines exist.
+    unsafe fn pack<V: Vector>(self, rows: (usize, usize), lines: (usize, usize), to: *mut f32);
+}
+
+/// A row-major matrix of `depth` columns, its rows `stride` apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) data: *const f32,
+    pub(crate) stride: usize,
+    pub(crate) depth: usize,
+}
+
+// SAFETY: read only.
+unsafe impl Send for Rows {}
+// SAFETY: read only.
+unsafe impl Sync for Rows {}
+
+impl Source for Rows {
+    #[inline(always)]
+    unsafe fn pack<V: Vector>(
+        self,
+        (row, rows): (usize, usize),
+        (line, lines): (usize, usize),
+        to: *mut f32,
+    ) {
+        for r in 0..rows {
+            let from = self.data.add((row + r) * self.stride);
+            for l in 0..lines {
+                let k = (line + l) * LINE;
+                let to = to.add((l * rows + r) * LINE);
+                copy_line::<V>(from.add(k), (self.depth - k).min(LINE), to);
+            }
+        }
+    }
+}
+
+/// The `count` ≤ 16 values at `from`, then zeros up to 16.
+#[inline(always)]
+pub(crate) unsafe fn copy_line<V: Vector>(from: *const f32, count: usize, to: *mut f32) {
+    for i in (0..LINE).step_by(V::LANES) {
+        let x = if i + V::LANES <= count {
+            V::load(from.add(i))
+        } else if i < count {
+            V::load_first(from.add(i), count - i)
+        } else {
+            V::zero()
+        };
+        x.store(to.add(i));
+    }
+}

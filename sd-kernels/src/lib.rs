@@ -1,0 +1,22 @@
+//! CPU kernels for the networks of Stable Diffusion: f32, channels-last, weights packed once.
+//!
+//! Activations are `[n, height, width, channels]` (or `[rows, channels]`), so a 1×1 convolution and
+//! a linear layer are the same matrix product and nothing is transposed between layers. Work runs
+//! in the rayon pool of the caller; the instruction set is a run-time value, [`Isa`].
+
+mod buffer;
+mod conv;
+mod error;
+mod gemm;
+mod linear;
+mod parallel;
+mod peak;
+mod simd;
+
+pub use buffer::release_scratch;
+pub use conv::{Algorithm, ConvShape, PackedConv, Picture};
+pub use error::{Error, Result};
+pub use gemm::{Activation, PackedMatrix};
+pub use linear::{Epilogue, PackedGeglu, geglu, linear};
+pub use peak::peak_rate;
+pub use simd::Isa;

@@ -1,0 +1,117 @@
+use crate::buffer::Shared;
+use crate::error::{Result, check_len, check_option};
+use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_whole};
+use crate::simd::Isa;
+
+/// What a layer adds to its sums: `activation(sum + bias) + residual`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One value per output channel.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub activation: Activation,
+    /// Added last; laid out as the output.
+    pub residual: Option<&'a [f32]>,
+}
+
+pub(crate) fn pointer(x: Option<&[f32]>) -> *const f32 {
+    x.map_or(std::ptr::null(), <[f32]>::as_ptr)
+}
+
+/// `out = activation(x·Wᵀ + bias) + residual`: `x` `[rows, inputs]`, `out` `[rows, outputs]`.
+///
+/// # Errors
+/// Where a slice's length does not fit the weight's size.
+pub fn linear(
+    x: &[f32],
+    rows: usize,
+    weight: &PackedMatrix,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) -> Result<()> {
+    let (inputs, outputs) = (weight.depth(), weight.columns());
+    check_len("the input", x.len(), &[rows, inputs])?;
+    check_len("the output", out.len(), &[rows, outputs])?;
+    check_option("the bias", epilogue.bias, &[outputs])?;
+    check_option("the residual", epilogue.residual, &[rows, outputs])?;
+    let source = Rows {
+        data: x.as_ptr(),
+        stride: inputs,
+        depth: inputs,
+    };
+    let store = Store {
+        out: Shared(out.as_mut_ptr()),
+        stride: outputs,
+        columns: outputs,
+        accumulate: false,
+        last: true,
+        bias: pointer(epilogue.bias),
+        residual: pointer(epilogue.residual),
+        activation: epilogue.activation,
+    };
+    if rows > 0 && outputs > 0 {
+        product(rows, source, weight, store);
+    }
+    Ok(())
+}
+
+/// A gated linear layer's weight, packed for [`geglu`].
+#[derive(Clone, Debug)]
+pub struct PackedGeglu {
+    matrix: PackedMatrix,
+    columns: usize,
+}
+
+impl PackedGeglu {
+    /// Packs `weight`, `[2·columns, inputs]`: the values' rows, then the gates'.
+    ///
+    /// # Errors
+    /// Where `weight` is not of that size.
+    pub fn new(isa: Isa, weight: &[f32], columns: usize, inputs: usize) -> Result<Self> {
+        let matrix = PackedMatrix::gated(isa, weight, columns, inputs)?;
+        Ok(Self { matrix, columns })
+    }
+
+    /// Number of outputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.matrix.bytes()
+    }
+}
+
+/// GEGLU: `out = (x·Wᵥᵀ + bᵥ) · gelu(x·W_gᵀ + b_g)`, with the exact GELU.
+///
+/// `x` is `[rows, inputs]`, `out` `[rows, columns]`; `weight` was packed by [`PackedGeglu::new`].
+///
+/// # Errors
+/// Where a slice's length does not fit the weight's size.
+pub fn geglu(
+    x: &[f32],
+    rows: usize,
+    weight: &PackedGeglu,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) -> Result<()> {
+    let (inputs, columns) = (weight.matrix.depth(), weight.columns);
+    check_len("the input", x.len(), &[rows, inputs])?;
+    check_len("the output", out.len(), &[rows, columns])?;
+    check_option("the bias", bias, &[2, columns])?;
+    let source = Rows {
+        data: x.as_ptr(),
+        stride: inputs,
+        depth: inputs,
+    };
+    let gate = Gate {
+        out: Shared(out.as_mut_ptr()),
+        columns,
+        bias: pointer(bias),
+    };
+    if rows > 0 && columns > 0 {
+        product_whole(rows, source, &weight.matrix, gate);
+    }
+    Ok(())
+}

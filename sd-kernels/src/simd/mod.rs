@@ -1,0 +1,93 @@
+//! One vector interface over the instruction sets, so that each kernel is written once.
+//!
+//! A kernel is a generic `#[inline(always)]` function over [`Vector`]; [`Isa::run`] calls it inside
+//! a function compiled for the instruction set, and inlining turns every method into one
+//! instruction.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod isa;
+mod math;
+mod portable;
+
+pub use isa::Isa;
+pub(crate) use isa::Kernel;
+pub(crate) use math::{exp, exp2, gelu, quick_gelu, silu};
+
+/// A register of `LANES` f32.
+///
+/// # Safety
+/// Every method may only run where the instruction set of the implementor is available (that is,
+/// under [`Isa::run`]), and the pointers must be valid for the lanes that are read or written.
+/// No alignment is required.
+pub(crate) trait Vector: Copy {
+    /// Number of f32 in a register: 4, 8 or 16.
+    const LANES: usize;
+    /// Rows of a matrix tile two registers wide whose accumulators still fit the register file.
+    const ROWS: usize;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The first `count` ≤ `LANES` lanes from memory, zero in the others.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    unsafe fn store_first(self, to: *mut f32, count: usize);
+    /// `LANES` half-precision numbers, widened.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    /// `self · b + c`.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `c − self · b`.
+    unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self;
+    /// To the nearest integer.
+    unsafe fn round(self) -> Self;
+    /// `self · 2ⁿ` for integral `n` in [-126, 127].
+    unsafe fn scale_exp2(self, n: Self) -> Self;
+    /// The `LANES` × `LANES` block at `from`, transposed to `to`; strides in f32.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self::splat(0.0)
+    }
+
+    /// [`Vector::load`] or [`Vector::load_first`].
+    #[inline(always)]
+    unsafe fn load_up_to(from: *const f32, count: usize) -> Self {
+        if count == Self::LANES {
+            Self::load(from)
+        } else {
+            Self::load_first(from, count)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_up_to(self, to: *mut f32, count: usize) {
+        if count == Self::LANES {
+            self.store(to);
+        } else {
+            self.store_first(to, count);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        self.store(lanes.as_mut_ptr());
+        let mut width = Self::LANES;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                lanes[i] += lanes[i + width];
+            }
+        }
+        lanes[0]
+    }
+}

@@ -1,0 +1,118 @@
+use super::Vector;
+
+/// Four f32 in plain Rust: one SSE or NEON register where the compiler finds it.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x4([f32; 4]);
+
+#[inline(always)]
+fn zip(a: F32x4, b: F32x4, f: impl Fn(f32, f32) -> f32) -> F32x4 {
+    F32x4(std::array::from_fn(|i| f(a.0[i], b.0[i])))
+}
+
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+    // 4 × 2 accumulators: half of sixteen registers, as a broadcast takes one more here.
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        Self(from.cast::<[f32; 4]>().read_unaligned())
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        to.cast::<[f32; 4]>().write_unaligned(self.0);
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0; 4];
+        for (i, lane) in lanes.iter_mut().enumerate().take(count) {
+            *lane = *from.add(i);
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        for (i, lane) in self.0.iter().enumerate().take(count) {
+            *to.add(i) = *lane;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        Self(std::array::from_fn(|i| {
+            half::f16::from_bits(*from.add(i)).to_f32()
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        zip(self, other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        zip(self, other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        zip(self, other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        zip(self, other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        zip(self, other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        zip(self, other, |a, b| if a > b { a } else { b })
+    }
+
+    // Two roundings: without hardware FMA `f32::mul_add` is a call per lane.
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        self.mul(b).add(c)
+    }
+
+    #[inline(always)]
+    unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self {
+        c.sub(self.mul(b))
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // Adding 1.5·2²³ leaves no bits for the fraction; good for |x| < 2²², which `exp` ensures.
+        const MAGIC: f32 = 12_582_912.0;
+        Self(self.0.map(|x| (x + MAGIC) - MAGIC))
+    }
+
+    #[inline(always)]
+    unsafe fn scale_exp2(self, n: Self) -> Self {
+        zip(self, n, |x, n| {
+            x * f32::from_bits(((n as i32 + 127) as u32) << 23)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..4 {
+            for j in 0..4 {
+                *to.add(j * to_stride + i) = *from.add(i * from_stride + j);
+            }
+        }
+    }
+}
