@@ -4,6 +4,7 @@ use sd_core::{Error, NoiseSchedule, Result};
 
 use crate::levels::{Levels, Rungs};
 use crate::sigmas::SigmaSchedule;
+use crate::spacing::check_steps;
 use crate::table::SigmaTable;
 
 /// How a multistep solver chooses its levels beyond what [`Levels`] says.
@@ -25,12 +26,12 @@ impl MultistepLevels {
         steps: usize,
     ) -> Result<Rungs> {
         let table = SigmaTable::new(train);
+        check_steps(steps, table.len())?;
         let last = table.len() - self.clipped(&table)?;
         let spacing = levels.spacing;
         // See the table's logarithms for why f32.
         let ends = (f64::from(table.max() as f32), f64::from(table.min() as f32));
         if let Some(sigmas) = levels.between(ends, steps)? {
-            crate::spacing::check_steps(steps, table.len())?;
             let rounds = matches!(
                 levels.sigmas,
                 SigmaSchedule::Karras { .. } | SigmaSchedule::LuLambdas
