@@ -83,3 +83,8 @@ fn inpainting_and_every_setting_off_default() {
 fn other_depths_up_than_down() {
     check("unet_asymmetric");
 }
+
+#[test]
+fn activations_so_small_that_every_epsilon_shows() {
+    check("unet_quiet");
+}
