@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use crate::DeviceError;
+
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -17,12 +19,12 @@ pub enum Error {
     #[error(transparent)]
     Scheduler(#[from] sd_schedulers::ConfigError),
     /// A backend that is unknown, not compiled in or not present on this machine.
-    #[error("device '{name}': {reason}")]
+    #[error("device '{name}': {source}")]
     Device {
         /// The name asked for.
         name: String,
         /// What is in the way, and what would help.
-        reason: String,
+        source: DeviceError,
     },
     /// A file that could not be read or written.
     #[error("{}: {source}", path.display())]

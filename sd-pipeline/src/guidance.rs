@@ -40,7 +40,10 @@ impl Guidance {
             return Err(Error::shape("the text embedding", &found, expected));
         }
         let cut = text.cut.iter().flatten().cloned().collect();
-        let text = Conditioning::from(text).to(&spec.device, spec.dtype);
+        // Through f32 on its own device: the denoiser's may lack the encoder's precision.
+        let own = text.tokens.device();
+        let text = Conditioning::from(text).to(&own, FloatDType::F32);
+        let text = text.to(&spec.device, spec.dtype);
         // [uncond, cond] becomes [uncond × count, cond × count].
         let conditioning = match scale {
             Some(_) => repeat(&text, 0, count).concat(repeat(&text, 1, count))?,
@@ -62,7 +65,7 @@ impl Guidance {
     /// The guided network output for `x` `[count, c, h, w]`, f32 in and out, in one evaluation.
     pub(crate) fn evaluate(&self, x: Tensor<4>, t: f64) -> Result<NetworkOutput> {
         let x = x.cast(self.denoiser.spec().dtype);
-        let predict = |x: Tensor<4>| {
+        let predict = |x: Tensor<4>| -> Result<Tensor<4>> {
             guard("the denoiser", || {
                 let output = self.denoiser.predict(x, t, &self.conditioning)?;
                 Ok(output.cast(FloatDType::F32))

@@ -38,10 +38,13 @@ mod request;
 mod run;
 mod saved;
 
-pub use device::{device, device_names};
+#[cfg(feature = "wgpu")]
+#[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
+pub use device::wgpu_device;
+pub use device::{DeviceError, device, device_names};
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
-pub use open::OpenOptions;
+pub use open::{OpenOptions, Placement};
 pub use picture::{image_from_pixels, write_png};
 pub use pipeline::Pipeline;
 pub use request::Request;

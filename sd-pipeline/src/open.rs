@@ -8,6 +8,7 @@ use sd_models::{ClipTextEncoder, Files};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
+use crate::device::check_precision;
 use crate::{Pipeline, Result};
 
 /// How to open a model.
@@ -30,6 +31,11 @@ pub struct OpenOptions {
     pub device: Device,
     /// The precision it computes in; the files may hold any.
     pub dtype: FloatDType,
+    /// Where the text encoder computes; `None`: with the others. It runs once per picture, so on
+    /// a small GPU it does as well on the CPU and leaves its memory to the U-Net.
+    pub text_encoder: Option<Placement>,
+    /// Where the autoencoder computes; `None`: with the others.
+    pub autoencoder: Option<Placement>,
     /// The scheduler's name; `None`: the one the model's folder says.
     pub scheduler: Option<String>,
 }
@@ -40,9 +46,39 @@ impl OpenOptions {
         Self {
             device: device.clone(),
             dtype: FloatDType::F32,
+            text_encoder: None,
+            autoencoder: None,
             scheduler: None,
         }
     }
+
+    /// Where the text encoder, the denoiser and the autoencoder compute.
+    fn placements(&self) -> sd_core::Result<[Placement; 3]> {
+        let denoiser = Placement {
+            device: self.device.clone(),
+            dtype: self.dtype,
+        };
+        let or = |own: &Option<Placement>| own.clone().unwrap_or_else(|| denoiser.clone());
+        let placements = [
+            or(&self.text_encoder),
+            denoiser.clone(),
+            or(&self.autoencoder),
+        ];
+        for Placement { device, dtype } in &placements {
+            check_precision(device, *dtype)?;
+        }
+        Ok(placements)
+    }
+}
+
+/// Where one component of a pipeline computes, and how precisely. Between components the pipeline
+/// moves what they exchange: embeddings and latents, a few hundred kilobytes.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Where it computes.
+    pub device: Device,
+    /// The precision it computes in.
+    pub dtype: FloatDType,
 }
 
 /// The part of `model_index.json` that says what kind of pipeline a folder holds.
@@ -64,7 +100,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
-    /// naming the file and what would be right.
+    /// naming the file and what would be right; [`Error::Component`](crate::Error::Component) when
+    /// a device does not compute in the precision asked for.
     pub fn open(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         Self::from_files(&Files::directory(folder.as_ref()), options)
     }
@@ -84,7 +121,7 @@ impl Pipeline {
             let path = files.path("model_index.json");
             return Err(sd_models::Error::Unsupported { path, what }.into());
         }
-        let OpenOptions { device, dtype, .. } = options;
+        let [text, net, auto] = options.placements()?;
 
         // All that can be wrong at little cost comes before the weights.
         let scheduler_files = files.folder("scheduler");
@@ -97,10 +134,11 @@ impl Pipeline {
         let schedule = scheduler_config.noise_schedule()?;
         let prediction = scheduler_config.prediction_type()?;
 
+        let (folder, tokenizer) = ("text_encoder", "tokenizer");
         let text_encoder =
-            ClipTextEncoder::open(files, "text_encoder", "tokenizer", device, *dtype)?;
-        let denoiser = UNet::open(files, "unet", schedule, prediction, device, *dtype)?;
-        let autoencoder = Vae::open(files, "vae", device, *dtype)?;
+            ClipTextEncoder::open(files, folder, tokenizer, &text.device, text.dtype)?;
+        let denoiser = UNet::open(files, "unet", schedule, prediction, &net.device, net.dtype)?;
+        let autoencoder = Vae::open(files, "vae", &auto.device, auto.dtype)?;
         Ok(Self {
             text_encoder: Arc::new(text_encoder),
             denoiser: Arc::new(denoiser),

@@ -176,11 +176,12 @@ impl Run {
             _ => &self.x,
         };
         let spec = self.autoencoder.spec();
-        let latents = latents.clone().to_device(&spec.device).cast(spec.dtype);
         let decode = |k| {
-            let latent = latents.clone().narrow(0, k, 1);
-            let pixels = guard("the autoencoder", || self.autoencoder.decode(latent))?;
-            image_from_pixels(pixels)
+            guard("the autoencoder", || {
+                let latent = latents.clone().narrow(0, k, 1);
+                let latent = latent.to_device(&spec.device).cast(spec.dtype);
+                image_from_pixels(self.autoencoder.decode(latent)?)
+            })
         };
         (0..latents.dims()[0]).map(decode).collect()
     }
