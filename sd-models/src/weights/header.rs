@@ -1,12 +1,12 @@
 //! The header of a safetensors file, checked before anything is read or allocated by it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 
 use burn::tensor::{BoolStore, DType};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 /// The format's own limit, so that a forged length cannot ask for all memory.
 const MAX_HEADER: u64 = 100_000_000;
@@ -43,8 +43,9 @@ pub(super) fn read(mut file: impl Read, file_size: u64) -> Result<Vec<Entry>, St
     file.take(length)
         .read_to_end(&mut header)
         .map_err(|e| e.to_string())?;
+    let header = str::from_utf8(&header).map_err(|e| format!("its header is not valid: {e}"))?;
     let Header(raw) =
-        serde_json::from_slice(&header).map_err(|e| format!("its header is not valid: {e}"))?;
+        serde_json::from_str(header).map_err(|e| format!("its header is not valid: {e}"))?;
 
     let data_start = 8 + length;
     let mut entries = Vec::with_capacity(raw.len());
@@ -169,7 +170,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(serde::de::Error::custom(message));
             }
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                map.next_value::<Option<HashMap<String, String>>>()?;
             } else {
                 entries.push((name, map.next_value()?));
             }

@@ -20,7 +20,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Tensors`] unless the file has exactly the module's parameters, with their shapes;
-    /// [`Error::Safetensors`] when the file changed since it was opened.
+    /// [`Error::Io`] when the file cannot be read any more.
     pub fn load_into<M: Module>(&self, module: M, dtype: FloatDType) -> Result<M> {
         let mut parameters = Parameters::default();
         module.visit(&mut parameters);

@@ -7,18 +7,20 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, TensorData};
-use burn_store::{ModuleStore, SafetensorsStore, bridge, burn_pack};
 
 use crate::files::Located;
 use crate::{Error, Result};
 
 /// The tensors of a checkpoint: names, shapes and number types, the values still in the file.
 ///
-/// A file on disk is memory-mapped and must not change while this lives. Names are today's
-/// (diffusers 0.42, transformers 5), whichever generation wrote the file.
+/// A tensor's values are read from the file when they are put into a module, so that no more than
+/// one is held twice. Names are today's (diffusers 0.42, transformers 5), whichever generation
+/// wrote the file.
 #[derive(Clone)]
 pub struct Weights {
     path: PathBuf,
@@ -34,9 +36,13 @@ struct Stored {
     file: PathBuf,
 }
 
+// Read and not memory-mapped: burn-store's map parses the whole header again for every tensor (7 s
+// for the 1680 of an SDXL U-Net), its pages count as the program's memory, and a file that is cut
+// short meanwhile would end the program with a signal instead of an error.
 #[derive(Clone)]
 enum Data {
-    Mapped(burn_pack::Tensor),
+    /// From the first byte to the one behind the last, from the start of the file.
+    File(Arc<Mutex<File>>, [u64; 2]),
     Embedded(&'static [u8]),
 }
 
@@ -61,12 +67,15 @@ impl Weights {
     }
 
     fn from_located(located: Located) -> Result<Self> {
-        let (path, entries, mut mapped) = match &located {
-            Located::Disk(path) => (path, read_header(path)?, map(path)?),
+        let (path, entries, source) = match located {
+            Located::Disk(path) => {
+                let (entries, file) = open(&path)?;
+                (path, entries, Source::File(Arc::new(Mutex::new(file))))
+            }
             Located::Embedded(path, bytes) => {
-                let entries = header::read(*bytes, bytes.len() as u64);
-                let entries = entries.map_err(|e| Error::safetensors(path, e))?;
-                (path, entries, BTreeMap::new())
+                let entries = header::read(bytes, bytes.len() as u64);
+                let entries = entries.map_err(|e| Error::safetensors(&path, e))?;
+                (path, entries, Source::Embedded(bytes))
             }
         };
         let mut tensors = BTreeMap::new();
@@ -76,32 +85,18 @@ impl Weights {
             };
             let Some(dtype) = entry.dtype.filter(DType::is_float) else {
                 let (name, dtype) = (entry.name, entry.dtype_name);
-                return Err(Error::Unsupported {
-                    path: path.clone(),
-                    what: format!("tensor {name} is of {dtype}; expected F16, BF16, F32 or F64"),
-                });
-            };
-            let data = match &located {
-                Located::Embedded(_, bytes) => {
-                    let [from, to] = entry.range.map(|offset| offset as usize);
-                    Data::Embedded(&bytes[from..to])
-                }
-                Located::Disk(_) => Data::Mapped(mapped.remove(&entry.name).ok_or_else(|| {
-                    Error::safetensors(path, format!("tensor {} is gone", entry.name))
-                })?),
+                let what = format!("tensor {name} is of {dtype}; expected F16, BF16, F32 or F64");
+                return Err(Error::Unsupported { path, what });
             };
             let stored = Stored {
                 shape: entry.shape,
                 dtype,
-                data,
+                data: source.data(entry.range),
                 file: path.clone(),
             };
-            insert(&mut tensors, path, name, stored)?;
+            insert(&mut tensors, &path, name, stored)?;
         }
-        Ok(Self {
-            path: path.clone(),
-            tensors,
-        })
+        Ok(Self { path, tensors })
     }
 
     /// The file, or the index of a sharded checkpoint.
@@ -131,19 +126,40 @@ impl Weights {
     }
 }
 
+/// Where the values of one file's tensors are.
+enum Source {
+    File(Arc<Mutex<File>>),
+    Embedded(&'static [u8]),
+}
+
+impl Source {
+    /// The values in `range`, which the header's check found within the file.
+    fn data(&self, range: [u64; 2]) -> Data {
+        match self {
+            Self::File(file) => Data::File(file.clone(), range),
+            Self::Embedded(bytes) => {
+                let [from, to] = range.map(|offset| offset as usize);
+                Data::Embedded(&bytes[from..to])
+            }
+        }
+    }
+}
+
 impl Stored {
     /// Reads the values.
     fn read(&self) -> Result<TensorData> {
-        match &self.data {
-            Data::Mapped(tensor) => {
-                bridge::to_data(tensor).map_err(|e| Error::safetensors(&self.file, e))
+        let bytes = match &self.data {
+            Data::Embedded(bytes) => bytes.to_vec(),
+            Data::File(file, range) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                read_range(&mut file, *range).map_err(|source| Error::Io {
+                    path: self.file.clone(),
+                    source,
+                })?
             }
-            Data::Embedded(bytes) => Ok(TensorData::from_bytes_vec(
-                bytes.to_vec(),
-                self.shape.clone(),
-                self.dtype,
-            )),
-        }
+        };
+        let shape = self.shape.clone();
+        Ok(TensorData::from_bytes_vec(bytes, shape, self.dtype))
     }
 }
 
@@ -173,19 +189,25 @@ fn insert(
     Ok(())
 }
 
-fn read_header(path: &Path) -> Result<Vec<header::Entry>> {
+fn open(path: &Path) -> Result<(Vec<header::Entry>, File)> {
     let io = |source| Error::Io {
         path: path.into(),
         source,
     };
     let file = File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
-    header::read(file, size).map_err(|reason| Error::safetensors(path, reason))
+    let entries = header::read(&file, size).map_err(|e| Error::safetensors(path, e))?;
+    Ok((entries, file))
 }
 
-fn map(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
-    let mut store = SafetensorsStore::from_file(path);
-    let tensors = store.get_all_tensors();
-    let tensors = tensors.map_err(|e| Error::safetensors(path, e))?;
-    Ok(tensors.clone())
+/// A file that was cut short since its header was read gives an error.
+fn read_range(file: &mut File, [from, to]: [u64; 2]) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::with_capacity((to - from) as usize);
+    file.take(to - from).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == to - from {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
