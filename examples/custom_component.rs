@@ -129,7 +129,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let colours = [[0.8f32, -0.7, -0.7], [-0.7, 0.5, -0.6], [-0.6, -0.5, 0.8]];
     let side = 128;
     let disc = |colour: [f32; 3]| {
-        let inside = |i: i32| ((i % side - 64).pow(2) + (i / side - 64).pow(2)) < 40 * 40;
+        let inside = |i: i32| ((i % side - 64).pow(2) + (i / side - 64).pow(2)) < 27 * 27;
         let pixel = |c: usize, i| if inside(i) { colour[c] } else { 0.6 };
         (0..3)
             .flat_map(move |c| (0..side * side).map(move |i| pixel(c, i)))

@@ -1,10 +1,13 @@
 //! What a command-line program needs around the library: arguments, a progress bar, a report.
 
-use std::path::{Path, PathBuf};
+mod memory;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use memory::peak_memory;
 use sd_pipeline::FloatDType;
 use serde_json::json;
 
@@ -139,16 +142,6 @@ impl Report {
         })
         .to_string()
     }
-}
-
-/// The most memory this process ever held, where the system tells (Linux).
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 /// A bar on a terminal, nothing elsewhere.
