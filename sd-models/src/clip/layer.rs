@@ -1,10 +1,9 @@
 use burn::module::Module;
 use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Activation, ClipTextConfig};
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::{LayerNorm, Linear, attention};
 
 /// One block of the text encoder: attention among the tokens so far, then each by itself.
 #[derive(Module, Debug)]
@@ -68,11 +67,7 @@ impl CausalAttention {
             heads(&self.k_proj),
             heads(&self.v_proj),
         );
-        let options = AttentionModuleOptions {
-            is_causal: true,
-            ..AttentionModuleOptions::default()
-        };
-        let x = burn::tensor::module::attention(q, k, v, None, None, options);
+        let x = attention(q, k, v, true);
         let x = x.swap_dims(1, 2).reshape([n, tokens, width]);
         self.out_proj.forward(x)
     }

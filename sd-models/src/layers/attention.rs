@@ -1,8 +1,7 @@
 use burn::module::Module;
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
-use super::{GroupNorm, Linear};
+use super::{GroupNorm, Linear, attention};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -22,8 +21,6 @@ pub struct Attention {
     pub to_out: Vec<Linear>,
     #[module(skip)]
     heads: usize,
-    #[module(skip)]
-    upcast: bool,
 }
 
 /// What an [`Attention`] layer made of the tokens that are looked at. For a prompt it is the same
@@ -49,9 +46,6 @@ pub struct AttentionConfig {
     pub bias: bool,
     /// Groups and ε of a group normalisation before everything.
     pub norm: Option<(usize, f64)>,
-    /// Whether to compute in f32 whatever the precision of the tokens: Stable Diffusion 2's
-    /// scores overflow in f16.
-    pub upcast: bool,
 }
 
 impl Attention {
@@ -66,7 +60,6 @@ impl Attention {
             to_v: Linear::new(config.context_width, width, bias, device),
             to_out: vec![Linear::new(width, width, true, device)],
             heads: config.heads,
-            upcast: config.upcast,
         }
     }
 
@@ -87,7 +80,7 @@ impl Attention {
     /// `[n, tokens, width]` to the same shape, looking at `context`.
     pub fn forward(&self, x: Tensor<3>, context: &KeyValue) -> Tensor<3> {
         let query = self.split_heads(self.to_q.forward(x));
-        let x = self.attend(query, context.key.clone(), context.value.clone());
+        let x = attention(query, context.key.clone(), context.value.clone(), false);
         let [n, heads, tokens, width] = x.dims();
         let x = x.swap_dims(1, 2).reshape([n, tokens, heads * width]);
         self.to_out.iter().fold(x, |x, layer| layer.forward(x))
@@ -102,18 +95,6 @@ impl Attention {
             None => x.clone(),
         };
         x + to_picture(self.forward_self(to_tokens(normed)), h, w)
-    }
-
-    /// `softmax(q·kᵀ / √width)·v`.
-    fn attend(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
-        let dtype = query.dtype();
-        let upcast = self.upcast && dtype != DType::F32;
-        let raise = |x: Tensor<4>| if upcast { x.cast(FloatDType::F32) } else { x };
-        // A bias or a scale of our own would send GPU backends to a kernel that stores all scores.
-        let options = AttentionModuleOptions::default();
-        let (query, key, value) = (raise(query), raise(key), raise(value));
-        let x = burn::tensor::module::attention(query, key, value, None, None, options);
-        if upcast { x.cast(dtype) } else { x }
     }
 
     /// `[n, tokens, heads · width]` to `[n, heads, tokens, width]`.

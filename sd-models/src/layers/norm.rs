@@ -1,8 +1,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use super::parameter;
+use super::precision::{from_f32, to_f32};
 
 /// Normalises each vector of the last dimension, as `torch.nn.LayerNorm`.
 #[derive(Module, Debug)]
@@ -25,10 +26,13 @@ impl LayerNorm {
         }
     }
 
-    /// `[…, width]` to the same shape.
+    /// `[…, width]` to the same shape. In f32 whatever the precision of `x`: the square of a
+    /// number above 256 overflows in f16.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        burn::tensor::module::layer_norm(x, weight, Some(bias), self.epsilon)
+        let dtype = x.dtype();
+        let (weight, bias) = (to_f32(self.weight.val()), to_f32(self.bias.val()));
+        let x = burn::tensor::module::layer_norm(to_f32(x), weight, Some(bias), self.epsilon);
+        from_f32(x, dtype)
     }
 }
 
@@ -65,19 +69,11 @@ impl GroupNorm {
         let x = (x - mean) / (var + self.epsilon).sqrt();
         let per_channel = |p: &Param<Tensor<1>>| to_f32(p.val()).reshape([1, c, 1, 1]);
         let x = x.reshape([n, c, h, w]) * per_channel(&self.weight) + per_channel(&self.bias);
-        x.cast(dtype)
+        from_f32(x, dtype)
     }
 
     /// [`forward`](Self::forward), then SiLU: the pair stands before nearly every convolution.
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
         silu(self.forward(x))
-    }
-}
-
-fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if x.dtype() == DType::F32 {
-        x
-    } else {
-        x.cast(FloatDType::F32)
     }
 }

@@ -19,8 +19,6 @@ pub struct TransformerConfig {
     pub groups: usize,
     /// Whether the picture's tokens look at the prompt twice instead of also at each other.
     pub only_cross_attention: bool,
-    /// Whether attention computes in f32 whatever the precision.
-    pub upcast_attention: bool,
 }
 
 /// A picture through a transformer: every pixel is a token that looks at the other pixels and at
@@ -109,7 +107,6 @@ impl BasicTransformerBlock {
                 heads: config.heads,
                 bias: false,
                 norm: None,
-                upcast: config.upcast_attention,
             };
             Attention::new(config, device)
         };

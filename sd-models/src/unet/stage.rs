@@ -115,7 +115,6 @@ impl UNetConfig {
             heads: block.heads,
             groups: self.norm_num_groups,
             only_cross_attention: block.only_cross_attention,
-            upcast_attention: self.upcast_attention,
         }
     }
 }

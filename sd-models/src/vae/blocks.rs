@@ -87,7 +87,6 @@ impl MidBlock {
                 heads: 1,
                 bias: true,
                 norm: Some((config.norm_num_groups, EPSILON)),
-                upcast: false,
             };
             Attention::new(config, device)
         };
