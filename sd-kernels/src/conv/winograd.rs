@@ -14,6 +14,13 @@ use crate::gemm::{Activation, Panels, Store, Tiles};
 use crate::parallel::{for_each, part};
 use crate::simd::{Isa, Kernel, Vector};
 
+/// Tiles transformed at once by a thread: enough for each panel of the weight to be used four
+/// times, few enough for both sides of the products to stay in the last-level cache.
+const ROWS: usize = 56;
+
+/// Bytes of weight that all threads keep in the last-level cache side by side.
+const CACHED: usize = 16 << 20;
+
 /// A 3×3 weight, transformed and packed: `[IN²]` matrices as `PackedMatrix` has them.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight<S, const IN: usize, const OUT: usize> {
@@ -91,27 +98,21 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Weight<S, IN, OUT> {
         let down = call.out_height.div_ceil(OUT);
         let across = call.out_width.div_ceil(OUT);
         let total = call.input.picture.n * down * across;
-        let block = self.block(total);
-        let blocks = total.div_ceil(block);
-        let threads = rayon::current_num_threads();
         let grid = (down, across);
-        // With blocks enough for all, each thread keeps to its own; else they share one at a time.
-        if blocks >= 2 * threads {
+        let threads = rayon::current_num_threads();
+        let blocks = total.div_ceil(ROWS);
+        // A weight beyond the caches' size is read once for all threads; a smaller one serves each
+        // thread by itself, if there are blocks enough.
+        if self.data.bytes() <= CACHED && blocks >= 2 * threads {
             for_each(blocks, |index| {
-                let range = part(total, blocks, index);
-                self.run_block(call, grid, range, 1);
+                self.run_block(call, grid, part(total, blocks, index), 1);
             });
         } else {
+            let blocks = total.div_ceil(ROWS * threads.min(4));
             for index in 0..blocks {
                 self.run_block(call, grid, part(total, blocks, index), threads);
             }
         }
-    }
-
-    /// Tiles transformed at once.
-    fn block(&self, total: usize) -> usize {
-        let tile = IN * IN * (self.inputs + self.outputs);
-        (tunable() / tile).max(self.isa.rows()).min(total)
     }
 
     fn run_block(&self, call: Call, grid: (usize, usize), range: (usize, usize), threads: usize) {
@@ -185,12 +186,6 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Weight<S, IN, OUT> {
             }
         });
     }
-}
-
-fn tunable() -> usize {
-    static T: std::sync::LazyLock<usize> =
-        std::sync::LazyLock::new(|| std::env::var("WINO").map_or(1024, |x| x.parse().unwrap()));
-    *T * 1024
 }
 
 /// A block of tiles between its transforms.
@@ -390,11 +385,17 @@ unsafe fn transform_output<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const
     for j in 0..IN {
         let mut m = [V::zero(); IN];
         for (i, m) in m.iter_mut().enumerate() {
-            *m = V::load(sums.add((i * IN + j) * stride));
+            let from = sums.add((i * IN + j) * stride);
+            *m = V::load(from);
         }
         for (row, x) in half.iter_mut().zip(S::output(m)) {
             row[j] = x;
         }
     }
-    half.map(|row| S::output(row))
+    // A loop and not `map`: a closure is compiled without the instruction set unless inlined.
+    let mut outputs = [[V::zero(); OUT]; OUT];
+    for (to, row) in outputs.iter_mut().zip(half) {
+        *to = S::output(row);
+    }
+    outputs
 }

@@ -2,7 +2,7 @@
 //! pass through the first.
 
 use super::source::Source;
-use super::tile::{Finish, tile};
+use super::tile::{Ahead, Finish, tile};
 use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
 use crate::parallel::{for_each, part};
@@ -68,11 +68,22 @@ impl Panels {
             } else {
                 1
             };
+            // The tiles of this panel together fetch the next one; a single tile could not wait
+            // for it anyway.
+            let lines = if self.tiles.count > 1 {
+                (2 * V::LANES).div_ceil(self.tiles.count)
+            } else {
+                0
+            };
             for t in 0..self.tiles.count {
                 let (row, rows) = self.tiles.get(t);
+                let ahead = Ahead {
+                    from: b.wrapping_add(self.panel_size + t * lines * self.k),
+                    lines,
+                };
                 let a = self.a.add(row * self.row_size);
                 let at = (first_row + row, panel);
-                tile::<V, _>(rows, registers, self.k, [a, b], at, finish);
+                tile::<V, _>(rows, registers, self.k, [a, b], ahead, at, finish);
             }
         }
     }

@@ -16,6 +16,13 @@ pub(crate) trait Finish: Copy + Sync {
     );
 }
 
+/// What to bring into the cache meanwhile: some lines for every 16 terms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub(crate) from: *const f32,
+    pub(crate) lines: usize,
+}
+
 /// `R` rows of A times one panel of B, over `k` ≥ 1 terms.
 ///
 /// A is in lines of 16 consecutive k: `[k/16][R][16]`, so that a row's next value is a broadcast at
@@ -25,9 +32,14 @@ pub(crate) unsafe fn multiply<V: Vector, const R: usize, const N: usize>(
     k: usize,
     mut a: *const f32,
     mut b: *const f32,
+    mut ahead: Ahead,
 ) -> [[V; N]; R] {
     let mut tile = [[V::zero(); N]; R];
     for _ in 0..k / LINE {
+        for _ in 0..ahead.lines {
+            V::prefetch(ahead.from);
+            ahead.from = ahead.from.wrapping_add(LINE);
+        }
         for offset in (0..LINE).step_by(4) {
             for i in 0..4 {
                 rank_one(&mut tile, a.add(offset + i), b);
@@ -63,11 +75,13 @@ unsafe fn rank_one<V: Vector, const R: usize, const N: usize>(
 
 /// [`multiply`] and [`Finish::finish`] for `rows` in 1..=14 and `registers` 1 or 2.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn tile<V: Vector, F: Finish>(
     rows: usize,
     registers: usize,
     k: usize,
     [a, b]: [*const f32; 2],
+    ahead: Ahead,
     (row, panel): (usize, usize),
     finish: F,
 ) {
@@ -76,7 +90,7 @@ pub(crate) unsafe fn tile<V: Vector, F: Finish>(
             match rows {
                 // Tiles taller than this instruction set's are never asked for: no code for them.
                 $($r if $r <= V::ROWS => {
-                    finish.finish::<V, $r, $n>(row, panel, multiply::<V, $r, $n>(k, a, b));
+                    finish.finish::<V, $r, $n>(row, panel, multiply::<V, $r, $n>(k, a, b, ahead));
                 })*
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }

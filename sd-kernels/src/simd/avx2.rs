@@ -48,6 +48,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(from: *const f32) {
+        _mm_prefetch::<_MM_HINT_T0>(from.cast());
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Self(_mm256_add_ps(self.0, other.0))
     }

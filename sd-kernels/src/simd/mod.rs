@@ -53,6 +53,9 @@ pub(crate) trait Vector: Copy {
     /// The `LANES` × `LANES` block at `from`, transposed to `to`; strides in f32.
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 
+    /// Asks for a line that will be read soon. Any address will do.
+    unsafe fn prefetch(from: *const f32);
+
     #[inline(always)]
     unsafe fn zero() -> Self {
         Self::splat(0.0)

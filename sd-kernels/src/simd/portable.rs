@@ -53,6 +53,9 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         zip(self, other, |a, b| a + b)
     }
