@@ -16,6 +16,15 @@ pub(crate) struct MultistepLevels {
     pub(crate) round_timesteps: bool,
 }
 
+impl Default for MultistepLevels {
+    fn default() -> Self {
+        Self {
+            lambda_min_clipped: f64::NEG_INFINITY,
+            round_timesteps: true,
+        }
+    }
+}
+
 impl MultistepLevels {
     /// The σ of `steps` steps with the division by `N + 1`. Schedules that are spread in σ cover
     /// the model's whole range; every timestep is whole.

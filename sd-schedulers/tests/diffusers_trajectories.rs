@@ -28,3 +28,43 @@ fn euler_ancestral() {
 fn dpm_multistep() {
     assert_eq!(compare("dpm_multistep", 1e-5), 146);
 }
+
+#[test]
+fn heun() {
+    assert_eq!(compare("heun", 1e-5), 58);
+}
+
+#[test]
+fn kdpm2() {
+    assert_eq!(compare("kdpm2", 1e-5), 64);
+}
+
+#[test]
+fn lms() {
+    assert_eq!(compare("lms", 1e-5), 57);
+}
+
+#[test]
+fn deis() {
+    assert_eq!(compare("deis", 3e-5), 69);
+}
+
+#[test]
+fn unipc() {
+    assert_eq!(compare("unipc", 1e-5), 93);
+}
+
+#[test]
+fn ddpm() {
+    assert_eq!(compare("ddpm", 1e-5), 59);
+}
+
+#[test]
+fn lcm() {
+    assert_eq!(compare("lcm", 1e-5), 23);
+}
+
+#[test]
+fn tcd() {
+    assert_eq!(compare("tcd", 1e-5), 24);
+}

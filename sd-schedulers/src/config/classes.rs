@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use sd_core::Scheduler;
 
-use super::fields::{DefaultBetas, Fields, wrong};
+use super::fields::{DefaultBetas, Fields};
+use super::multistep;
 use crate::{
-    Algorithm, ConfigError, Ddim, DpmSolverMultistep, Euler, EulerAncestral, Interpolation, Levels,
-    Pndm, SigmaSchedule, SolverType, Spacing, TimestepType,
+    ConfigError, Ddim, Ddpm, Euler, EulerAncestral, Heun, Interpolation, Kdpm2, Lcm, Levels, Lms,
+    Pndm, Spacing, Tcd, TimestepType, Variance,
 };
 
-type Built = Result<Arc<dyn Scheduler>, ConfigError>;
+pub(super) type Built = Result<Arc<dyn Scheduler>, ConfigError>;
 
 /// A scheduler class.
 #[derive(Debug)]
@@ -26,6 +27,18 @@ const DDPM_BETAS: DefaultBetas = DefaultBetas {
     kind: "linear",
 };
 
+/// Stable Diffusion's ends, but not its curve: what k-diffusion's classes have in diffusers.
+const SD_LINEAR: DefaultBetas = DefaultBetas {
+    start: 0.00085,
+    end: 0.012,
+    kind: "linear",
+};
+
+const SD_BETAS: DefaultBetas = DefaultBetas {
+    kind: "scaled_linear",
+    ..SD_LINEAR
+};
+
 static CLASSES: &[Class] = &[
     entry("DDIMScheduler", DDPM_BETAS, ddim),
     entry("PNDMScheduler", DDPM_BETAS, pndm),
@@ -35,7 +48,16 @@ static CLASSES: &[Class] = &[
         DDPM_BETAS,
         euler_ancestral,
     ),
-    entry("DPMSolverMultistepScheduler", DDPM_BETAS, dpm_multistep),
+    entry("HeunDiscreteScheduler", SD_LINEAR, heun),
+    entry("KDPM2DiscreteScheduler", SD_LINEAR, kdpm2),
+    entry("KDPM2AncestralDiscreteScheduler", SD_LINEAR, kdpm2_ancestral),
+    entry("LMSDiscreteScheduler", DDPM_BETAS, lms),
+    entry("DPMSolverMultistepScheduler", DDPM_BETAS, multistep::dpm),
+    entry("DEISMultistepScheduler", DDPM_BETAS, multistep::deis),
+    entry("UniPCMultistepScheduler", DDPM_BETAS, multistep::unipc),
+    entry("DDPMScheduler", DDPM_BETAS, ddpm),
+    entry("LCMScheduler", SD_BETAS, lcm),
+    entry("TCDScheduler", SD_BETAS, tcd),
 ];
 
 const fn entry(name: &'static str, betas: DefaultBetas, build: fn(&Fields<'_>) -> Built) -> Class {
@@ -121,63 +143,63 @@ fn euler_ancestral(fields: &Fields<'_>) -> Built {
     }))
 }
 
-fn dpm_multistep(fields: &Fields<'_>) -> Built {
-    let mut levels = Levels {
-        final_sigma: fields.final_sigma()?,
-        ..fields.levels(Spacing::Linspace)?
-    };
-    if levels.sigmas == SigmaSchedule::Spaced && fields.flag("use_lu_lambdas", false)? {
-        levels.sigmas = SigmaSchedule::LuLambdas;
-    }
-    let algorithms = [
-        ("dpmsolver", Algorithm::Ode),
-        ("dpmsolver++", Algorithm::OdePlusPlus),
-        ("sde-dpmsolver", Algorithm::Sde),
-        ("sde-dpmsolver++", Algorithm::SdePlusPlus),
-        // What other classes leave in a file counts as the default.
-        ("deis", Algorithm::OdePlusPlus),
-    ];
-    no_flow(fields)?;
-    Ok(Arc::new(DpmSolverMultistep {
-        levels,
-        order: fields.count("solver_order", 2)?,
-        algorithm: fields.choice("algorithm_type", Algorithm::OdePlusPlus, &algorithms)?,
-        solver_type: solver_type(fields)?,
-        lower_order_final: fields.flag("lower_order_final", true)?,
-        euler_at_final: fields.flag("euler_at_final", false)?,
-        clip: fields.thresholding(crate::Clip::Off)?,
-        lambda_min_clipped: fields.number("lambda_min_clipped", f64::NEG_INFINITY)?,
-        round_timesteps: rounds_timesteps(fields),
+fn heun(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Heun {
+        levels: fields.levels(Spacing::Linspace)?,
+        clip: fields.clamp(false)?,
     }))
 }
 
-fn solver_type(fields: &Fields<'_>) -> Result<SolverType, ConfigError> {
-    let options = [
-        ("midpoint", SolverType::Midpoint),
-        ("heun", SolverType::Heun),
-        ("logrho", SolverType::Midpoint),
-        ("bh1", SolverType::Midpoint),
-        ("bh2", SolverType::Midpoint),
+fn kdpm2(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Kdpm2 {
+        levels: fields.levels(Spacing::Linspace)?,
+        s_noise: fields.number("s_noise", 1.0)?,
+        ..Kdpm2::default()
+    }))
+}
+
+fn kdpm2_ancestral(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Kdpm2 {
+        levels: fields.levels(Spacing::Linspace)?,
+        eta: fields.number("eta", 1.0)?,
+        s_noise: fields.number("s_noise", 1.0)?,
+    }))
+}
+
+fn lms(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Lms {
+        levels: fields.levels(Spacing::Linspace)?,
+        order: fields.count("order", 4)?,
+    }))
+}
+
+fn ddpm(fields: &Fields<'_>) -> Built {
+    let variances = [
+        ("fixed_small", Variance::FixedSmall),
+        ("fixed_small_log", Variance::FixedSmall),
+        ("fixed_large", Variance::FixedLarge),
     ];
-    fields.choice("solver_type", SolverType::Midpoint, &options)
+    Ok(Arc::new(Ddpm {
+        spacing: fields.spacing(Spacing::Leading)?,
+        steps_offset: fields.count("steps_offset", 0)?,
+        clip: fields.clip(true)?,
+        variance: fields.choice("variance_type", Variance::FixedSmall, &variances)?,
+    }))
 }
 
-/// diffusers does not round the timesteps of models with the cosine schedule.
-fn rounds_timesteps(fields: &Fields<'_>) -> bool {
-    fields
-        .get("beta_schedule")
-        .is_none_or(|kind| kind != "squaredcos_cap_v2")
+fn lcm(fields: &Fields<'_>) -> Built {
+    let default = Lcm::default();
+    Ok(Arc::new(Lcm {
+        original_steps: fields.count("original_inference_steps", default.original_steps)?,
+        timestep_scaling: fields.number("timestep_scaling", default.timestep_scaling)?,
+        clip: fields.clip(false)?,
+    }))
 }
 
-/// An error for rectified-flow models, which this library has no solvers for.
-fn no_flow(fields: &Fields<'_>) -> Result<(), ConfigError> {
-    let key = "use_flow_sigmas";
-    if !fields.flag(key, false)? {
-        return Ok(());
-    }
-    Err(wrong(
-        key,
-        fields.get(key),
-        "flow matching (Stable Diffusion 3) is not supported",
-    ))
+fn tcd(fields: &Fields<'_>) -> Built {
+    let default = Tcd::default();
+    Ok(Arc::new(Tcd {
+        original_steps: fields.count("original_inference_steps", default.original_steps)?,
+        eta: fields.number("eta", default.eta)?,
+    }))
 }

@@ -87,6 +87,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of whole numbers.
+    pub(crate) fn counts(&self, key: &str) -> Result<Vec<usize>, ConfigError> {
+        let value = self.get(key);
+        let read = match value {
+            None => return Ok(Vec::new()),
+            Some(value) => serde_json::from_value(value.clone()),
+        };
+        read.map_err(|_| wrong(key, value, "expected a list of whole numbers"))
+    }
+
     /// One of `options`.
     pub(crate) fn choice<T: Clone>(
         &self,
@@ -217,10 +227,15 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Thresholding, or the clamp that `clip_sample` asks for.
-    pub(crate) fn clip(&self, default: bool) -> Result<Clip, ConfigError> {
+    /// The clamp that `clip_sample` asks for.
+    pub(crate) fn clamp(&self, default: bool) -> Result<Clip, ConfigError> {
         let range = self.number("clip_sample_range", 1.0)?;
         let clip = self.flag("clip_sample", default)?;
-        self.thresholding(if clip { Clip::Range(range) } else { Clip::Off })
+        Ok(if clip { Clip::Range(range) } else { Clip::Off })
+    }
+
+    /// Thresholding, or the clamp that `clip_sample` asks for.
+    pub(crate) fn clip(&self, default: bool) -> Result<Clip, ConfigError> {
+        self.thresholding(self.clamp(default)?)
     }
 }

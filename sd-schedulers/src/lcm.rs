@@ -1,0 +1,115 @@
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use sd_core::{
+    Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::clip::Clip;
+use crate::ddim::level_or_end;
+use crate::spacing::{check_steps, linspace};
+use crate::walk::{Advance, Place, Solver, Walk};
+
+/// Multistep consistency sampling of latent consistency models (Luo et al. 2023,
+/// arXiv:2310.04378, algorithm 3): to x₀ in one step, and back to the next level with new noise.
+/// One model call a step; 1 to 8 steps.
+///
+/// Its default settings are those of diffusers' `LCMScheduler`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lcm {
+    /// Number of timesteps the model was distilled on; a run takes some of them.
+    pub original_steps: usize,
+    /// Factor on the timestep in the boundary condition that holds x₀ to the latent at t → 0.
+    pub timestep_scaling: f64,
+    /// What is done to the predicted x₀.
+    pub clip: Clip,
+}
+
+impl Default for Lcm {
+    fn default() -> Self {
+        Self {
+            original_steps: 50,
+            timestep_scaling: 10.0,
+            clip: Clip::Off,
+        }
+    }
+}
+
+impl Scheduler for Lcm {
+    fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        self.clip.check()?;
+        if !self.timestep_scaling.is_finite() {
+            let expected = "expected a number";
+            return Err(Error::invalid("timestep_scaling", self.timestep_scaling, expected));
+        }
+        let timesteps = distilled_timesteps(train.len(), self.original_steps, steps)?;
+        let stage = |i: usize| Stage {
+            from: train.level(timesteps[i]),
+            to: match timesteps.get(i + 1) {
+                Some(&t) => train.level(t),
+                None => level_or_end(train, -1.0, true),
+            },
+        };
+        Ok(Plan {
+            schedule: train.clone(),
+            init_noise_sigma: 1.0,
+            stages: (0..steps).map(stage).collect(),
+        })
+    }
+
+    fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
+        Walk::start(plan, first, self.clone())
+    }
+}
+
+/// `steps` of the `original` timesteps that a model was distilled on, falling.
+pub(crate) fn distilled_timesteps(
+    train: usize,
+    original: usize,
+    steps: usize,
+) -> Result<Vec<usize>> {
+    check_steps(steps, train)?;
+    if !(1..=train).contains(&original) {
+        let expected = format!("expected 1 to {train}");
+        return Err(Error::invalid("original_inference_steps", original, expected));
+    }
+    if steps > original {
+        let expected = format!("the model was distilled on {original} timesteps");
+        return Err(Error::invalid("steps", steps, expected));
+    }
+    let ratio = train / original;
+    // One point more than there are steps, the last left out, is numpy's endpoint=False.
+    let picks = linspace(0.0, original as f64, steps + 1);
+    let picks = picks[..steps].iter().map(|pick| *pick as usize);
+    Ok(picks.map(|pick| (original - pick) * ratio - 1).collect())
+}
+
+impl Solver for Lcm {
+    const NAME: &'static str = "Lcm";
+
+    fn step(
+        &mut self,
+        at: &Place<'_>,
+        x: Tensor<4>,
+        model: &mut Model<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<Advance> {
+        const DATA: f64 = 0.5;
+        let Stage { from, to } = at.stage();
+        let predicted = self.clip.apply(model.predict(&x, from)?.denoised);
+        let t = from.t * self.timestep_scaling;
+        let skip = DATA * DATA / (t * t + DATA * DATA);
+        let out = t / t.hypot(DATA);
+        let denoised = predicted * out + x * skip;
+        if at.remaining() == 0 {
+            return Ok(Advance {
+                x: denoised.clone(),
+                denoised,
+            });
+        }
+        let x = denoised.clone() * to.alpha + noise_like(&denoised, noise)? * to.sigma;
+        Ok(Advance { x, denoised })
+    }
+}

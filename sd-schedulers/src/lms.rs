@@ -1,0 +1,96 @@
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use sd_core::{
+    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::dpm_multistep::check_order;
+use crate::history::History;
+use crate::levels::Levels;
+use crate::walk::{Advance, Place, Solver, Walk};
+
+/// Linear multistep (Adams–Bashforth with the actual, uneven σ): the polynomial through the last
+/// slopes, integrated over the step. One model call a step.
+///
+/// Its default settings are those of diffusers' `LMSDiscreteScheduler`. Begun in the middle
+/// (image-to-image) it starts from first order; diffusers weighs the slopes it has as if the
+/// missing ones were there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lms {
+    /// Which noise levels a run visits.
+    pub levels: Levels,
+    /// Number of slopes, 1 to 4.
+    pub order: usize,
+}
+
+impl Default for Lms {
+    fn default() -> Self {
+        Self {
+            levels: Levels::default(),
+            order: 4,
+        }
+    }
+}
+
+impl Scheduler for Lms {
+    fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_order("order", self.order, 4)?;
+        let rungs = self.levels.rungs(train, steps)?;
+        Ok(rungs.exploding(train, self.levels.spacing))
+    }
+
+    fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
+        Walk::start(plan, first, Run(History::new(self.order.clamp(1, 4))))
+    }
+}
+
+struct Run(History);
+
+impl Solver for Run {
+    const NAME: &'static str = "Lms";
+
+    fn step(
+        &mut self,
+        at: &Place<'_>,
+        x: Tensor<4>,
+        model: &mut Model<'_>,
+        _noise: &mut dyn Noise,
+    ) -> Result<Advance> {
+        let stage = at.stage();
+        let denoised = model.predict(&x, stage.from)?.denoised;
+        self.0.push((x.clone() - denoised.clone()) / stage.from.sigma);
+        let nodes: Vec<f64> = (0..self.0.len())
+            .filter_map(|age| Some(at.before(age)?.from.sigma))
+            .collect();
+        let weights = weights(&nodes, stage.to.sigma);
+        let x = weights
+            .into_iter()
+            .enumerate()
+            .fold(x, |x, (age, weight)| x + self.0.get(age) * weight);
+        Ok(Advance { x, denoised })
+    }
+
+    fn save(&self, state: SamplerState) -> SamplerState {
+        self.0.save(state)
+    }
+
+    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+        self.0.restore(state)
+    }
+}
+
+/// The integral from `nodes[0]` to `end` of each of Lagrange's polynomials on up to four `nodes`,
+/// by Gauss's rule with two points, which is exact for cubics.
+pub(crate) fn weights(nodes: &[f64], end: f64) -> Vec<f64> {
+    let half = (end - nodes[0]) / 2.0;
+    let points = [-1.0, 1.0].map(|side| nodes[0] + half * (1.0 + side / 3f64.sqrt()));
+    let lagrange = |j: usize, s: f64| -> f64 {
+        let others = nodes.iter().enumerate().filter(|(k, _)| *k != j);
+        others.map(|(_, node)| (s - node) / (nodes[j] - node)).product()
+    };
+    let weight = |j| half * points.iter().map(|&s| lagrange(j, s)).sum::<f64>();
+    (0..nodes.len()).map(weight).collect()
+}
