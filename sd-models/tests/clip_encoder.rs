@@ -1,0 +1,107 @@
+//! Prompts through tokenizer and model together, against diffusers.
+
+use burn::tensor::{Device, FloatDType};
+use sd_core::TextEncoder;
+use sd_fixtures::Fixture;
+use sd_models::{ClipTextEncoder, Error, Files};
+
+fn open() -> ClipTextEncoder {
+    let files = Files::directory(sd_fixtures::path("../../sd-tiny/model"));
+    let device = Device::flex();
+    ClipTextEncoder::open(
+        &files,
+        "text_encoder",
+        "tokenizer",
+        &device,
+        FloatDType::F32,
+    )
+    .unwrap()
+}
+
+fn prompts(fixture: &Fixture) -> Vec<String> {
+    serde_json::from_value(fixture.settings()["prompts"].clone()).unwrap()
+}
+
+#[test]
+fn prompts_are_embedded_as_by_diffusers() {
+    let fixture = Fixture::open("clip_encoder");
+    let prompts = prompts(&fixture);
+    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let encoder = open();
+    let embedding = encoder.encode(&prompts).unwrap();
+    fixture.assert_tensor("last", embedding.tokens, 1e-5);
+    assert!(embedding.pooled.is_none());
+    let encoder = encoder.with_clip_skip(1).unwrap();
+    let embedding = encoder.encode(&prompts[..1]).unwrap();
+    fixture.assert_tensor("skip", embedding.tokens, 1e-5);
+}
+
+#[test]
+fn only_what_was_cut_is_reported() {
+    let fixture = Fixture::open("clip_encoder");
+    let prompts = prompts(&fixture);
+    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let cut = open().encode(&prompts).unwrap().cut;
+    assert_eq!(cut[..3], [None, None, None]);
+    let kept = prompts[3].trim().strip_suffix(cut[3].as_deref().unwrap());
+    assert!(
+        kept.is_some_and(|kept| kept.starts_with("a green cone a green")),
+        "{cut:?}"
+    );
+}
+
+#[test]
+fn a_prompt_alone_is_embedded_as_in_company() {
+    let encoder = open();
+    let alone = encoder.encode(&["a red cube"]).unwrap().tokens;
+    let batch = encoder
+        .encode(&["a blue sphere", "a red cube"])
+        .unwrap()
+        .tokens;
+    let values = |x: burn::tensor::Tensor<3>| x.try_into_vec_as::<f32>().unwrap();
+    let (alone, batch) = (values(alone), values(batch.narrow(0, 1, 1)));
+    let difference = alone.iter().zip(&batch).map(|(a, b)| (a - b).abs());
+    assert!(difference.fold(0.0, f32::max) <= 1e-5);
+}
+
+#[test]
+fn no_prompt_and_too_many_skipped_layers_are_errors() {
+    assert!(open().encode(&[]).is_err());
+    let error = open().with_clip_skip(2).unwrap_err().to_string();
+    assert_eq!(error, "clip_skip is 2; expected at most 1");
+}
+
+#[test]
+fn a_tokenizer_longer_than_the_model_is_an_error() {
+    let tiny = sd_fixtures::path("../../sd-tiny/model");
+    let folder = tempfile::tempdir().unwrap();
+    for (sub, names) in [
+        ("text_encoder", &["config.json", "model.safetensors"][..]),
+        ("tokenizer", &["tokenizer.json"]),
+    ] {
+        std::fs::create_dir(folder.path().join(sub)).unwrap();
+        for name in names {
+            let to = folder.path().join(sub).join(name);
+            std::fs::copy(tiny.join(sub).join(name), to).unwrap();
+        }
+    }
+    let settings = folder.path().join("tokenizer/tokenizer_config.json");
+    std::fs::write(settings, "{\"model_max_length\": 78}").unwrap();
+    let (files, device) = (Files::directory(folder.path()), Device::flex());
+    let opened = ClipTextEncoder::open(
+        &files,
+        "text_encoder",
+        "tokenizer",
+        &device,
+        FloatDType::F32,
+    );
+    let error = opened.unwrap_err();
+    assert!(matches!(error, Error::Config { .. }), "{error:?}");
+    // As an error of the trait it keeps its message.
+    let message = error.to_string();
+    assert!(
+        message.contains("max_position_embeddings is 77; expected at least"),
+        "{message}"
+    );
+    assert_eq!(sd_core::Error::from(error).to_string(), message);
+}
