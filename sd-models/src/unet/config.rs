@@ -1,7 +1,6 @@
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
-
+use super::depths::transformer_depths;
 use super::per_block::{OneOrMany, per_block, sizes_per_block};
 use super::supported;
 use crate::layers::{Padding, TimeEffect};
@@ -11,7 +10,6 @@ use crate::{ConfigFile, Result};
 const CHANNELS: RangeInclusive<usize> = 1..=65_536;
 const BLOCKS: RangeInclusive<usize> = 1..=8;
 const LAYERS: RangeInclusive<usize> = 1..=16;
-const TRANSFORMER_LAYERS: RangeInclusive<usize> = 0..=32;
 
 /// What a `UNet2DConditionModel`'s `config.json` says, checked, with one entry per resolution
 /// where the file may give one number for all.
@@ -45,7 +43,7 @@ pub struct UNetConfig {
     pub time_effect: TimeEffect,
     /// What surrounds the picture where it is halved.
     pub downsample_padding: Padding,
-    /// Whether attention computes in f32 whatever the precision.
+    /// Whether attention must compute in f32 whatever the precision; here it always does.
     pub upcast_attention: bool,
     /// Kernel of the first convolution.
     pub conv_in_kernel: usize,
@@ -224,71 +222,6 @@ fn attention_flags(
         _ => Err(file.unsupported(field)),
     };
     types.iter().map(flag).collect()
-}
-
-/// A number of transformer blocks for all resolutions, or for each, or for each of its layers.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Depths {
-    Same(usize),
-    Each(Vec<OneOrMany<usize>>),
-}
-
-/// Depths of the transformers at each resolution, finest first: on the way down and on the way up.
-fn transformer_depths(
-    file: &ConfigFile,
-    layers: &[usize],
-) -> Result<(Vec<Vec<usize>>, Vec<Vec<usize>>)> {
-    let (field, reverse) = (
-        "transformer_layers_per_block",
-        "reverse_transformer_layers_per_block",
-    );
-    let expected = "one depth from 0 to 32 for all blocks, for each, or for each of its layers";
-    let depths = |field: &str| -> Result<Option<Vec<OneOrMany<usize>>>> {
-        Ok(match file.get(field, expected)? {
-            None => None,
-            Some(Depths::Same(depth)) => Some(vec![OneOrMany::One(depth); layers.len()]),
-            Some(Depths::Each(depths)) => Some(depths),
-        })
-    };
-    let down = depths(field)?.unwrap_or_else(|| vec![OneOrMany::One(1); layers.len()]);
-    let (up_field, mut up) = match depths(reverse)? {
-        Some(up) => (reverse, up),
-        // How lists would be shared out on the way up, where blocks have one layer more, is open.
-        None if down.iter().any(|d| matches!(d, OneOrMany::Many(_))) => {
-            let expected = "given, as transformer_layers_per_block has lists in it";
-            return Err(file.error(reverse, expected));
-        }
-        None => (field, down.iter().rev().cloned().collect()),
-    };
-    // It is listed coarsest first.
-    up.reverse();
-    let down = expand_depths(&down, layers, 0).ok_or_else(|| file.error(field, expected))?;
-    let up = expand_depths(&up, layers, 1).ok_or_else(|| file.error(up_field, expected))?;
-    Ok((down, up))
-}
-
-/// One depth for each residual block, `layers + extra` at each resolution.
-fn expand_depths(
-    depths: &[OneOrMany<usize>],
-    layers: &[usize],
-    extra: usize,
-) -> Option<Vec<Vec<usize>>> {
-    let expand = |(depth, layers): (&OneOrMany<usize>, &usize)| {
-        let layers = layers + extra;
-        let depths = match depth {
-            OneOrMany::One(depth) => vec![*depth; layers],
-            OneOrMany::Many(depths) => depths.get(..layers)?.to_vec(),
-        };
-        let fit = depths.iter().all(|d| TRANSFORMER_LAYERS.contains(d));
-        fit.then_some(depths)
-    };
-    let all = depths.iter().zip(layers).map(expand).collect();
-    if depths.len() == layers.len() {
-        all
-    } else {
-        None
-    }
 }
 
 fn mid_block(file: &ConfigFile, last: &BlockConfig) -> Result<MidBlock> {

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use sd_core::{Conditioning, Denoiser, DenoiserSpec, Error, NoiseSchedule, PredictionType};
 
 use super::config::{TextTimeConfig, UNetConfig};
-use super::{UNet2DConditionModel, UNetContext, timestep_embedding};
+use super::{UNet2DConditionModel, UNetContext, UNetEmbeddings, timestep_embedding};
 use crate::layers::Padding;
 use crate::{ConfigFile, Files, Result};
 
@@ -119,16 +119,12 @@ impl UNet {
             return Err(Error::shape("context", &prompt.dims(), expected));
         }
         self.check_dtype("context dtype", prompt.dtype())?;
-        let (added, guidance) = self.embeddings(conditioning)?;
-        Ok(self.model.prepare(prompt, added, guidance))
+        let embeddings = self.embeddings(conditioning)?;
+        Ok(self.model.prepare(prompt, embeddings))
     }
 
     /// The input of SDXL's added embedding, and the embedded guidance scale.
-    #[allow(clippy::type_complexity)]
-    fn embeddings(
-        &self,
-        conditioning: &Conditioning,
-    ) -> sd_core::Result<(Option<Tensor<2>>, Option<Tensor<2>>)> {
+    fn embeddings(&self, conditioning: &Conditioning) -> sd_core::Result<UNetEmbeddings> {
         let n = conditioning.len();
         let sizes = match self.config.text_time {
             Some(config) => number_of_sizes(config, conditioning)?,
@@ -163,7 +159,7 @@ impl UNet {
             }
             _ => None,
         };
-        Ok((added, guidance))
+        Ok(UNetEmbeddings { added, guidance })
     }
 
     /// Sines and cosines of each of `[n, k]` numbers, `[n, k · time channels]`.

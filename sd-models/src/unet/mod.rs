@@ -6,6 +6,7 @@
 mod blocks;
 mod config;
 mod denoiser;
+mod depths;
 mod embedding;
 mod model;
 mod per_block;
@@ -16,4 +17,4 @@ pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
 pub use denoiser::UNet;
 pub use embedding::{TimestepEmbedding, timestep_embedding};
-pub use model::{UNet2DConditionModel, UNetContext};
+pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};

@@ -36,6 +36,16 @@ pub struct UNet2DConditionModel {
     center_input_sample: bool,
 }
 
+/// What a network may be told besides latent, timestep and prompt. Given to a network that has no
+/// layer for it, it does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct UNetEmbeddings {
+    /// SDXL's pooled prompt with the sines and cosines of sizes and crops, `[n, input width]`.
+    pub added: Option<Tensor<2>>,
+    /// An LCM's embedded guidance scale, `[n, width]`.
+    pub guidance: Option<Tensor<2>>,
+}
+
 /// What does not change between the steps of a run.
 #[derive(Debug, Clone)]
 pub struct UNetContext {
@@ -74,17 +84,10 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// Computes once what the steps of a run share: the prompt's keys and values in every
-    /// transformer, and the embeddings besides the timestep's.
-    ///
-    /// `prompt` is `[n, tokens, width]`, `added` the input of SDXL's added embedding
-    /// `[n, input width]`, `guidance` the embedded guidance scale `[n, width]` of an LCM.
-    pub fn prepare(
-        &self,
-        prompt: &Tensor<3>,
-        added: Option<Tensor<2>>,
-        guidance: Option<Tensor<2>>,
-    ) -> UNetContext {
+    /// Computes once what the steps of a run share: the keys and values of the prompt
+    /// `[n, tokens, width]` in every transformer, and the embeddings besides the timestep's.
+    pub fn prepare(&self, prompt: &Tensor<3>, embeddings: UNetEmbeddings) -> UNetContext {
+        let UNetEmbeddings { added, guidance } = embeddings;
         let (down, up) = (self.down_blocks.iter(), self.up_blocks.iter());
         let cond_proj = self.time_embedding.cond_proj.as_ref();
         UNetContext {
