@@ -27,6 +27,19 @@ pub enum Algorithm {
     Winograd4,
 }
 
+impl Algorithm {
+    /// The fastest for pictures of about `side` × `side` pixels. Where a picture is small, the
+    /// weight is most of what must be read, and Winograd's is larger.
+    pub fn choose(shape: ConvShape, side: usize) -> Self {
+        let fits = shape.kernel == 3 && shape.stride == 1 && shape.inputs.is_multiple_of(LINE);
+        match side {
+            24.. if fits => Self::Winograd4,
+            12.. if fits => Self::Winograd2,
+            _ => Self::Direct,
+        }
+    }
+}
+
 /// A convolution's weight, laid out once for one algorithm.
 #[derive(Clone, Debug)]
 pub struct PackedConv {
@@ -111,7 +124,26 @@ impl PackedConv {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        let shape = self.shape;
+        self.forward_as(self.shape.upsample, x, picture, epilogue, out)
+    }
+
+    /// [`forward`](Self::forward) of the input enlarged twofold or not, whatever the shape that
+    /// the weight was packed for says.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_as(
+        &self,
+        upsample: bool,
+        x: &[f32],
+        picture: Picture,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let shape = ConvShape {
+            upsample,
+            ..self.shape
+        };
         let (out_height, out_width) = shape.output(picture)?;
         let Picture { n, height, width } = picture;
         let out_dims = [n, out_height, out_width, shape.outputs];

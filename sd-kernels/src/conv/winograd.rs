@@ -230,6 +230,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Input<S, 
     unsafe fn run<V: Vector>(self) {
         let block = &self.block;
         let pad = block.call.pad as isize;
+        let next = (OUT * block.inputs) >> u32::from(block.call.input.upsample);
         for t in self.tiles.0..self.tiles.1 {
             let (first, rows) = block.tiles.get(t);
             for r in 0..rows {
@@ -245,17 +246,19 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Input<S, 
                 let to = block.input.get().add(first * block.inputs + r * LINE);
                 for c in (0..block.inputs).step_by(V::LANES) {
                     let to = to.add(c / LINE * rows * LINE + c % LINE);
-                    transform_input::<V, S, IN, OUT>(&pixels, c, to, block.input_size);
+                    transform_input::<V, S, IN, OUT>(&pixels, next, c, to, block.input_size);
                 }
             }
         }
     }
 }
 
-/// Bᵀ d B of one tile, `V::LANES` channels from `c`.
+/// Bᵀ d B of one tile, `V::LANES` channels from `c`; `next` f32 on are those of the tile at the
+/// right.
 #[inline(always)]
 unsafe fn transform_input<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     pixels: &[[Option<*const f32>; IN]; IN],
+    next: usize,
     c: usize,
     to: *mut f32,
     stride: usize,
@@ -265,6 +268,10 @@ unsafe fn transform_input<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const 
         let mut d = [V::zero(); IN];
         for i in 0..IN {
             if let Some(pixel) = pixels[i][j] {
+                if j >= IN - OUT {
+                    // New to the tile at the right: the processor does not foresee six short runs.
+                    V::prefetch(pixel.wrapping_add(c + next));
+                }
                 d[i] = V::load(pixel.add(c));
             }
         }
