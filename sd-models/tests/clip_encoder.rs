@@ -1,9 +1,9 @@
 //! Prompts through tokenizer and model together, against diffusers.
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, FloatDType, Tensor};
 use sd_core::TextEncoder;
 use sd_fixtures::Fixture;
-use sd_models::{ClipTextEncoder, Error, Files};
+use sd_models::{ClipTextConfig, ClipTextEncoder, ClipTextModel, ClipTokenizer, Error, Files};
 
 fn open() -> ClipTextEncoder {
     let files = Files::directory(sd_fixtures::path("../../sd-tiny/model"));
@@ -58,7 +58,7 @@ fn a_prompt_alone_is_embedded_as_in_company() {
         .encode(&["a blue sphere", "a red cube"])
         .unwrap()
         .tokens;
-    let values = |x: burn::tensor::Tensor<3>| x.try_into_vec_as::<f32>().unwrap();
+    let values = |x: Tensor<3>| x.try_into_vec_as::<f32>().unwrap();
     let (alone, batch) = (values(alone), values(batch.narrow(0, 1, 1)));
     let difference = alone.iter().zip(&batch).map(|(a, b)| (a - b).abs());
     assert!(difference.fold(0.0, f32::max) <= 1e-5);
@@ -69,6 +69,39 @@ fn no_prompt_and_too_many_skipped_layers_are_errors() {
     assert!(open().encode(&[]).is_err());
     let error = open().with_clip_skip(2).unwrap_err().to_string();
     assert_eq!(error, "clip_skip is 2; expected at most 1");
+}
+
+#[test]
+fn a_model_with_a_projection_gives_pooled_embeddings() {
+    let folder = tempfile::tempdir().unwrap();
+    let vocab = r#"{"a": 0, "a</w>": 1, "<|startoftext|>": 117, "<|endoftext|>": 118}"#;
+    let settings = r#"{"model_max_length": 19}"#;
+    let files = [
+        ("vocab.json", vocab),
+        ("merges.txt", ""),
+        ("tokenizer_config.json", settings),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let tokenizer = ClipTokenizer::open(&Files::directory(folder.path())).unwrap();
+    let files = Files::directory(sd_fixtures::path("clip/projection"));
+    let model = ClipTextModel::new(ClipTextConfig::read(&files).unwrap(), &Device::flex());
+    let weights = files.weights("model", None).unwrap();
+    let model = weights.load_into(model, FloatDType::F32).unwrap();
+    let direct = model
+        .forward(&[tokenizer.encode("a a").unwrap().ids])
+        .unwrap();
+    let embedding = ClipTextEncoder::new(tokenizer, model)
+        .encode(&["a a"])
+        .unwrap();
+    let pooled = embedding.pooled.unwrap();
+    assert_eq!(
+        (embedding.tokens.dims(), pooled.dims()),
+        ([1, 19, 20], [1, 14])
+    );
+    let values = |x: Tensor<2>| x.try_into_vec_as::<f32>().unwrap();
+    assert_eq!(values(pooled), values(direct.pooled));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use sd_fixtures::Fixture;
 use sd_models::{ClipTextConfig, ClipTextModel, Files};
 
-/// transformers computes the same with sums in another order.
-const TOLERANCE: f64 = 1e-5;
+/// The references are transformers' in f64; the difference is rounding alone, 2e-6 when measured.
+const TOLERANCE: f64 = 5e-6;
 
 fn open(case: &str, dtype: FloatDType) -> ClipTextModel {
     let files = Files::directory(sd_fixtures::path("clip")).folder(case);
@@ -55,7 +55,7 @@ fn with_projection_as_in_sdxl() {
 fn computes_in_the_precision_asked_for() {
     let fixture = Fixture::open("clip_quick_gelu");
     let ids = ids(&fixture, "0.ids");
-    for (dtype, tolerance) in [(FloatDType::F16, 0.02), (FloatDType::BF16, 0.15)] {
+    for (dtype, tolerance) in [(FloatDType::F16, 0.01), (FloatDType::BF16, 0.08)] {
         let out = open("quick_gelu", dtype).forward(&ids).unwrap();
         assert_eq!(out.last_hidden_state.dtype(), dtype.into());
         let last: Tensor<3> = out.last_hidden_state.cast(FloatDType::F32);
