@@ -42,7 +42,8 @@ impl ClipTextEncoder {
             ));
         }
         let model = ClipTextModel::new(config, device);
-        let model = folder.weights("model", None)?.load_into(model, dtype)?;
+        let mut model = folder.weights("model", None)?.load_into(model, dtype)?;
+        model.optimize();
         Ok(Self::new(tokenizer, model))
     }
 

@@ -1,9 +1,8 @@
 use burn::module::Module;
-use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
 use super::{Activation, ClipTextConfig};
-use crate::layers::{LayerNorm, Linear, attention};
+use crate::layers::{LayerNorm, Linear, multi_head_attention, pack_fields};
 
 /// One block of the text encoder: attention among the tokens so far, then each by itself.
 #[derive(Module, Debug)]
@@ -27,10 +26,15 @@ impl ClipLayer {
 
     /// `[n, tokens, width]` to the same shape.
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
-        x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
+        let x = self
+            .self_attn
+            .forward_onto(self.layer_norm1.forward(x.clone()), x);
+        self.mlp
+            .forward_onto(self.layer_norm2.forward(x.clone()), x)
     }
 }
+
+pack_fields!(ClipLayer: self_attn, mlp);
 
 /// Multi-head self-attention in which a token sees itself and those before it.
 #[derive(Module, Debug)]
@@ -55,23 +59,16 @@ impl CausalAttention {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [n, tokens, width] = x.dims();
-        let heads = |layer: &Linear| {
-            let x = layer.forward(x.clone());
-            x.reshape([n, tokens, self.heads, width / self.heads])
-                .swap_dims(1, 2)
-        };
-        let (q, k, v) = (
-            heads(&self.q_proj),
-            heads(&self.k_proj),
-            heads(&self.v_proj),
-        );
-        let x = attention(q, k, v, true);
-        let x = x.swap_dims(1, 2).reshape([n, tokens, width]);
-        self.out_proj.forward(x)
+    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let query = self.q_proj.forward(x.clone());
+        let key = self.k_proj.forward(x.clone());
+        let value = self.v_proj.forward(x);
+        let x = multi_head_attention(query, key, value, self.heads, true);
+        self.out_proj.forward_onto(x, residual)
     }
 }
+
+pack_fields!(CausalAttention: q_proj, k_proj, v_proj, out_proj);
 
 /// The feed-forward network.
 #[derive(Module, Debug)]
@@ -92,12 +89,11 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.fc1.forward(x);
-        let x = match self.activation {
-            Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
-            Activation::Gelu => gelu(x),
-        };
-        self.fc2.forward(x)
+    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let quick = self.activation == Activation::QuickGelu;
+        self.fc2
+            .forward_onto(self.fc1.forward_gelu(x, quick), residual)
     }
 }
+
+pack_fields!(Mlp: fc1, fc2);

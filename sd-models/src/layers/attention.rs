@@ -1,7 +1,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{GroupNorm, Linear, attention};
+use super::precision::multi_head_attention;
+use super::{GroupNorm, Linear, pack_fields};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -18,7 +19,7 @@ pub struct Attention {
     /// Values, from the tokens that are looked at.
     pub to_v: Linear,
     /// The output projection. A list of one, as in checkpoints, where a dropout follows it.
-    pub to_out: Vec<Linear>,
+    pub to_out: [Linear; 1],
     #[module(skip)]
     heads: usize,
 }
@@ -27,10 +28,10 @@ pub struct Attention {
 /// in every step of a run.
 #[derive(Debug, Clone)]
 pub struct KeyValue {
-    /// `[n, heads, tokens, head width]`.
-    pub key: Tensor<4>,
-    /// `[n, heads, tokens, head width]`.
-    pub value: Tensor<4>,
+    /// `[n, tokens, width]`, the heads side by side.
+    pub key: Tensor<3>,
+    /// `[n, tokens, width]`, the heads side by side.
+    pub value: Tensor<3>,
 }
 
 /// How an [`Attention`] layer is built.
@@ -58,7 +59,7 @@ impl Attention {
             to_q: Linear::new(width, width, bias, device),
             to_k: Linear::new(config.context_width, width, bias, device),
             to_v: Linear::new(config.context_width, width, bias, device),
-            to_out: vec![Linear::new(width, width, true, device)],
+            to_out: [Linear::new(width, width, true, device)],
             heads: config.heads,
         }
     }
@@ -66,24 +67,24 @@ impl Attention {
     /// Keys and values of the tokens `[n, tokens, context width]` to look at.
     pub fn key_value(&self, context: Tensor<3>) -> KeyValue {
         KeyValue {
-            key: self.split_heads(self.to_k.forward(context.clone())),
-            value: self.split_heads(self.to_v.forward(context)),
+            key: self.to_k.forward(context.clone()),
+            value: self.to_v.forward(context),
         }
     }
 
-    /// Self-attention, `[n, tokens, width]` to the same shape.
-    pub fn forward_self(&self, x: Tensor<3>) -> Tensor<3> {
+    /// Self-attention of the tokens `[n, tokens, width]`, added to `residual`.
+    pub fn forward_self_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let key_value = self.key_value(x.clone());
-        self.forward(x, &key_value)
+        self.forward_onto(x, &key_value, residual)
     }
 
-    /// `[n, tokens, width]` to the same shape, looking at `context`.
-    pub fn forward(&self, x: Tensor<3>, context: &KeyValue) -> Tensor<3> {
-        let query = self.split_heads(self.to_q.forward(x));
-        let x = attention(query, context.key.clone(), context.value.clone(), false);
-        let [n, heads, tokens, width] = x.dims();
-        let x = x.swap_dims(1, 2).reshape([n, tokens, heads * width]);
-        self.to_out.iter().fold(x, |x, layer| layer.forward(x))
+    /// What the tokens `[n, tokens, width]` gather from `context`, added to `residual`.
+    pub fn forward_onto(&self, x: Tensor<3>, context: &KeyValue, residual: Tensor<3>) -> Tensor<3> {
+        let query = self.to_q.forward(x);
+        let (key, value) = (context.key.clone(), context.value.clone());
+        let x = multi_head_attention(query, key, value, self.heads, false);
+        let [out] = &self.to_out;
+        out.forward_onto(x, residual)
     }
 
     /// Self-attention of a picture's pixels, added to the picture: `[n, width, h, w]` to the same
@@ -94,25 +95,24 @@ impl Attention {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        x + to_picture(self.forward_self(to_tokens(normed)), h, w)
-    }
-
-    /// `[n, tokens, heads · width]` to `[n, heads, tokens, width]`.
-    fn split_heads(&self, x: Tensor<3>) -> Tensor<4> {
-        let [n, tokens, width] = x.dims();
-        x.reshape([n, tokens, self.heads, width / self.heads])
-            .swap_dims(1, 2)
+        to_picture(
+            self.forward_self_onto(to_tokens(normed), to_tokens(x)),
+            h,
+            w,
+        )
     }
 }
+
+pack_fields!(Attention: to_q, to_k, to_v, to_out);
 
 /// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
 pub(super) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
     let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).swap_dims(1, 2)
+    x.permute([0, 2, 3, 1]).reshape([n, h * w, c])
 }
 
 /// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
 pub(super) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
     let [n, _, c] = x.dims();
-    x.swap_dims(1, 2).reshape([n, c, h, w])
+    x.reshape([n, h, w, c]).permute([0, 3, 1, 2])
 }

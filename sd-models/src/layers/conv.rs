@@ -1,8 +1,11 @@
 use burn::module::{Module, Param};
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
-use super::parameter;
+use sd_kernels::{ConvShape, PackedConv};
+
+use super::cpu::{self, Packed};
+use super::{Pack, parameter};
 
 /// What surrounds the picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +27,8 @@ pub struct Conv2d {
     stride: usize,
     #[module(skip)]
     padding: Padding,
+    #[module(skip)]
+    packed: Option<Packed<PackedConv>>,
 }
 
 impl Conv2d {
@@ -52,11 +57,15 @@ impl Conv2d {
             bias: Some(parameter([outputs], device)),
             stride,
             padding,
+            packed: None,
         }
     }
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        if let Some(packed) = &self.packed {
+            return packed.forward(x, false, None, None);
+        }
         let (x, padding) = match self.padding {
             Padding::Even(padding) => (x, padding),
             Padding::BottomRight => (x.pad((0, 1, 0, 1), 0.0f32), 0),
@@ -65,4 +74,61 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(Param::val);
         burn::tensor::module::conv2d(x, self.weight.val(), bias, options)
     }
+
+    /// [`forward`](Self::forward), added to `residual`.
+    pub fn forward_onto(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        match &self.packed {
+            Some(packed) => packed.forward(x, false, None, Some(residual)),
+            None => residual + self.forward(x),
+        }
+    }
+
+    /// [`forward`](Self::forward) with `shift` `[1 or n, out]` added to every pixel.
+    pub fn forward_shifted(&self, x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
+        match &self.packed {
+            Some(packed) => packed.forward(x, false, Some(shift), None),
+            None => {
+                let [n, c] = shift.dims();
+                self.forward(x) + shift.reshape([n, c, 1, 1])
+            }
+        }
+    }
+
+    /// [`forward`](Self::forward) of the picture twice as high and wide, every pixel repeated.
+    pub fn forward_doubled(&self, x: Tensor<4>) -> Tensor<4> {
+        match &self.packed {
+            Some(packed) => packed.forward(x, true, None, None),
+            None => {
+                let [_, _, h, w] = x.dims();
+                self.forward(resize_nearest(x, [2 * h, 2 * w]))
+            }
+        }
+    }
+}
+
+impl Pack for Conv2d {
+    fn pack(&mut self, side: usize) {
+        let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
+        let [outputs, inputs, kernel, _] = weight.dims();
+        let (pad_before, pad_after) = match self.padding {
+            Padding::Even(padding) => (padding, padding),
+            Padding::BottomRight => (0, 1),
+        };
+        let shape = ConvShape {
+            inputs,
+            outputs,
+            kernel,
+            stride: self.stride,
+            pad_before,
+            pad_after,
+            upsample: false,
+        };
+        self.packed = Some(Packed::conv(weight, bias, shape, side));
+    }
+}
+
+/// A picture at the height and width `size`, each pixel the nearest of `x` (torch's `nearest`).
+pub(super) fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let nearest = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
+    burn::tensor::module::interpolate(x, nearest)
 }

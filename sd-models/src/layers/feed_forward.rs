@@ -2,7 +2,10 @@ use burn::module::Module;
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
-use super::Linear;
+use sd_kernels::PackedGeglu;
+
+use super::cpu::{self, Packed};
+use super::{Linear, Pack};
 
 /// The two-layer network a transformer block applies to each token by itself.
 #[derive(Module, Debug)]
@@ -21,10 +24,18 @@ impl FeedForward {
         }
     }
 
-    /// `[n, tokens, width]` to the same shape.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[n, tokens, width]` to the same shape, added to `residual`.
+    pub fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let (geglu, Dropout, out) = &self.net;
-        out.forward(geglu.forward(x))
+        out.forward_onto(geglu.forward(x), residual)
+    }
+}
+
+impl Pack for FeedForward {
+    fn pack(&mut self, side: usize) {
+        let (geglu, Dropout, out) = &mut self.net;
+        geglu.pack(side);
+        out.pack(side);
     }
 }
 
@@ -33,6 +44,8 @@ impl FeedForward {
 pub struct Geglu {
     /// Both layers in one: the first half of the output is gated by the second.
     pub proj: Linear,
+    #[module(skip)]
+    packed: Option<Packed<PackedGeglu>>,
 }
 
 impl Geglu {
@@ -40,15 +53,26 @@ impl Geglu {
     pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self {
             proj: Linear::new(inputs, 2 * outputs, true, device),
+            packed: None,
         }
     }
 
     /// `[n, tokens, in]` to `[n, tokens, out]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        if let Some(packed) = &self.packed {
+            return packed.forward(x);
+        }
         let x = self.proj.forward(x);
         let width = x.dims()[2] / 2;
         let gate = x.clone().narrow(2, width, width);
         x.narrow(2, 0, width) * gelu(gate)
+    }
+}
+
+impl Pack for Geglu {
+    fn pack(&mut self, _: usize) {
+        let (weight, bias) = cpu::take(&mut self.proj.weight, &mut self.proj.bias);
+        self.packed = Some(Packed::geglu(weight, bias));
     }
 }
 

@@ -1,7 +1,11 @@
 use burn::module::{Module, Param};
+use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
-use super::parameter;
+use sd_kernels::{Activation, PackedMatrix};
+
+use super::cpu::{self, Packed};
+use super::{Pack, parameter};
 
 /// `y = x·Wᵀ + b` over the last dimension, as `torch.nn.Linear`.
 #[derive(Module, Debug)]
@@ -10,6 +14,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    packed: Option<Packed<PackedMatrix>>,
 }
 
 impl Linear {
@@ -18,12 +24,46 @@ impl Linear {
         Self {
             weight: parameter([outputs, inputs], device),
             bias: bias.then(|| parameter([outputs], device)),
+            packed: None,
         }
     }
 
     /// `[…, in]` to `[…, out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let bias = self.bias.as_ref().map(Param::val);
-        burn::tensor::module::linear(x, self.weight.val().transpose(), bias)
+        match &self.packed {
+            Some(packed) => packed.forward(x, Activation::None, None),
+            None => {
+                let bias = self.bias.as_ref().map(Param::val);
+                burn::tensor::module::linear(x, self.weight.val().transpose(), bias)
+            }
+        }
+    }
+
+    /// [`forward`](Self::forward), added to `residual`.
+    pub fn forward_onto<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        match &self.packed {
+            Some(packed) => packed.forward(x, Activation::None, Some(residual)),
+            None => residual + self.forward(x),
+        }
+    }
+
+    /// [`forward`](Self::forward), then a GELU: the exact one, or CLIP's approximation of it.
+    pub(crate) fn forward_gelu<const D: usize>(&self, x: Tensor<D>, quick: bool) -> Tensor<D> {
+        match (&self.packed, quick) {
+            (Some(packed), false) => packed.forward(x, Activation::Gelu, None),
+            (Some(packed), true) => packed.forward(x, Activation::QuickGelu, None),
+            (None, false) => gelu(self.forward(x)),
+            (None, true) => {
+                let x = self.forward(x);
+                x.clone() * sigmoid(x * 1.702)
+            }
+        }
+    }
+}
+
+impl Pack for Linear {
+    fn pack(&mut self, _: usize) {
+        let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
+        self.packed = Some(Packed::linear(weight, bias));
     }
 }

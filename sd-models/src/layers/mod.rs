@@ -5,10 +5,12 @@
 
 mod attention;
 mod conv;
+mod cpu;
 mod embedding;
 mod feed_forward;
 mod linear;
 mod norm;
+mod pack;
 mod precision;
 mod resample;
 mod resnet;
@@ -16,11 +18,13 @@ mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub use conv::{Conv2d, Padding};
+pub(crate) use cpu::{concat_channels, runs_kernels};
 pub use embedding::Embedding;
 pub use feed_forward::{Dropout, FeedForward, Geglu};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
-pub(crate) use precision::attention;
+pub(crate) use pack::{Pack, pack_fields};
+pub(crate) use precision::multi_head_attention;
 pub use resample::{Downsample2D, Upsample2D};
 pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
 pub use transformer::{BasicTransformerBlock, BlockContext, Transformer2DModel, TransformerConfig};

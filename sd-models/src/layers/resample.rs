@@ -1,8 +1,8 @@
 use burn::module::Module;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
-use super::{Conv2d, Padding};
+use super::conv::resize_nearest;
+use super::{Conv2d, Pack, Padding, pack_fields};
 
 /// Half the height and width, by a 3×3 convolution of stride 2.
 #[derive(Module, Debug)]
@@ -50,8 +50,18 @@ impl Upsample2D {
     /// `[n, channels, h, w]` to the height and width `size`, about twice as large: a side that was
     /// odd before it was halved is not exactly doubled.
     pub fn forward_to(&self, x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
-        let nearest = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
-        self.conv
-            .forward(burn::tensor::module::interpolate(x, nearest))
+        let [_, _, h, w] = x.dims();
+        if size == [2 * h, 2 * w] {
+            return self.conv.forward_doubled(x);
+        }
+        self.conv.forward(resize_nearest(x, size))
+    }
+}
+
+pack_fields!(Downsample2D: conv);
+
+impl Pack for Upsample2D {
+    fn pack(&mut self, side: usize) {
+        self.conv.pack(2 * side);
     }
 }

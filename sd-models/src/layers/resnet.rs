@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use super::{Conv2d, GroupNorm, Linear};
+use super::{Conv2d, GroupNorm, Linear, pack_fields};
 
 /// How a [`ResnetBlock2D`] is built.
 #[derive(Debug, Clone, Copy)]
@@ -86,25 +86,28 @@ impl ResnetBlock2D {
     /// `[n, in, h, w]` to `[n, out, h, w]`. `time` is the SiLU of the timestep's embedding,
     /// `[n, width]` or `[1, width]`, in networks that have one.
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let hidden = self.conv1.forward(self.norm1.forward_silu(x.clone()));
+        let hidden = self.norm1.forward_silu(x.clone());
         let time = (self.time_emb_proj.as_ref().zip(time))
-            .map(|(layer, time)| per_pixel(layer.forward(time.clone())));
+            .map(|(layer, time)| layer.forward(time.clone()));
         let hidden = match (time, self.time_effect) {
-            (None, _) => self.norm2.forward_silu(hidden),
-            (Some(time), TimeEffect::Add) => self.norm2.forward_silu(hidden + time),
+            (None, _) => self.norm2.forward_silu(self.conv1.forward(hidden)),
+            (Some(time), TimeEffect::Add) => {
+                let hidden = self.conv1.forward_shifted(hidden, time);
+                self.norm2.forward_silu(hidden)
+            }
             (Some(time), TimeEffect::ScaleShift) => {
-                let channels = hidden.dims()[1];
+                let hidden = self.norm2.forward(self.conv1.forward(hidden));
+                let ([n, _], channels) = (time.dims(), hidden.dims()[1]);
+                let time = time.reshape([n, 2 * channels, 1, 1]);
                 let scale = time.clone().narrow(1, 0, channels) + 1.0;
-                let shift = time.narrow(1, channels, channels);
-                silu(self.norm2.forward(hidden) * scale + shift)
+                silu(hidden * scale + time.narrow(1, channels, channels))
             }
         };
-        let hidden = self.conv2.forward(hidden);
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        let sum = shortcut + hidden;
+        let sum = self.conv2.forward_onto(hidden, shortcut);
         if self.output_scale == 1.0 {
             sum
         } else {
@@ -113,8 +116,4 @@ impl ResnetBlock2D {
     }
 }
 
-/// One number per channel, `[n, c]`, as a picture of one pixel.
-fn per_pixel(x: Tensor<2>) -> Tensor<4> {
-    let [n, c] = x.dims();
-    x.reshape([n, c, 1, 1])
-}
+pack_fields!(ResnetBlock2D: conv1, time_emb_proj, conv2, conv_shortcut);

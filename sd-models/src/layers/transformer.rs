@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{to_picture, to_tokens};
+use super::pack_fields;
 use super::{Attention, AttentionConfig, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear};
 
 /// How a [`Transformer2DModel`] is built.
@@ -58,14 +59,16 @@ impl Transformer2DModel {
     /// `[n, channels, h, w]` to the same shape; `context` is what [`prepare`](Self::prepare) made.
     pub fn forward(&self, x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
-        let residual = x.clone();
+        let residual = to_tokens(x.clone());
         let mut tokens = self.proj_in.forward(to_tokens(self.norm.forward(x)));
         for (block, context) in self.transformer_blocks.iter().zip(context) {
             tokens = block.forward(tokens, context);
         }
-        to_picture(self.proj_out.forward(tokens), h, w) + residual
+        to_picture(self.proj_out.forward_onto(tokens, residual), h, w)
     }
 }
+
+pack_fields!(Transformer2DModel: proj_in, transformer_blocks, proj_out);
 
 /// What a [`BasicTransformerBlock`] makes of the prompt, once per run.
 #[derive(Debug, Clone)]
@@ -139,14 +142,15 @@ impl BasicTransformerBlock {
     /// `[n, pixels, width]` to the same shape.
     pub fn forward(&self, x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let attended = match &context.first {
-            Some(prompt) => self.attn1.forward(normed, prompt),
-            None => self.attn1.forward_self(normed),
+        let x = match &context.first {
+            Some(prompt) => self.attn1.forward_onto(normed, prompt, x),
+            None => self.attn1.forward_self_onto(normed, x),
         };
-        let x = x + attended;
         let normed = self.norm2.forward(x.clone());
-        let x = x + self.attn2.forward(normed, &context.second);
+        let x = self.attn2.forward_onto(normed, &context.second, x);
         let normed = self.norm3.forward(x.clone());
-        x + self.ff.forward(normed)
+        self.ff.forward_onto(normed, x)
     }
 }
+
+pack_fields!(BasicTransformerBlock: attn1, attn2, ff);

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 use super::stage::StageConfig;
 use crate::layers::{
     BlockContext, Downsample2D, Padding, ResnetBlock2D, Transformer2DModel, Upsample2D,
+    concat_channels, pack_fields,
 };
 
 /// The prompt as each transformer of a block sees it.
@@ -116,7 +117,7 @@ impl UpBlock {
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             if let Some(skip) = skips.pop() {
-                x = Tensor::cat(vec![x, skip], 1);
+                x = concat_channels(x, skip);
             }
             x = resnet.forward(x, Some(time));
             x = attend(x, &self.attentions, context, i);
@@ -131,6 +132,10 @@ impl UpBlock {
         x
     }
 }
+
+pack_fields!(DownBlock: resnets, attentions, downsamplers);
+pack_fields!(MidBlock: resnets, attentions);
+pack_fields!(UpBlock: resnets, attentions, upsamplers);
 
 /// The prompt `[n, tokens, width]` as each of a block's transformers sees it.
 pub(super) fn prepare(attentions: &[Transformer2DModel], context: &Tensor<3>) -> StageContext {

@@ -58,7 +58,8 @@ impl UNet {
         let files = files.folder(folder);
         let config = UNetConfig::new(&ConfigFile::read(&files, "config.json")?)?;
         let weights = files.weights("diffusion_pytorch_model", None)?;
-        let model = weights.load_into(UNet2DConditionModel::new(&config, device), dtype)?;
+        let mut model = weights.load_into(UNet2DConditionModel::new(&config, device), dtype)?;
+        model.optimize(config.sample_size[0]);
         let spec = DenoiserSpec {
             schedule,
             prediction,

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use crate::layers::Linear;
+use crate::layers::{Linear, pack_fields};
 
 /// Sines and cosines of `t` at `channels / 2` frequencies falling from 1 to about 1/10000
 /// (Vaswani et al. 2017, arXiv:1706.03762, section 3.5): all that a network learns of a timestep,
@@ -79,3 +79,5 @@ impl TimestepEmbedding {
         self.linear_2.forward(silu(self.linear_1.forward(x)))
     }
 }
+
+pack_fields!(TimestepEmbedding: linear_1, linear_2, cond_proj);

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
-use crate::layers::{Conv2d, GroupNorm};
+use crate::layers::{Conv2d, GroupNorm, Pack, runs_kernels};
 
 /// The network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752): a U-Net (Ronneberger
 /// et al. 2015, arXiv:1505.04597) of residual blocks and transformers that look at the prompt.
@@ -82,6 +82,28 @@ impl UNet2DConditionModel {
             conv_out: Conv2d::same(first, config.out_channels, config.conv_out_kernel, device),
             center_input_sample: config.center_input_sample,
         }
+    }
+
+    /// Hands the weights over to the kernels, where there are kernels for them, for latents of
+    /// about `side` × `side`: the network is then several times faster, and its weights can no
+    /// longer be read.
+    pub fn optimize(&mut self, side: usize) {
+        if !runs_kernels(&self.conv_in.weight.val()) {
+            return;
+        }
+        let at = |level: usize| (side >> level).max(1);
+        let coarsest = self.down_blocks.len() - 1;
+        self.conv_in.pack(side);
+        self.time_embedding.pack(side);
+        self.add_embedding.pack(side);
+        for (level, block) in self.down_blocks.iter_mut().enumerate() {
+            block.pack(at(level));
+        }
+        self.mid_block.pack(at(coarsest));
+        for (level, block) in self.up_blocks.iter_mut().enumerate() {
+            block.pack(at(coarsest - level));
+        }
+        self.conv_out.pack(side);
     }
 
     /// Computes once what the steps of a run share: the keys and values of the prompt

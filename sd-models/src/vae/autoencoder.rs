@@ -29,7 +29,9 @@ impl Vae {
             dtype
         };
         let weights = files.weights("diffusion_pytorch_model", None)?;
-        let model = weights.load_into(AutoencoderKL::new(&config, device), dtype)?;
+        let mut model = weights.load_into(AutoencoderKL::new(&config, device), dtype)?;
+        // 512 × 512, what most pictures have.
+        model.optimize(64 * config.factor());
         let spec = AutoencoderSpec {
             latent_channels: config.latent_channels,
             factor: config.factor(),

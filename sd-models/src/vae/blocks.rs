@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 use super::VaeConfig;
 use crate::layers::{
     Attention, AttentionConfig, Downsample2D, Padding, ResnetBlock2D, ResnetConfig, Upsample2D,
+    pack_fields,
 };
 
 /// ε of every normalisation in the autoencoder.
@@ -107,6 +108,10 @@ impl MidBlock {
         x
     }
 }
+
+pack_fields!(DownEncoderBlock2D: resnets, downsamplers);
+pack_fields!(UpDecoderBlock2D: resnets, upsamplers);
+pack_fields!(MidBlock: resnets, attentions);
 
 fn resnets(
     config: &VaeConfig,

@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::VaeConfig;
 use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D};
-use crate::layers::{Conv2d, GroupNorm};
+use crate::layers::{Conv2d, GroupNorm, Pack};
 
 /// From latents to pixels.
 #[derive(Module, Debug)]
@@ -42,5 +42,18 @@ impl Decoder {
         let x = self.mid_block.forward(self.conv_in.forward(x));
         let x = self.up_blocks.iter().fold(x, |x, b| b.forward(x));
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+}
+
+impl Pack for Decoder {
+    /// `side` is the picture's.
+    fn pack(&mut self, side: usize) {
+        let coarsest = side >> (self.up_blocks.len() - 1);
+        self.conv_in.pack(coarsest);
+        self.mid_block.pack(coarsest);
+        for (i, block) in self.up_blocks.iter_mut().enumerate() {
+            block.pack(coarsest << i);
+        }
+        self.conv_out.pack(side);
     }
 }

@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::VaeConfig;
 use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock};
-use crate::layers::{Conv2d, GroupNorm};
+use crate::layers::{Conv2d, GroupNorm, Pack};
 
 /// From pixels to the parameters of a distribution of latents.
 #[derive(Module, Debug)]
@@ -43,5 +43,18 @@ impl Encoder {
         let x = self.down_blocks.iter().fold(x, |x, b| b.forward(x));
         let x = self.mid_block.forward(x);
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+}
+
+impl Pack for Encoder {
+    /// `side` is the picture's.
+    fn pack(&mut self, mut side: usize) {
+        self.conv_in.pack(side);
+        for block in &mut self.down_blocks {
+            block.pack(side);
+            side = (side / 2).max(1);
+        }
+        self.mid_block.pack(side);
+        self.conv_out.pack(side);
     }
 }

@@ -1,0 +1,232 @@
+//! The way from Burn's tensors to the kernels of `sd-kernels` and back, on the flex device in f32.
+//!
+//! To a network's code a picture is always `[n, channels, h, w]`. What the kernels make is stored
+//! channels-last and only looks like that: it is `[n, h, w, channels]` in memory, permuted. The
+//! next kernel permutes it back, which moves nothing, so from the first layer to the last no number
+//! is transposed. Getting at the numbers moves nothing either: a flex tensor that nobody else
+//! holds gives its buffer away.
+
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use sd_kernels::{
+    Activation, Algorithm, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix, Picture,
+};
+
+use super::parameter;
+
+/// Whether the kernels can work on `x`, and on all that is made of it.
+pub(crate) fn runs_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    #[cfg(feature = "flex")]
+    let is_flex = x.device() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    let is_flex = false;
+    is_flex && x.dtype() == DType::F32
+}
+
+/// The numbers of `x`, row by row.
+pub(super) fn values<const D: usize>(x: Tensor<D>) -> Values {
+    let data = x.try_into_data();
+    Values(data.unwrap_or_else(|_| unreachable!("a tensor in this process's memory can be read")))
+}
+
+/// The numbers of a tensor in f32.
+pub(super) struct Values(TensorData);
+
+impl std::ops::Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        let values = self.0.as_slice();
+        values.unwrap_or_else(|_| unreachable!("`runs_kernels` holds only for f32"))
+    }
+}
+
+/// The numbers of a picture, channels-last.
+fn pixels(x: Tensor<4>) -> Values {
+    values(x.permute([0, 2, 3, 1]))
+}
+
+/// A tensor of `values` on the device whose kernels made them.
+pub(super) fn tensor<const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+}
+
+/// A picture of channels-last `values`; `shape` is `[n, h, w, channels]`.
+fn picture(values: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    tensor(values, shape, device).permute([0, 3, 1, 2])
+}
+
+/// Takes a layer's loaded weight and bias out of it; what stays has the shape but no memory.
+pub(super) fn take<const D: usize>(
+    weight: &mut Param<Tensor<D>>,
+    bias: &mut Option<Param<Tensor<1>>>,
+) -> (Tensor<D>, Option<Tensor<1>>) {
+    fn take<const D: usize>(param: &mut Param<Tensor<D>>) -> Tensor<D> {
+        let empty = parameter(param.dims(), &param.device());
+        std::mem::replace(param, empty).into_value()
+    }
+    (take(weight), bias.as_mut().map(take))
+}
+
+/// A layer's weight as the kernels want it, and its bias.
+#[derive(Debug, Clone)]
+pub(super) struct Packed<W> {
+    weight: Arc<W>,
+    bias: Option<Arc<[f32]>>,
+}
+
+impl<W> Packed<W> {
+    fn new(weight: W, bias: Option<Tensor<1>>) -> Self {
+        Self {
+            weight: Arc::new(weight),
+            bias: bias.map(|bias| values(bias).to_vec().into()),
+        }
+    }
+}
+
+impl Packed<PackedConv> {
+    /// Packs a convolution for pictures of about `side` × `side` pixels.
+    pub(super) fn conv(
+        weight: Tensor<4>,
+        bias: Option<Tensor<1>>,
+        shape: ConvShape,
+        side: usize,
+    ) -> Self {
+        let algorithm = Algorithm::choose(shape, side);
+        let packed = PackedConv::new(Isa::best(), &values(weight), shape, algorithm);
+        Self::new(fits(packed), bias)
+    }
+
+    /// `x` `[n, in, h, w]`, or with `doubled` that picture twice as high and wide, to
+    /// `[n, out, h', w']`, plus `shift` `[1 or n, out]` at every pixel, plus `residual`.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<4>,
+        doubled: bool,
+        shift: Option<Tensor<2>>,
+        residual: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let ([n, _, height, width], device) = (x.dims(), x.device());
+        let shape = ConvShape {
+            upsample: doubled,
+            ..self.weight.shape()
+        };
+        let whole = Picture { n, height, width };
+        let (out_height, out_width) = fits(shape.output(whole));
+        let dims = [n, out_height, out_width, shape.outputs];
+        let (x, residual) = (pixels(x), residual.map(pixels));
+        let mut out = vec![0.0; dims.iter().product()];
+
+        // Samples whose shift differs are convolved one by one, each with a bias of its own.
+        let shift = shift.map(|shift| (shift.dims()[0], values(shift)));
+        let parts = shift.as_ref().map_or(1, |(rows, _)| *rows);
+        let part = |of: usize, i: usize| of / parts * i..of / parts * (i + 1);
+        let (x_len, out_len) = (x.len(), out.len());
+        for i in 0..parts {
+            let bias = match (&self.bias, &shift) {
+                (bias, None) => bias.as_ref().map(|bias| bias.to_vec()),
+                (bias, Some((_, shift))) => {
+                    let mut sum = shift[part(shift.len(), i)].to_vec();
+                    for (sum, bias) in sum.iter_mut().zip(bias.iter().flat_map(|b| b.iter())) {
+                        *sum += bias;
+                    }
+                    Some(sum)
+                }
+            };
+            let epilogue = Epilogue {
+                bias: bias.as_deref(),
+                residual: residual.as_ref().map(|r| &r[part(out_len, i)]),
+                ..Epilogue::default()
+            };
+            let picture = Picture {
+                n: n / parts,
+                ..whole
+            };
+            let (x, out) = (&x[part(x_len, i)], &mut out[part(out_len, i)]);
+            fits(self.weight.forward_as(doubled, x, picture, epilogue, out));
+        }
+        picture(out, dims, &device)
+    }
+}
+
+impl Packed<PackedMatrix> {
+    /// Packs a linear layer's `[out, in]`.
+    pub(super) fn linear(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let [outputs, inputs] = weight.dims();
+        let packed = PackedMatrix::new(Isa::best(), &values(weight), outputs, inputs);
+        Self::new(fits(packed), bias)
+    }
+
+    /// `activation(x·Wᵀ + b) + residual`, `[…, in]` to `[…, out]`.
+    pub(super) fn forward<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Activation,
+        residual: Option<Tensor<D>>,
+    ) -> Tensor<D> {
+        let (mut dims, device) = (x.dims(), x.device());
+        let rows = dims[..D - 1].iter().product();
+        dims[D - 1] = self.weight.columns();
+        let (x, residual) = (values(x), residual.map(values));
+        let mut out = vec![0.0; rows * self.weight.columns()];
+        let epilogue = Epilogue {
+            bias: self.bias.as_deref(),
+            activation,
+            residual: residual.as_deref(),
+        };
+        fits(sd_kernels::linear(
+            &x,
+            rows,
+            &self.weight,
+            epilogue,
+            &mut out,
+        ));
+        tensor(out, dims, &device)
+    }
+}
+
+impl Packed<PackedGeglu> {
+    /// Packs a gated layer's `[2 · out, in]`.
+    pub(super) fn geglu(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let [outputs, inputs] = weight.dims();
+        let packed = PackedGeglu::new(Isa::best(), &values(weight), outputs / 2, inputs);
+        Self::new(fits(packed), bias)
+    }
+
+    /// `[n, tokens, in]` to `[n, tokens, out]`.
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let ([n, tokens, _], device) = (x.dims(), x.device());
+        let columns = self.weight.columns();
+        let mut out = vec![0.0; n * tokens * columns];
+        let bias = self.bias.as_deref();
+        let x = values(x);
+        fits(sd_kernels::geglu(
+            &x,
+            n * tokens,
+            &self.weight,
+            bias,
+            &mut out,
+        ));
+        tensor(out, [n, tokens, columns], &device)
+    }
+}
+
+/// Two pictures as one with the channels of both.
+pub(crate) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    if !runs_kernels(&a) {
+        return Tensor::cat(vec![a, b], 1);
+    }
+    let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
+    Tensor::cat(vec![last(a), last(b)], 3).permute([0, 3, 1, 2])
+}
+
+/// The kernels check the sizes they are given; here these come from the tensors themselves.
+fn fits<T>(result: sd_kernels::Result<T>) -> T {
+    result.unwrap_or_else(|error| unreachable!("the sizes are the tensors' own: {error}"))
+}
