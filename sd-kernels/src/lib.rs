@@ -4,7 +4,9 @@
 //! a linear layer are the same matrix product and nothing is transposed between layers. Work runs
 //! in the rayon pool of the caller; the instruction set is a run-time value, [`Isa`].
 
+mod add;
 mod buffer;
+mod concat;
 mod conv;
 mod error;
 mod gemm;
@@ -12,11 +14,15 @@ mod linear;
 mod parallel;
 mod peak;
 mod simd;
+mod transpose;
 
+pub use add::add;
 pub use buffer::release_scratch;
+pub use concat::concat_channels;
 pub use conv::{Algorithm, ConvShape, PackedConv, Picture};
 pub use error::{Error, Result};
 pub use gemm::{Activation, PackedMatrix};
 pub use linear::{Epilogue, PackedGeglu, geglu, linear};
 pub use peak::peak_rate;
 pub use simd::Isa;
+pub use transpose::{to_channels_first, to_channels_last};
