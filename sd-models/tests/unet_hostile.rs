@@ -165,6 +165,33 @@ fn wrong_settings_of_the_vae_are_named() {
 }
 
 #[test]
+fn what_is_absent_is_as_in_diffusers() {
+    let explicit = UNetConfig::new(&with("sd15_unet", "cross_attention_dim", json!(1280)));
+    let empty = UNetConfig::new(&ConfigFile::new("config.json", Map::new()));
+    assert_eq!(
+        empty.expect("a good configuration"),
+        explicit.expect("a good configuration")
+    );
+
+    let vae = VaeConfig::new(&ConfigFile::new("config.json", Map::new()));
+    let defaults = VaeConfig {
+        in_channels: 3,
+        out_channels: 3,
+        latent_channels: 4,
+        block_out_channels: vec![64],
+        layers_per_block: 1,
+        norm_num_groups: 32,
+        scaling_factor: 0.18215,
+        shift_factor: 0.0,
+        use_quant_conv: true,
+        use_post_quant_conv: true,
+        mid_block_add_attention: true,
+        force_upcast: true,
+    };
+    assert_eq!(vae.expect("a good configuration"), defaults);
+}
+
+#[test]
 fn what_changes_nothing_is_accepted() {
     let cases = [
         ("dropout", json!(0.1)),
