@@ -38,10 +38,10 @@ mod request;
 mod run;
 mod saved;
 
+pub use device::{DeviceError, device, device_names};
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
-pub use device::wgpu_device;
-pub use device::{DeviceError, device, device_names};
+pub use device::{wgpu_device, wgpu_setup};
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
 pub use open::{OpenOptions, Placement};

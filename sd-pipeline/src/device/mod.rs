@@ -16,7 +16,7 @@ use backends::{BACKENDS, BEST_FIRST, Backend, Wanted};
 pub use error::DeviceError;
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
-pub use wgpu::wgpu_device;
+pub use wgpu::{wgpu_device, wgpu_setup};
 
 /// What was opened under which name: several backends can open a device only once in a process.
 static OPENED: Mutex<Vec<(String, Device)>> = Mutex::new(Vec::new());

@@ -1,5 +1,9 @@
 //! Devices that wgpu reaches, and the application's own.
 
+use std::sync::{Mutex, PoisonError};
+
+#[cfg(feature = "vulkan")]
+use burn::tensor::wgpu::wgpu::Backend;
 use burn::tensor::wgpu::{WgpuBackend, WgpuInitError, WgpuSetup};
 use burn::tensor::{Device, DeviceKind, DeviceType};
 
@@ -52,8 +56,12 @@ impl Api {
     pub(super) fn open(&self, wanted: &Wanted<'_>) -> Result<Device, DeviceError> {
         let kind = self.adapter(wanted)?;
         let options = Device::wgpu_options().device_kind(kind.clone());
-        match options.graphics_api(self.backend).init() {
-            Ok(device) => Ok(device),
+        match options.graphics_api(self.backend).init_with_setup() {
+            Ok((device, setup)) => {
+                let mut setups = SETUPS.lock().unwrap_or_else(PoisonError::into_inner);
+                setups.push((device.clone(), setup));
+                Ok(device)
+            }
             // An adapter is opened once in a process; the program did so before us.
             Err(WgpuInitError::Registration { .. }) => Ok((self.device)(kind)),
             Err(error) => Err(DeviceError::Failed {
@@ -98,20 +106,30 @@ impl Api {
     }
 }
 
+/// The handles of the devices opened here.
+static SETUPS: Mutex<Vec<(Device, WgpuSetup)>> = Mutex::new(Vec::new());
+
+/// The wgpu handles of a device that [`device`](crate::device) opened, so that the application
+/// works on the same GPU, memory and queue. `None` for any other device.
+///
+/// Do not register them again; clone the device.
+pub fn wgpu_setup(device: &Device) -> Option<WgpuSetup> {
+    let setups = SETUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = setups.iter().find(|(opened, _)| opened == device);
+    found.map(|(_, setup)| setup.clone())
+}
+
 /// A device on wgpu handles that the application already has, so that a game or an editor and
 /// the pipeline share one GPU, its memory and its queue.
 ///
 /// Register each setup once and clone the device. The types are those of
 /// [`burn::tensor::wgpu::wgpu`], the wgpu version that Burn uses. The handles should have been
 /// requested with all the features and limits that the adapter offers: what is missing is not
-/// emulated. Finish or flush the pipeline's work before your own work on the queue needs its
-/// result (reading a picture does).
+/// emulated. Reading a picture waits for the pipeline's work on the queue; nothing else does.
 ///
-/// With the cargo feature `vulkan`, Burn gives the driver SPIR-V that needs Vulkan features
-/// which wgpu itself does not enable on a device. So in a program with that feature let Burn open
-/// the device and take its handles, with
-/// [`init_with_setup`](burn::tensor::wgpu::WgpuOptions::init_with_setup); a setup on Vulkan is
-/// refused here.
+/// With the cargo feature `vulkan`, Burn gives Vulkan drivers code that needs device features
+/// which wgpu itself cannot ask for. In a program with that feature take the other way round:
+/// open `vulkan` with [`device`](crate::device) and work on its [`wgpu_setup`].
 ///
 /// # Errors
 /// [`Error::Device`] when the handles do not belong together, lack what Burn needs, or their
@@ -124,6 +142,12 @@ pub fn wgpu_device(setup: WgpuSetup) -> Result<Device> {
             needs: "an instance, adapter, device and queue that belong together",
         },
     };
+    #[cfg(feature = "vulkan")]
+    if setup.backend == Backend::Vulkan {
+        let message = "with the feature `vulkan` Burn needs more of a Vulkan device than wgpu asks \
+                       for; open `vulkan` by name and use its `wgpu_setup`";
+        return Err(failed(message.into()));
+    }
     let device = Device::wgpu_options().setup(setup).init();
     let device = device.map_err(|e| failed(e.to_string()))?;
     probe(&device).map_err(|e| failed(e.to_string()))?;
