@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like,
-};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;

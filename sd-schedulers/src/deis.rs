@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Stage,
-};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
@@ -55,7 +53,10 @@ impl Scheduler for Deis {
             final_sigma: FinalSigma::SigmaMin,
             ..self.levels.clone()
         };
-        let rungs = MultistepLevels::default().rungs(&levels, train, steps)?;
+        let mut rungs = MultistepLevels::default().rungs(&levels, train, steps)?;
+        if levels.are_spread() {
+            rungs.end_at_last();
+        }
         Ok(rungs.preserving(train))
     }
 
@@ -131,7 +132,10 @@ fn weights(rhos: &[f64], end: f64) -> Vec<f64> {
     let m = [b[0] - a[0], b[1] - a[1], b[2] - a[2]];
     match *logs.as_slice() {
         [_] => vec![m[0]],
-        [l0, l1] => vec![(m[1] - l1 * m[0]) / (l0 - l1), (m[1] - l0 * m[0]) / (l1 - l0)],
+        [l0, l1] => vec![
+            (m[1] - l1 * m[0]) / (l0 - l1),
+            (m[1] - l0 * m[0]) / (l1 - l0),
+        ],
         _ => {
             let weight = |j: usize| {
                 let (p, q) = (logs[(j + 1) % 3], logs[(j + 2) % 3]);

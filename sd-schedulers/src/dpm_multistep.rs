@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
 use crate::dpm_update::{Algorithm, SolverType, Update};
+use crate::edm;
 use crate::history::History;
 use crate::levels::Levels;
 use crate::multistep::MultistepLevels;
@@ -92,17 +93,35 @@ impl Scheduler for DpmSolverMultistep {
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
-        let run = Run {
-            settings: self.clone(),
-            outputs: History::new(self.order.clamp(1, 3)),
-        };
-        Walk::start(plan, first, run)
+        Walk::start(plan, first, self.run(None))
     }
 }
 
 struct Run {
     settings: DpmSolverMultistep,
     outputs: History,
+    /// σ_data of a model with Karras et al.'s preconditioning.
+    sigma_data: Option<f64>,
+}
+
+impl DpmSolverMultistep {
+    fn run(&self, sigma_data: Option<f64>) -> Run {
+        Run {
+            settings: self.clone(),
+            outputs: History::new(self.order.clamp(1, 3)),
+            sigma_data,
+        }
+    }
+
+    /// A run of a model with Karras et al.'s preconditioning.
+    pub(crate) fn start_preconditioned(
+        &self,
+        plan: &Plan,
+        first: usize,
+        sigma_data: f64,
+    ) -> Result<Box<dyn Sampler>> {
+        Walk::start(plan, first, self.run(Some(sigma_data)))
+    }
 }
 
 impl Solver for Run {
@@ -115,11 +134,21 @@ impl Solver for Run {
         model: &mut Model<'_>,
         noise: &mut dyn Noise,
     ) -> Result<Advance> {
-        let Self { settings, outputs } = self;
+        let Self {
+            settings, outputs, ..
+        } = self;
         let (s, t) = (at.stage().from, at.stage().to);
-        let prediction = model.predict(&x, s)?;
-        let (output, denoised) =
-            solver_output(settings.algorithm, settings.clip, &x, s, prediction);
+        let (output, denoised) = match self.sigma_data {
+            Some(data) => {
+                let denoised = edm::predict(model, &x, s, data)?.denoised(&x, s.sigma);
+                let denoised = settings.clip.apply(denoised);
+                (denoised.clone(), denoised)
+            }
+            None => {
+                let prediction = model.predict(&x, s)?;
+                solver_output(settings.algorithm, settings.clip, &x, s, prediction)
+            }
+        };
         outputs.push(output);
 
         let order = settings.order_at(at).min(outputs.len());

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage,
-};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like,
-};
+use sd_core::{Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::euler_ancestral::{ancestral, check_ancestral};

@@ -42,7 +42,11 @@ impl Scheduler for Lcm {
         self.clip.check()?;
         if !self.timestep_scaling.is_finite() {
             let expected = "expected a number";
-            return Err(Error::invalid("timestep_scaling", self.timestep_scaling, expected));
+            return Err(Error::invalid(
+                "timestep_scaling",
+                self.timestep_scaling,
+                expected,
+            ));
         }
         let timesteps = distilled_timesteps(train.len(), self.original_steps, steps)?;
         let stage = |i: usize| Stage {
@@ -73,7 +77,11 @@ pub(crate) fn distilled_timesteps(
     check_steps(steps, train)?;
     if !(1..=train).contains(&original) {
         let expected = format!("expected 1 to {train}");
-        return Err(Error::invalid("original_inference_steps", original, expected));
+        return Err(Error::invalid(
+            "original_inference_steps",
+            original,
+            expected,
+        ));
     }
     if steps > original {
         let expected = format!("the model was distilled on {original} timesteps");

@@ -4,7 +4,7 @@ use sd_core::{Error, Level, NoiseSchedule, Plan, Result, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::sigmas::{FinalSigma, SigmaSchedule};
-use crate::spacing::Spacing;
+use crate::spacing::{Spacing, check_steps};
 use crate::table::SigmaTable;
 
 /// Which noise levels a run visits: shared by all solvers that work on a list of σ.
@@ -23,6 +23,9 @@ pub struct Levels {
     pub sigma_max: Option<f64>,
     /// Where the last step ends.
     pub final_sigma: FinalSigma,
+    /// Whether a run of n steps takes the levels of n + 1 and leaves out the last before the end, as
+    /// A1111's and ComfyUI's DPM2 and UniPC do.
+    pub discard_penultimate: bool,
 }
 
 impl Default for Levels {
@@ -41,6 +44,7 @@ impl Levels {
             sigma_min: None,
             sigma_max: None,
             final_sigma: FinalSigma::Zero,
+            discard_penultimate: false,
         }
     }
 
@@ -56,6 +60,12 @@ impl Levels {
     /// spread in σ are the first and last spaced σ, as in diffusers.
     pub(crate) fn rungs(&self, train: &NoiseSchedule, steps: usize) -> Result<Rungs> {
         let table = SigmaTable::new(train);
+        check_steps(steps, table.len())?;
+        let steps = steps + usize::from(self.discard_penultimate);
+        if let Some(sigmas) = self.sigmas.on(&table, steps)? {
+            let timesteps = sigmas.iter().map(|&s| table.timestep(s)).collect();
+            return self.finish(&table, sigmas, timesteps);
+        }
         let timesteps = (self.spacing).timesteps(table.len(), steps, self.steps_offset)?;
         let spaced: Vec<f64> = timesteps.iter().map(|&t| table.sigma(t)).collect();
         let ends = (spaced[0], spaced[steps - 1]);
@@ -84,12 +94,17 @@ impl Levels {
         self.sigmas.between(max, min, steps)
     }
 
+    /// Whether the σ are spread as such, not by timesteps.
+    pub(crate) fn are_spread(&self) -> bool {
+        self.sigmas != SigmaSchedule::Spaced
+    }
+
     /// Adds the last σ and checks the order.
     pub(crate) fn finish(
         &self,
         table: &SigmaTable,
         mut sigmas: Vec<f64>,
-        timesteps: Vec<f64>,
+        mut timesteps: Vec<f64>,
     ) -> Result<Rungs> {
         let falling = sigmas.windows(2).all(|pair| pair[0] > pair[1]);
         if !falling || sigmas.iter().any(|s| !s.is_finite()) {
@@ -99,6 +114,10 @@ impl Levels {
                 format!("{sigmas:?}"),
                 expected,
             ));
+        }
+        if self.discard_penultimate && sigmas.len() > 1 {
+            sigmas.pop();
+            timesteps.pop();
         }
         let last = sigmas[sigmas.len() - 1];
         sigmas.push(match self.final_sigma {
@@ -118,6 +137,12 @@ pub(crate) struct Rungs {
 }
 
 impl Rungs {
+    /// Makes the last step one of no length.
+    pub(crate) fn end_at_last(&mut self) {
+        let count = self.timesteps.len();
+        self.sigmas[count] = self.sigmas[count - 1];
+    }
+
     /// A plan in k-diffusion's scale, α = 1. Initial noise has the largest σ; with
     /// [`Spacing::Leading`], whose first level is not quite the last of training, also the
     /// variance of the picture, as diffusers has it.

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
-};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::dpm_multistep::check_order;
@@ -61,7 +59,8 @@ impl Solver for Run {
     ) -> Result<Advance> {
         let stage = at.stage();
         let denoised = model.predict(&x, stage.from)?.denoised;
-        self.0.push((x.clone() - denoised.clone()) / stage.from.sigma);
+        self.0
+            .push((x.clone() - denoised.clone()) / stage.from.sigma);
         let nodes: Vec<f64> = (0..self.0.len())
             .filter_map(|age| Some(at.before(age)?.from.sigma))
             .collect();
@@ -89,7 +88,9 @@ pub(crate) fn weights(nodes: &[f64], end: f64) -> Vec<f64> {
     let points = [-1.0, 1.0].map(|side| nodes[0] + half * (1.0 + side / 3f64.sqrt()));
     let lagrange = |j: usize, s: f64| -> f64 {
         let others = nodes.iter().enumerate().filter(|(k, _)| *k != j);
-        others.map(|(_, node)| (s - node) / (nodes[j] - node)).product()
+        others
+            .map(|(_, node)| (s - node) / (nodes[j] - node))
+            .product()
     };
     let weight = |j| half * points.iter().map(|&s| lagrange(j, s)).sum::<f64>();
     (0..nodes.len()).map(weight).collect()

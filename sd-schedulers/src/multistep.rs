@@ -36,10 +36,16 @@ impl MultistepLevels {
     ) -> Result<Rungs> {
         let table = SigmaTable::new(train);
         check_steps(steps, table.len())?;
+        let steps = steps + usize::from(levels.discard_penultimate);
         let last = table.len() - self.clipped(&table)?;
         let spacing = levels.spacing;
         // See the table's logarithms for why f32.
         let ends = (f64::from(table.max() as f32), f64::from(table.min() as f32));
+        if let Some(sigmas) = levels.sigmas.on(&table, steps)? {
+            let timesteps = sigmas.iter().map(|&s| table.timestep(s).round_ties_even());
+            let timesteps = timesteps.collect();
+            return levels.finish(&table, sigmas, timesteps);
+        }
         if let Some(sigmas) = levels.between(ends, steps)? {
             let rounds = matches!(
                 levels.sigmas,

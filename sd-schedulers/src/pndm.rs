@@ -170,13 +170,7 @@ impl Run {
             self.first_latent = Some(x.clone());
         }
         self.outputs.push(prediction.raw);
-        let e = |age| self.outputs.get(age);
-        let combined = match self.outputs.len() {
-            1 => e(0),
-            2 => (e(0) * 3.0 - e(1)) / 2.0,
-            3 => (e(0) * 23.0 - e(1) * 16.0 + e(2) * 5.0) / 12.0,
-            _ => (e(0) * 55.0 - e(1) * 59.0 + e(2) * 37.0 - e(3) * 9.0) / 24.0,
-        };
+        let combined = adams_bashforth(&self.outputs);
         let to = level_or_end(
             &self.train,
             level.t - self.jump,
@@ -215,6 +209,17 @@ impl Run {
             x,
             denoised: first.denoised,
         })
+    }
+}
+
+/// Adams–Bashforth's combination of one to four outputs for even steps, the newest first.
+pub(crate) fn adams_bashforth(outputs: &History) -> Tensor<4> {
+    let e = |age| outputs.get(age);
+    match outputs.len() {
+        1 => e(0),
+        2 => (e(0) * 3.0 - e(1)) / 2.0,
+        3 => (e(0) * 23.0 - e(1) * 16.0 + e(2) * 5.0) / 12.0,
+        _ => (e(0) * 55.0 - e(1) * 59.0 + e(2) * 37.0 - e(3) * 9.0) / 24.0,
     }
 }
 

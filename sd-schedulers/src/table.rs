@@ -57,6 +57,15 @@ impl SigmaTable {
         slope * (t - low as f64) + self.sigmas[low]
     }
 
+    /// As [`sigma`](Self::sigma), linear in ln σ.
+    pub(crate) fn log_sigma(&self, t: f64) -> f64 {
+        let t = t.clamp(0.0, (self.len() - 1) as f64);
+        let low = t.floor() as usize;
+        let high = (low + 1).min(self.len() - 1);
+        let share = t - low as f64;
+        (self.sigmas[low].ln() * (1.0 - share) + self.sigmas[high].ln() * share).exp()
+    }
+
     /// The timestep of `sigma`, linear in ln σ between two timesteps, within the table's ends.
     pub(crate) fn timestep(&self, sigma: f64) -> f64 {
         if self.len() == 1 {

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like,
-};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::euler_ancestral::check_share;
@@ -74,7 +72,9 @@ impl Solver for Run {
     ) -> Result<Advance> {
         let Stage { from, to } = at.stage();
         // In f32, as torch multiplies a timestep by a number.
-        let s = self.train.level(((1.0 - self.eta) as f32 * to.t as f32) as usize);
+        let s = self
+            .train
+            .level(((1.0 - self.eta) as f32 * to.t as f32) as usize);
         let prediction = model.predict(&x, from)?;
         let x = prediction.denoised.clone() * s.alpha + prediction.noise * s.sigma;
         let denoised = prediction.denoised;

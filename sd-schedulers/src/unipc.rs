@@ -12,7 +12,7 @@ use crate::dpm_update::Algorithm;
 use crate::history::History;
 use crate::levels::Levels;
 use crate::multistep::MultistepLevels;
-use crate::sigmas::{FinalSigma, SigmaSchedule};
+use crate::sigmas::FinalSigma;
 use crate::walk::{Advance, Place, Solver, Walk};
 
 /// UniPC (Zhao et al. 2023, arXiv:2302.04867): a predictor of any order, and a corrector that uses
@@ -80,9 +80,8 @@ impl Scheduler for UniPc {
         check_final(self.algorithm(), self.levels.final_sigma)?;
         self.clip.check()?;
         let mut rungs = MultistepLevels::default().rungs(&self.levels, train, steps)?;
-        let spread = self.levels.sigmas != SigmaSchedule::Spaced;
-        if spread && self.levels.final_sigma == FinalSigma::SigmaMin {
-            rungs.sigmas[steps] = rungs.sigmas[steps - 1];
+        if self.levels.are_spread() && self.levels.final_sigma == FinalSigma::SigmaMin {
+            rungs.end_at_last();
         }
         Ok(rungs.preserving(train))
     }
@@ -116,7 +115,11 @@ impl Solver for Run {
     ) -> Result<Advance> {
         let (s, t) = (at.stage().from, at.stage().to);
         let prediction = model.predict(&x, s)?;
-        let clip = if self.settings.predict_x0 { self.settings.clip } else { Clip::Off };
+        let clip = if self.settings.predict_x0 {
+            self.settings.clip
+        } else {
+            Clip::Off
+        };
         let algorithm = self.settings.algorithm();
         let (output, denoised) = solver_output(algorithm, clip, &x, s, prediction);
         self.outputs.push(output);
@@ -149,7 +152,9 @@ impl Solver for Run {
     }
 
     fn restore(&mut self, state: &SamplerState) -> Result<()> {
-        self.last = state.tensor("last_latent").zip(state.number("last_order").map(|n| n as usize));
+        self.last = state
+            .tensor("last_latent")
+            .zip(state.number("last_order").map(|n| n as usize));
         self.outputs.restore(state)?;
         let order = self.last.as_ref().map_or(0, |(_, order)| *order);
         if order > self.outputs.len() {
@@ -203,7 +208,11 @@ impl Run {
         if h == 0.0 {
             return x;
         }
-        let (hh, phi) = if predict_x0 { (-h, decay - 1.0) } else { (h, h.exp_m1()) };
+        let (hh, phi) = if predict_x0 {
+            (-h, decay - 1.0)
+        } else {
+            (h, h.exp_m1())
+        };
         let (carried, scale) = if predict_x0 {
             (t.sigma / s.sigma, t.alpha)
         } else {
@@ -266,7 +275,9 @@ fn eliminate(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
         for (j, row) in rows.iter_mut().enumerate() {
             if j != i {
                 let factor = row[i] / pivot[i];
-                row.iter_mut().zip(&pivot).for_each(|(a, p)| *a -= factor * p);
+                row.iter_mut()
+                    .zip(&pivot)
+                    .for_each(|(a, p)| *a -= factor * p);
             }
         }
     }

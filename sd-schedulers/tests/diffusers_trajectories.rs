@@ -36,7 +36,9 @@ fn heun() {
 
 #[test]
 fn kdpm2() {
-    assert_eq!(compare("kdpm2", 1e-5), 64);
+    // diffusers takes the ancestral σ from a difference of squares in f32, which in two steps over
+    // the whole range leaves three digits.
+    assert_eq!(compare("kdpm2", 1e-4), 64);
 }
 
 #[test]
@@ -67,4 +69,29 @@ fn lcm() {
 #[test]
 fn tcd() {
     assert_eq!(compare("tcd", 1e-5), 24);
+}
+
+#[test]
+fn dpm_singlestep() {
+    assert_eq!(compare("dpm_singlestep", 2e-5), 134);
+}
+
+#[test]
+fn sa_solver() {
+    assert_eq!(compare("sa_solver", 2e-5), 81);
+}
+
+#[test]
+fn dpm_sde() {
+    assert_eq!(compare("dpm_sde", 1e-5), 39);
+}
+
+#[test]
+fn edm() {
+    assert_eq!(compare("edm", 1e-5), 52);
+}
+
+#[test]
+fn ipndm() {
+    assert_eq!(compare("ipndm", 1e-5), 5);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sd_core::Scheduler;
 
 use super::fields::{DefaultBetas, Fields};
-use super::multistep;
+use super::{k, multistep};
 use crate::{
     ConfigError, Ddim, Ddpm, Euler, EulerAncestral, Heun, Interpolation, Kdpm2, Lcm, Levels, Lms,
     Pndm, Spacing, Tcd, TimestepType, Variance,
@@ -50,11 +50,37 @@ static CLASSES: &[Class] = &[
     ),
     entry("HeunDiscreteScheduler", SD_LINEAR, heun),
     entry("KDPM2DiscreteScheduler", SD_LINEAR, kdpm2),
-    entry("KDPM2AncestralDiscreteScheduler", SD_LINEAR, kdpm2_ancestral),
+    entry(
+        "KDPM2AncestralDiscreteScheduler",
+        SD_LINEAR,
+        kdpm2_ancestral,
+    ),
     entry("LMSDiscreteScheduler", DDPM_BETAS, lms),
     entry("DPMSolverMultistepScheduler", DDPM_BETAS, multistep::dpm),
     entry("DEISMultistepScheduler", DDPM_BETAS, multistep::deis),
     entry("UniPCMultistepScheduler", DDPM_BETAS, multistep::unipc),
+    entry(
+        "DPMSolverSinglestepScheduler",
+        DDPM_BETAS,
+        multistep::dpm_singlestep,
+    ),
+    entry("SASolverScheduler", DDPM_BETAS, multistep::sa_solver),
+    entry("DPMSolverSDEScheduler", SD_LINEAR, k::dpm_sde),
+    entry("EDMEulerScheduler", SD_BETAS, k::edm_euler),
+    entry("EDMDPMSolverMultistepScheduler", SD_BETAS, k::edm_dpm),
+    entry("IPNDMScheduler", SD_BETAS, k::ipndm_cosine),
+    // What diffusers has not, by this library's own names.
+    entry("Ipndm", SD_BETAS, k::ipndm),
+    entry("Dpmpp2sAncestral", SD_BETAS, k::dpmpp_2s_ancestral),
+    entry("Dpmpp3mSde", SD_BETAS, k::dpmpp_3m_sde),
+    entry("DpmFast", SD_BETAS, k::dpm_fast),
+    entry("DpmAdaptive", SD_BETAS, k::dpm_adaptive),
+    entry("HeunPp2", SD_BETAS, k::heunpp2),
+    entry("ResMultistep", SD_BETAS, k::res_multistep),
+    entry("ErSde", SD_BETAS, k::er_sde),
+    entry("GradientEstimation", SD_BETAS, k::gradient_estimation),
+    entry("EulerCfgPp", SD_BETAS, k::euler_cfg_pp),
+    entry("Dpmpp2mCfgPp", SD_BETAS, k::dpmpp_2m_cfg_pp),
     entry("DDPMScheduler", DDPM_BETAS, ddpm),
     entry("LCMScheduler", SD_BETAS, lcm),
     entry("TCDScheduler", SD_BETAS, tcd),

@@ -164,6 +164,7 @@ impl<'a> Fields<'a> {
         Ok(Levels {
             steps_offset: self.count("steps_offset", 0)?,
             sigmas: self.own_schedule()?.unwrap_or_default(),
+            discard_penultimate: self.flag("discard_penultimate", false)?,
             ..Levels::spaced(self.spacing(spacing)?)
         })
     }

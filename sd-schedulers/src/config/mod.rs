@@ -3,6 +3,7 @@
 mod classes;
 mod fields;
 mod json;
+mod k;
 mod multistep;
 
 use std::sync::Arc;

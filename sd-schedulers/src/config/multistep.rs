@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::classes::Built;
 use super::fields::{Fields, wrong};
 use crate::{
-    Algorithm, Clip, ConfigError, Deis, DpmSolverMultistep, Levels, SigmaSchedule, SolverType,
-    Spacing, UniPc, UniPcVariant,
+    Algorithm, Clip, ConfigError, Deis, DpmSolverMultistep, DpmSolverSinglestep, Levels, SaSolver,
+    SigmaSchedule, SolverType, Spacing, UniPc, UniPcVariant,
 };
 
 pub(super) fn dpm(fields: &Fields<'_>) -> Built {
@@ -17,19 +17,11 @@ pub(super) fn dpm(fields: &Fields<'_>) -> Built {
     if levels.sigmas == SigmaSchedule::Spaced && fields.flag("use_lu_lambdas", false)? {
         levels.sigmas = SigmaSchedule::LuLambdas;
     }
-    let algorithms = [
-        ("dpmsolver", Algorithm::Ode),
-        ("dpmsolver++", Algorithm::OdePlusPlus),
-        ("sde-dpmsolver", Algorithm::Sde),
-        ("sde-dpmsolver++", Algorithm::SdePlusPlus),
-        // What other classes leave in a file counts as the default.
-        ("deis", Algorithm::OdePlusPlus),
-    ];
     no_flow(fields)?;
     Ok(Arc::new(DpmSolverMultistep {
         levels,
         order: fields.count("solver_order", 2)?,
-        algorithm: fields.choice("algorithm_type", Algorithm::OdePlusPlus, &algorithms)?,
+        algorithm: algorithm(fields)?,
         solver_type: solver_type(fields)?,
         lower_order_final: fields.flag("lower_order_final", true)?,
         euler_at_final: fields.flag("euler_at_final", false)?,
@@ -39,7 +31,7 @@ pub(super) fn dpm(fields: &Fields<'_>) -> Built {
     }))
 }
 
-fn solver_type(fields: &Fields<'_>) -> Result<SolverType, ConfigError> {
+pub(super) fn solver_type(fields: &Fields<'_>) -> Result<SolverType, ConfigError> {
     let options = [
         ("midpoint", SolverType::Midpoint),
         ("heun", SolverType::Heun),
@@ -103,6 +95,63 @@ pub(super) fn unipc(fields: &Fields<'_>) -> Built {
         variant: fields.choice("solver_type", default.variant, &variants)?,
         lower_order_final: fields.flag("lower_order_final", true)?,
         disable_corrector: fields.counts("disable_corrector")?,
+        clip: fields.thresholding(Clip::Off)?,
+    }))
+}
+
+pub(super) fn algorithm(fields: &Fields<'_>) -> Result<Algorithm, ConfigError> {
+    let algorithms = [
+        ("dpmsolver", Algorithm::Ode),
+        ("dpmsolver++", Algorithm::OdePlusPlus),
+        ("sde-dpmsolver", Algorithm::Sde),
+        ("sde-dpmsolver++", Algorithm::SdePlusPlus),
+        // What other classes leave in a file counts as the default.
+        ("deis", Algorithm::OdePlusPlus),
+    ];
+    fields.choice("algorithm_type", Algorithm::OdePlusPlus, &algorithms)
+}
+
+pub(super) fn dpm_singlestep(fields: &Fields<'_>) -> Built {
+    no_flow(fields)?;
+    let default = DpmSolverSinglestep::default();
+    Ok(Arc::new(DpmSolverSinglestep {
+        // The class knows neither spacing nor offset.
+        levels: Levels {
+            spacing: Spacing::Linspace,
+            steps_offset: 0,
+            final_sigma: fields.final_sigma()?,
+            ..fields.levels(Spacing::Linspace)?
+        },
+        order: fields.count("solver_order", default.order)?,
+        algorithm: algorithm(fields)?,
+        solver_type: solver_type(fields)?,
+        lower_order_final: fields.flag("lower_order_final", default.lower_order_final)?,
+        clip: fields.thresholding(Clip::Off)?,
+        lambda_min_clipped: fields.number("lambda_min_clipped", f64::NEG_INFINITY)?,
+    }))
+}
+
+pub(super) fn sa_solver(fields: &Fields<'_>) -> Built {
+    no_flow(fields)?;
+    let default = SaSolver::default();
+    let algorithms = [
+        ("data_prediction", true),
+        ("noise_prediction", false),
+        // What other classes leave in a file counts as the default.
+        ("dpmsolver++", true),
+        ("sde-dpmsolver++", true),
+    ];
+    Ok(Arc::new(SaSolver {
+        levels: fields.levels(Spacing::Linspace)?,
+        predictor_order: fields.count("predictor_order", default.predictor_order)?,
+        corrector_order: fields.count("corrector_order", default.corrector_order)?,
+        predict_x0: fields.choice("algorithm_type", true, &algorithms)?,
+        tau: fields.number("tau", default.tau)?,
+        tau_range: [
+            fields.number("tau_from", default.tau_range[0])?,
+            fields.number("tau_to", default.tau_range[1])?,
+        ],
+        lower_order_final: fields.flag("lower_order_final", true)?,
         clip: fields.thresholding(Clip::Off)?,
     }))
 }

@@ -2,10 +2,14 @@
 
 mod nearest;
 mod parse;
+mod schedules;
+mod solvers;
 mod table;
 
 pub use parse::SchedulerName;
-pub use table::names;
+pub(crate) use schedules::SCHEDULES;
+pub(crate) use solvers::SOLVERS;
+pub use table::{names, names_markdown};
 
 /// `names` in one line.
 pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {

@@ -4,7 +4,8 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::nearest::nearest;
-use super::table::{Opt, SCHEDULES, SOLVERS, ScheduleRow, SolverRow, names};
+use super::table::{Dialect, Opt, ScheduleRow, SolverRow, names};
+use super::{SCHEDULES, SOLVERS};
 use crate::NameError;
 use crate::error::shortened;
 
@@ -12,6 +13,12 @@ use crate::error::shortened;
 /// `"dpmpp_2m karras"`, `"EulerDiscreteScheduler"`.
 ///
 /// Upper and lower case, spaces, `_` and `-` make no difference. Printed, it is its canonical name.
+/// A name means the class with its default options; a program's own variant of a name that several
+/// have comes with a prefix, `a1111:DPM2`, `comfyui:…`, `sd.cpp:…` or `diffusers:…`. A schedule
+/// behind a solver that has levels of its own (`DDIM Karras`) is ignored, as these programs do, and
+/// not printed.
+///
+#[doc = include_str!("../../NAMES.md")]
 #[derive(Clone, Copy)]
 pub struct SchedulerName {
     solver: &'static SolverRow,
@@ -42,19 +49,36 @@ impl FromStr for SchedulerName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let name = squeezed(text);
-        if let Some(solver) = solver(&name) {
+        let (dialect, rest) = match text.split_once(':') {
+            Some((prefix, rest)) => match Dialect::named(prefix) {
+                Some(dialect) => (Some(dialect), rest),
+                None => return Err(unknown(text)),
+            },
+            None => (None, text),
+        };
+        let name = worded(rest);
+        if let Some(solver) = solver(&name, dialect) {
             return Ok(Self {
                 solver,
                 schedule: None,
             });
         }
         let both = SCHEDULES.iter().find_map(|schedule| {
-            let mut spellings = schedule.aliases.iter().chain([&schedule.name]);
-            let solver = spellings.find_map(|s| solver(name.strip_suffix(&squeezed(s))?))?;
+            let front = |spelling: &str| {
+                let words = name.strip_suffix(&worded(spelling)).map(worded);
+                let letters = || {
+                    Some(
+                        squeezed(&name)
+                            .strip_suffix(&squeezed(spelling))?
+                            .to_owned(),
+                    )
+                };
+                solver(&words.or_else(letters)?, dialect)
+            };
+            let solver = schedule.spellings().find_map(front)?;
             Some(Self {
                 solver,
-                schedule: Some(schedule),
+                schedule: solver.takes_sigmas.then_some(schedule),
             })
         });
         both.ok_or_else(|| unknown(text))
@@ -85,20 +109,49 @@ impl PartialEq for SchedulerName {
 
 impl Eq for SchedulerName {}
 
-/// The solver with that squeezed name.
-fn solver(name: &str) -> Option<&'static SolverRow> {
-    SOLVERS
-        .iter()
-        .find(|row| spellings(row).any(|s| squeezed(s) == name))
+/// The solver with that name: in one dialect, or by its own name and then in any. `UniPC` and
+/// `uni_pc` are two, so the words count before the letters alone do.
+fn solver(name: &str, dialect: Option<Dialect>) -> Option<&'static SolverRow> {
+    let by = |key: fn(&str) -> String| {
+        let name = key(name);
+        let called = |names: &[&str]| names.iter().any(|n| key(n) == name);
+        let find = |is: &dyn Fn(&SolverRow) -> bool| SOLVERS.iter().find(|row| is(row));
+        match dialect {
+            Some(dialect) => find(&|row| called(row.names_in(dialect))),
+            None => find(&|row| called(&[row.name]))
+                .or_else(|| find(&|row| ALL.iter().any(|d| called(row.names_in(*d))))),
+        }
+    };
+    // diffusers' classes are also known without their common ending.
+    let class = squeezed(&format!("{name}scheduler"));
+    let short = || match dialect {
+        None | Some(Dialect::Diffusers) => SOLVERS
+            .iter()
+            .find(|row| row.options.is_empty() && squeezed(row.class) == class),
+        _ => None,
+    };
+    by(worded).or_else(|| by(squeezed)).or_else(short)
 }
 
-/// All names of a solver: its own, its aliases, and the class where it is that class's default.
+const ALL: [Dialect; 4] = [
+    Dialect::A1111,
+    Dialect::ComfyUi,
+    Dialect::SdCpp,
+    Dialect::Diffusers,
+];
+
+/// All names of a solver.
 fn spellings(row: &'static SolverRow) -> impl Iterator<Item = &'static str> {
-    let class = row.options.is_empty().then_some(row.class);
-    [row.name]
-        .into_iter()
-        .chain(row.aliases.iter().copied())
-        .chain(class)
+    let others = ALL.into_iter().flat_map(|dialect| row.names_in(dialect));
+    [row.name].into_iter().chain(others.copied())
+}
+
+/// Lower case, with `_` between words and nothing around them.
+fn worded(name: &str) -> String {
+    let words = name
+        .split([' ', '_', '-', '\t'])
+        .filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("_").to_lowercase()
 }
 
 /// Lower case, without what separates words.

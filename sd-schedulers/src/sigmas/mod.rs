@@ -2,5 +2,8 @@
 
 mod beta;
 mod schedule;
+mod tables;
 
+pub(crate) use schedule::positive;
 pub use schedule::{FinalSigma, SigmaSchedule};
+pub use tables::AlignedModel;

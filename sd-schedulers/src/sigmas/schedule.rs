@@ -1,8 +1,9 @@
 use sd_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::beta;
+use super::{AlignedModel, beta, tables};
 use crate::spacing::linspace;
+use crate::table::SigmaTable;
 
 /// How the noise levels between the largest and the smallest σ are spread.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -28,6 +29,33 @@ pub enum SigmaSchedule {
     },
     /// Equal steps in the log-SNR λ = −ln σ (Lu et al. 2022, arXiv:2206.00927), timesteps rounded.
     LuLambdas,
+    /// Equal steps in `(ln σ)^(1/rho)` (k-diffusion's polyexponential; rho 1 is exponential).
+    Polyexponential {
+        /// How much more densely small σ are visited.
+        rho: f64,
+    },
+    /// Equal steps in arctan σ, which minimise a bound of the KL divergence (theorem 3.1 of Sabour et
+    /// al. 2024, arXiv:2404.14507).
+    KlOptimal,
+    /// Tables optimised for a model and ten steps (Sabour et al. 2024, arXiv:2404.14507).
+    AlignYourSteps(AlignedModel),
+    /// Half of the steps at the very beginning (ComfyUI's `linear_quadratic`).
+    LinearQuadratic,
+    /// Equal steps in the timestep from the last to the first, σ interpolated in ln σ (ComfyUI's
+    /// and k-diffusion's `normal`).
+    Normal,
+    /// As [`Self::Normal`] with a point more, the first timestep left out (Stability's own code;
+    /// ComfyUI's `sgm_uniform`).
+    SgmUniform,
+    /// Every `N / steps`-th training σ from the last (ComfyUI's `simple`).
+    Simple,
+    /// Every `N / steps`-th training σ from the second (ComfyUI's `ddim_uniform`); some step
+    /// counts give a level more.
+    DdimUniform,
+    /// These σ, falling, as many as steps. A 0 at the end may be left out.
+    Sigmas(Vec<f64>),
+    /// The σ of these timesteps, falling, as many as steps.
+    Timesteps(Vec<f64>),
 }
 
 impl SigmaSchedule {
@@ -47,33 +75,93 @@ impl SigmaSchedule {
             "exponential" => Self::Exponential,
             "beta" => Self::BETA,
             "lu_lambdas" => Self::LuLambdas,
+            "polyexponential" => Self::Polyexponential { rho: 1.0 },
+            "kl_optimal" => Self::KlOptimal,
+            "align_your_steps" => Self::AlignYourSteps(AlignedModel::Sd1),
+            "align_your_steps_sdxl" => Self::AlignYourSteps(AlignedModel::Sdxl),
+            "linear_quadratic" => Self::LinearQuadratic,
+            "normal" => Self::Normal,
+            "sgm_uniform" => Self::SgmUniform,
+            "simple" => Self::Simple,
+            "ddim_uniform" => Self::DdimUniform,
             _ => return None,
         })
+    }
+
+    /// The σ of a schedule that has nothing to do with a [`Spacing`](crate::Spacing), not even its
+    /// ends; `None` for those that diffusers knows.
+    pub(crate) fn on(&self, table: &SigmaTable, steps: usize) -> Result<Option<Vec<f64>>> {
+        let last = (table.len() - 1) as f64;
+        let at = |points: Vec<f64>| points.iter().map(|&t| table.log_sigma(t)).collect();
+        let ramp = || linspace(0.0, 1.0, steps).into_iter();
+        let (min, max) = (table.min(), table.max());
+        let sigmas: Vec<f64> = match self {
+            Self::Polyexponential { rho } => {
+                positive("rho", *rho)?;
+                let (low, high) = (min.ln(), max.ln());
+                ramp()
+                    .map(|r| (low + (1.0 - r).powf(*rho) * (high - low)).exp())
+                    .collect()
+            }
+            Self::KlOptimal => {
+                let (low, high) = (min.atan(), max.atan());
+                ramp().map(|r| (r * low + (1.0 - r) * high).tan()).collect()
+            }
+            Self::AlignYourSteps(model) => tables::align_your_steps(*model, steps),
+            Self::LinearQuadratic => tables::linear_quadratic(max, steps),
+            Self::Normal => at(linspace(last, 0.0, steps)),
+            Self::SgmUniform => at(linspace(last, 0.0, steps + 1)[..steps].to_vec()),
+            Self::Simple => tables::simple(table, steps),
+            Self::DdimUniform => tables::ddim_uniform(table, steps),
+            Self::Sigmas(sigmas) => {
+                let end = usize::from(sigmas.last() == Some(&0.0));
+                let sigmas = &sigmas[..sigmas.len() - end];
+                check_count("sigmas", sigmas, steps)?.to_vec()
+            }
+            Self::Timesteps(timesteps) => {
+                let timesteps = check_count("timesteps", timesteps, steps)?;
+                timesteps.iter().map(|&t| table.sigma(t)).collect()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(sigmas))
     }
 
     /// `steps` falling σ from `max` to `min`; `None` where the timesteps decide.
     pub(crate) fn between(&self, max: f64, min: f64, steps: usize) -> Result<Option<Vec<f64>>> {
         let ramp = linspace(0.0, 1.0, steps).into_iter();
         let sigmas: Vec<f64> = match *self {
-            Self::Spaced => return Ok(None),
+            Self::Exponential | Self::LuLambdas => linspace(max.ln(), min.ln(), steps)
+                .into_iter()
+                .map(f64::exp)
+                .collect(),
             Self::Karras { rho } => {
                 positive("rho", rho)?;
                 let (min, max) = (min.powf(1.0 / rho), max.powf(1.0 / rho));
                 ramp.map(|r| (max + r * (min - max)).powf(rho)).collect()
             }
-            Self::Exponential | Self::LuLambdas => linspace(max.ln(), min.ln(), steps)
-                .into_iter()
-                .map(f64::exp)
-                .collect(),
             Self::Beta { alpha, beta } => {
                 positive("beta schedule's alpha", alpha)?;
                 positive("beta schedule's beta", beta)?;
                 ramp.map(|r| min + beta::quantile(1.0 - r, alpha, beta) * (max - min))
                     .collect()
             }
+            _ => return Ok(None),
         };
         Ok(Some(sigmas))
     }
+}
+
+fn check_count<'a>(name: &'static str, list: &'a [f64], steps: usize) -> Result<&'a [f64]> {
+    if list.len() == steps && list.iter().all(|value| value.is_finite() && *value >= 0.0) {
+        return Ok(list);
+    }
+    let expected = format!("expected one of at least 0 for each of {steps} steps");
+    Err(Error::invalid(
+        name,
+        format!("a list of {}", list.len()),
+        expected,
+    ))
 }
 
 /// Where the last step of a run ends.

@@ -1,0 +1,157 @@
+//! A Brownian path that can be asked at any σ in any order: the noise of DPM++ SDE.
+
+mod seed_sequence;
+
+use burn::tensor::{Tensor, TensorData};
+use sd_core::{Error, Noise, Plan, Result, TorchRng, noise_like};
+
+use seed_sequence::generate_state;
+
+/// One Brownian path per image over the σ of a plan: torchsde's `BrownianInterval` as k-diffusion
+/// sets it up, number for number. A step between two σ gets the path's increment, so that runs of
+/// different lengths from one seed follow the same path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Brownian {
+    low: f64,
+    high: f64,
+}
+
+impl Brownian {
+    /// The paths over all levels of `plan` above σ = 0.
+    pub(crate) fn over(plan: &Plan) -> Self {
+        let ends = plan
+            .stages
+            .iter()
+            .flat_map(|stage| [stage.from.sigma, stage.to.sigma]);
+        let positive = ends.filter(|sigma| *sigma > 0.0);
+        let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), sigma| {
+            (low.min(sigma), high.max(sigma))
+        });
+        Self {
+            low: round(low),
+            high: round(high),
+        }
+    }
+
+    /// The increment from σ `from` down to σ `to`, divided by its standard deviation. Where the
+    /// run has no seeds (recorded noise) it is the next draw.
+    pub(crate) fn increment(
+        self,
+        from: f64,
+        to: f64,
+        x: &Tensor<4>,
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor<4>> {
+        let seeds = noise.seeds();
+        if seeds.is_empty() {
+            return noise_like(x, noise);
+        }
+        let [n, c, h, w] = x.dims();
+        if seeds.len() != n {
+            let expected = format!("the run has {} seeds, one per image", seeds.len());
+            return Err(Error::invalid("noise batch", n, expected));
+        }
+        let scale = -(from - to).abs().sqrt().recip();
+        let mut values = Vec::with_capacity(n * c * h * w);
+        for seed in seeds {
+            let path = Path {
+                ends: self,
+                seed,
+                count: c * h * w,
+            };
+            let (above, below) = (path.at(from), path.at(to));
+            let steps = above.iter().zip(&below);
+            values.extend(steps.map(|(a, b)| ((a - b) * scale) as f32));
+        }
+        Ok(Tensor::from_data(
+            TensorData::new(values, [n, c, h, w]),
+            &x.device(),
+        ))
+    }
+}
+
+struct Path {
+    ends: Brownian,
+    seed: u64,
+    count: usize,
+}
+
+impl Path {
+    /// `W(sigma) − W(low)`: from the whole interval's increment down by halves, each half's
+    /// increment drawn given the whole's (Lévy's construction), until `sigma` is reached.
+    fn at(&self, sigma: f64) -> Vec<f64> {
+        let (mut start, mut end) = (self.ends.low, self.ends.high);
+        let target = round(sigma).clamp(start, end);
+        let mut sum = vec![0.0; self.count];
+        if target == start {
+            return sum;
+        }
+        let whole = self.draw(generate_state(self.seed, &[]), (end - start).sqrt());
+        let mut increment = whole;
+        let (mut key, mut depth) = (0u64, 0u64);
+        while target != end {
+            let middle = round(0.5 * (end + start));
+            let (left, right) = (middle - start, end - middle);
+            let deviation = (left * right / (end - start)).sqrt();
+            let noise = self.draw(generate_state(self.seed, &[key, depth]), deviation);
+            let share = left / (end - start);
+            let goes_left = target <= middle;
+            for ((increment, sum), noise) in increment.iter_mut().zip(&mut sum).zip(noise) {
+                let to_middle = *increment * share + noise;
+                if goes_left {
+                    *increment = to_middle;
+                } else {
+                    *sum += to_middle;
+                    *increment -= to_middle;
+                }
+            }
+            key = 2 * key + u64::from(!goes_left);
+            depth += 1;
+            if goes_left {
+                end = middle;
+            } else {
+                start = middle;
+            }
+        }
+        sum.iter().zip(&increment).map(|(a, b)| a + b).collect()
+    }
+
+    fn draw(&self, seed: u32, deviation: f64) -> Vec<f64> {
+        let values = TorchRng::new(u64::from(seed)).randn(self.count);
+        values
+            .into_iter()
+            .map(|v| f64::from(v) * deviation)
+            .collect()
+    }
+}
+
+/// Points closer than this are one, which is where the halving ends.
+fn round(sigma: f64) -> f64 {
+    (sigma * 1e6).round_ties_even() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Brownian, Path};
+
+    #[test]
+    fn the_path_is_torchsdes() {
+        let fixture = sd_fixtures::Fixture::open("schedulers_brownian");
+        for (i, case) in fixture.settings().as_array().unwrap().iter().enumerate() {
+            let number = |key: &str| case[key].as_f64().unwrap();
+            let ends = Brownian {
+                low: number("low"),
+                high: number("high"),
+            };
+            let seed = case["seed"].as_u64().unwrap();
+            let path = Path {
+                ends,
+                seed,
+                count: fixture.shape(&format!("{i}"))[0],
+            };
+            let (from, to) = (path.at(number("from")), path.at(number("to")));
+            let found: Vec<f32> = to.iter().zip(from).map(|(t, f)| (t - f) as f32).collect();
+            fixture.assert_close(&format!("{i}"), &found, 3e-6);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use sd_core::{
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
+    noise_like,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::clip::Clip;
+use crate::dpm_multistep::{check_order, solver_output};
+use crate::dpm_update::Algorithm;
+use crate::history::History;
+use crate::levels::Levels;
+use crate::multistep::MultistepLevels;
+use crate::sigmas::FinalSigma;
+use crate::walk::{Advance, Place, Solver, Walk};
+
+/// SA-Solver (Xue et al. 2023, arXiv:2309.05019): stochastic Adams methods for the family of SDEs
+/// with noise scale τ(t), a predictor (Adams–Bashforth) and a corrector (Adams–Moulton) that costs
+/// no further model call. One model call a step.
+///
+/// Its default settings are those of diffusers' `SASolverScheduler`; the last step ends at the
+/// model's smallest σ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SaSolver {
+    /// Which noise levels a run visits; its final σ counts as [`FinalSigma::SigmaMin`].
+    pub levels: Levels,
+    /// The predictor's order, 1 to 4.
+    pub predictor_order: usize,
+    /// The corrector's order, 1 to 4.
+    pub corrector_order: usize,
+    /// Whether x₀ is integrated or ε.
+    pub predict_x0: bool,
+    /// The noise scale τ: 0 for the ODE, 1 for the SDE of training.
+    pub tau: f64,
+    /// The timesteps, both included, at which τ is not 0.
+    pub tau_range: [f64; 2],
+    /// Whether the last steps have lower orders.
+    pub lower_order_final: bool,
+    /// What is done to the predicted x₀.
+    pub clip: Clip,
+}
+
+impl Default for SaSolver {
+    fn default() -> Self {
+        Self {
+            levels: Levels {
+                final_sigma: FinalSigma::SigmaMin,
+                ..Levels::default()
+            },
+            predictor_order: 2,
+            corrector_order: 2,
+            predict_x0: true,
+            tau: 1.0,
+            tau_range: [200.0, 800.0],
+            lower_order_final: true,
+            clip: Clip::Off,
+        }
+    }
+}
+
+impl Scheduler for SaSolver {
+    fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_order("predictor_order", self.predictor_order, 4)?;
+        check_order("corrector_order", self.corrector_order, 4)?;
+        self.clip.check()?;
+        if !(0.0..=10.0).contains(&self.tau) {
+            return Err(Error::invalid("tau", self.tau, "expected 0 to 10"));
+        }
+        let levels = Levels {
+            final_sigma: FinalSigma::SigmaMin,
+            ..self.levels.clone()
+        };
+        let mut rungs = MultistepLevels::default().rungs(&levels, train, steps)?;
+        if levels.are_spread() {
+            rungs.end_at_last();
+        }
+        Ok(rungs.preserving(train))
+    }
+
+    fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
+        let keep = self
+            .predictor_order
+            .max(self.corrector_order - 1)
+            .clamp(1, 4);
+        let run = Run {
+            settings: self.clone(),
+            // The corrector also has the newest output.
+            outputs: History::new(keep + 1),
+            last: None,
+        };
+        Walk::start(plan, first, run)
+    }
+}
+
+struct Run {
+    settings: SaSolver,
+    outputs: History,
+    last: Option<Last>,
+}
+
+/// What the corrector needs of the step before.
+struct Last {
+    x: Tensor<4>,
+    noise: Tensor<4>,
+    corrector_order: usize,
+}
+
+impl Solver for Run {
+    const NAME: &'static str = "SaSolver";
+
+    fn step(
+        &mut self,
+        at: &Place<'_>,
+        x: Tensor<4>,
+        model: &mut Model<'_>,
+        noise: &mut dyn Noise,
+    ) -> Result<Advance> {
+        let (s, t) = (at.stage().from, at.stage().to);
+        let prediction = model.predict(&x, s)?;
+        let algorithm = if self.settings.predict_x0 {
+            Algorithm::OdePlusPlus
+        } else {
+            Algorithm::Ode
+        };
+        let (output, denoised) = solver_output(algorithm, self.settings.clip, &x, s, prediction);
+        self.outputs.push(output);
+
+        let corrected = match (self.last.take(), at.before(1)) {
+            (Some(last), Some(before)) => {
+                let nodes = self.levels(at, last.corrector_order);
+                let integral = Integral::new(&self.settings, before.from, s, &nodes, true);
+                self.update(&integral, last.x, last.noise)
+            }
+            _ => x,
+        };
+
+        let left = if self.settings.lower_order_final {
+            at.remaining() + 1
+        } else {
+            4
+        };
+        let held = self.outputs.len().min(self.history());
+        let order = self.settings.predictor_order.min(left).min(held);
+        let nodes = self.levels(at, order);
+        let integral = Integral::new(&self.settings, s, t, &nodes, false);
+        let z = noise_like(&corrected, noise)?;
+        let next = self.update(&integral, corrected.clone(), z.clone());
+        self.last = Some(Last {
+            x: corrected,
+            noise: z,
+            corrector_order: self.settings.corrector_order.min(left + 1).min(held + 1),
+        });
+        Ok(Advance { x: next, denoised })
+    }
+
+    fn save(&self, state: SamplerState) -> SamplerState {
+        let state = self.outputs.save(state);
+        match &self.last {
+            Some(last) => state
+                .with_number("corrector_order", last.corrector_order as f64)
+                .with_tensor("last_latent", last.x.clone())
+                .with_tensor("last_noise", last.noise.clone()),
+            None => state,
+        }
+    }
+
+    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+        self.outputs.restore(state)?;
+        let (x, noise) = (state.tensor("last_latent"), state.tensor("last_noise"));
+        let order = state.number("corrector_order");
+        self.last = x.zip(noise).zip(order).map(|((x, noise), order)| Last {
+            x,
+            noise,
+            corrector_order: (order as usize).clamp(1, self.outputs.len() + 1),
+        });
+        Ok(())
+    }
+}
+
+impl Run {
+    fn history(&self) -> usize {
+        let SaSolver {
+            predictor_order,
+            corrector_order,
+            ..
+        } = self.settings;
+        predictor_order.max(corrector_order - 1)
+    }
+
+    /// The levels of the `count` newest outputs.
+    fn levels(&self, at: &Place<'_>, count: usize) -> Vec<Level> {
+        let stages = (0..count).filter_map(|age| at.before(age));
+        stages.map(|stage| stage.from).collect()
+    }
+
+    fn update(&self, integral: &Integral, x: Tensor<4>, z: Tensor<4>) -> Tensor<4> {
+        let weighted = integral.weights.iter().enumerate();
+        let x = weighted.fold(x * integral.x, |x, (age, weight)| {
+            x + self.outputs.get(age) * *weight
+        });
+        x + z * integral.noise
+    }
+}
+
+/// Equations 14 (predictor) and 17 (corrector): coefficients of the latent, of the outputs from
+/// the newest back, and of the noise.
+struct Integral {
+    x: f64,
+    weights: Vec<f64>,
+    noise: f64,
+}
+
+impl Integral {
+    fn new(settings: &SaSolver, s: Level, t: Level, nodes: &[Level], corrects: bool) -> Self {
+        let (from, to) = (s.log_snr(), t.log_snr());
+        let h = to - from;
+        // τ is that of the step's beginning.
+        let [first, last] = settings.tau_range;
+        let tau = if (first..=last).contains(&s.t) {
+            settings.tau
+        } else {
+            0.0
+        };
+        let tau2 = tau * tau;
+        // λ counted from the step's end keeps the exponentials small.
+        let lambdas: Vec<f64> = nodes.iter().map(|level| level.log_snr() - to).collect();
+        if settings.predict_x0 {
+            let rate = 1.0 + tau2;
+            let mut weights = lagrange_integrals(&lambdas, -h, rate);
+            if nodes.len() == 2 {
+                // The authors' own rule for order 2 has ½h² for the exact second moment.
+                let exact = (h * rate - 1.0 + (-rate * h).exp()) / (rate * rate);
+                let span = if corrects { h } else { lambdas[0] - lambdas[1] };
+                let change = (0.5 * h * h - exact) / span;
+                weights[0] += change;
+                weights[1] -= change;
+            }
+            Self {
+                x: (-tau2 * h).exp() * t.sigma / s.sigma,
+                weights: weights.into_iter().map(|w| w * rate * t.alpha).collect(),
+                noise: t.sigma * (-(-2.0 * tau2 * h).exp_m1()).sqrt(),
+            }
+        } else {
+            let weights = lagrange_integrals(&lambdas, -h, -1.0);
+            let scale = -(1.0 + tau2) * t.sigma;
+            Self {
+                x: t.alpha / s.alpha,
+                weights: weights.into_iter().map(|w| w * scale).collect(),
+                noise: tau * t.sigma * (2.0 * h).exp_m1().max(0.0).sqrt(),
+            }
+        }
+    }
+}
+
+/// `∫ e^{rate·u} l_j(u) du` from `start` to 0 for Lagrange's polynomials on one to four `nodes`.
+fn lagrange_integrals(nodes: &[f64], start: f64, rate: f64) -> Vec<f64> {
+    let moments = moments(start, rate);
+    let integral = |j: usize| {
+        // The polynomial's coefficients, the constant first.
+        let mut polynomial = vec![1.0];
+        for (k, node) in nodes.iter().enumerate().filter(|(k, _)| *k != j) {
+            let mut product = vec![0.0; polynomial.len() + 1];
+            for (i, c) in polynomial.iter().enumerate() {
+                product[i] -= c * node / (nodes[j] - nodes[k]);
+                product[i + 1] += c / (nodes[j] - nodes[k]);
+            }
+            polynomial = product;
+        }
+        polynomial.iter().zip(moments).map(|(c, m)| c * m).sum()
+    };
+    (0..nodes.len()).map(integral).collect()
+}
+
+/// `∫ e^{rate·u} uᵏ du` from `start` to 0 for k = 0 to 3, by parts.
+fn moments(start: f64, rate: f64) -> [f64; 4] {
+    let at_start = (rate * start).exp();
+    let mut moments = [-(rate * start).exp_m1() / rate, 0.0, 0.0, 0.0];
+    for k in 1..4 {
+        moments[k] = (-start.powi(k as i32) * at_start - k as f64 * moments[k - 1]) / rate;
+    }
+    moments
+}

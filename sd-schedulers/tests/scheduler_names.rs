@@ -1,0 +1,100 @@
+//! The names of all dialects, and the tables in the documentation.
+
+use sd_schedulers::{SchedulerName, names, names_markdown};
+
+fn canonical(name: &str) -> String {
+    let parsed: SchedulerName = name.parse().unwrap_or_else(|e| panic!("{e}"));
+    parsed.to_string()
+}
+
+#[test]
+fn every_program_is_understood() {
+    for (name, expected) in [
+        ("DPM++ 2M Karras", "DPM++ 2M Karras"),
+        ("dpmpp_2m karras", "DPM++ 2M Karras"),
+        ("dpm++2m", "DPM++ 2M"),
+        ("DPMSolverMultistepScheduler", "DPM++ 2M"),
+        ("DPMSolverMultistep", "DPM++ 2M"),
+        ("  euler_a ", "Euler a"),
+        ("Euler A Karras", "Euler a Karras"),
+        ("euler_ancestral sgm_uniform", "Euler a SGM Uniform"),
+        ("DPM++ 2M SDE Exponential", "DPM++ 2M SDE Exponential"),
+        ("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun Karras"),
+        ("DPM++ SDE Karras", "DPM++ SDE Karras"),
+        ("heun", "Heun"),
+        ("heunpp2", "Heun++ 2"),
+        ("LMS Karras", "LMS Karras"),
+        ("ddim", "DDIM"),
+        ("ddim ddim_uniform", "DDIM"),
+        ("DDIM Karras", "DDIM"),
+        ("ddim_trailing", "DDIM Trailing"),
+        ("UniPC", "UniPC"),
+        ("uni_pc", "UniPC ComfyUI"),
+        ("uni_pc_bh2", "UniPC bh2 ComfyUI"),
+        ("DPM2", "DPM2"),
+        ("dpm2 karras", "DPM2 Karras"),
+        ("a1111:DPM2", "DPM2 A1111"),
+        ("A1111:DPM2 a Karras", "DPM2 a A1111 Karras"),
+        ("comfyui:dpm_2", "DPM2"),
+        ("diffusers:KDPM2DiscreteScheduler", "DPM2"),
+        ("sd.cpp:dpm++2s_a ays", "DPM++ 2S a Align Your Steps"),
+        ("Euler Align Your Steps XL", "Euler Align Your Steps XL"),
+        ("euler trailing", "Euler Trailing"),
+        ("PNDMScheduler", "PNDM"),
+        ("plms", "PLMS"),
+        ("er_sde beta", "ER-SDE Beta"),
+        ("euler_cfg_pp", "Euler CFG++"),
+    ] {
+        assert_eq!(canonical(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn printing_and_parsing_are_inverse() {
+    for name in names() {
+        assert_eq!(canonical(name), name);
+        let parsed: SchedulerName = name.parse().unwrap();
+        parsed.scheduler().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let spread = canonical(&format!("{name} KL Optimal"));
+        assert_eq!(canonical(&spread), spread);
+    }
+}
+
+#[test]
+fn an_unknown_name_suggests_the_nearest() {
+    let unknown = |name: &str| name.parse::<SchedulerName>().unwrap_err();
+    assert_eq!(unknown("Eulr").nearest[0], "Euler");
+    assert_eq!(unknown("dpmpp_2n").nearest[0], "dpmpp_2m");
+    let message = unknown("magic").to_string();
+    assert!(
+        message.contains("'magic'") && message.contains("DPM++ 2M"),
+        "{message}"
+    );
+    for name in [
+        "",
+        " ",
+        ":",
+        "a1111:",
+        "a1111:dpmpp_2m",
+        "nobody:Euler",
+        "Karras",
+    ] {
+        name.parse::<SchedulerName>().unwrap_err();
+    }
+    let long = unknown(&"é".repeat(1_000_000));
+    assert!(long.to_string().len() < 3000);
+}
+
+#[test]
+fn the_documentations_tables_are_the_codes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/NAMES.md");
+    let expected = names_markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &expected).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap();
+    assert!(
+        found == expected,
+        "{path} is out of date: run this test with UPDATE_DOCS=1"
+    );
+}
