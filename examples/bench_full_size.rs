@@ -8,13 +8,13 @@
 #[path = "support/memory.rs"]
 mod memory;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
 use sd_pipeline::burn::tensor::{Device, FloatDType, Tensor};
+use sd_pipeline::core::BoxError;
 use sd_pipeline::models::unet::UNet;
 use sd_pipeline::models::vae::Vae;
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files};
@@ -43,20 +43,20 @@ struct Arguments {
     device: String,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads);
     pool.build()?.install(|| bench(&arguments))
 }
 
-fn bench(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn bench(arguments: &Arguments) -> Result<(), BoxError> {
     let device = device(&arguments.device)?;
     let (files, f32) = (Files::directory(&arguments.dir), FloatDType::F32);
     let (side, batch) = (arguments.size / 8, arguments.batch);
     let mut noise = SeededNoise::new(0, batch);
     let latents = noise.normal([batch, 4, side, side])?;
     let latents = Tensor::<4>::from_data(latents, &device);
-    let report = |work: &str, run: &dyn Fn() -> Result<Tensor<1>, Box<dyn Error>>| {
+    let report = |work: &str, run: &dyn Fn() -> Result<Tensor<1>, BoxError>| {
         report(arguments, &device, work, run)
     };
 
@@ -100,8 +100,8 @@ fn report(
     arguments: &Arguments,
     device: &Device,
     work: &str,
-    run: &dyn Fn() -> Result<Tensor<1>, Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
+    run: &dyn Fn() -> Result<Tensor<1>, BoxError>,
+) -> Result<(), BoxError> {
     let mut best = f64::INFINITY;
     for round in 0..=arguments.runs {
         let clock = Instant::now();

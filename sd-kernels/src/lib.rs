@@ -5,24 +5,30 @@
 //! in the rayon pool of the caller; the instruction set is a run-time value, [`Isa`].
 
 mod add;
+mod attention;
 mod buffer;
 mod concat;
 mod conv;
+mod elementwise;
 mod error;
 mod gemm;
 mod linear;
+mod norm;
 mod parallel;
 mod peak;
 mod simd;
 mod transpose;
 
 pub use add::add;
+pub use attention::{AttentionShape, attention};
 pub use buffer::release_scratch;
 pub use concat::concat_channels;
 pub use conv::{Algorithm, ConvShape, PackedConv, Picture};
+pub use elementwise::activate;
 pub use error::{Error, Result};
 pub use gemm::{Activation, PackedMatrix};
 pub use linear::{Epilogue, PackedGeglu, geglu, linear};
+pub use norm::{GroupNorm, group_norm, group_norm_shifted, layer_norm};
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};

@@ -12,3 +12,4 @@ pub use matrix::PackedMatrix;
 pub(crate) use block::{Panels, Tiles, product, product_whole};
 pub(crate) use finish::{Gate, Store};
 pub(crate) use source::{Rows, Source, copy_line};
+pub(crate) use tile::{Ahead, Finish, tile};

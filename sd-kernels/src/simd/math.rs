@@ -15,7 +15,7 @@ pub(crate) unsafe fn exp2<V: Vector>(x: V) -> V {
         0.001_339_993_1,
         0.000_153_458_11,
     ];
-    let x = x.max(V::splat(-126.0)).min(V::splat(127.0));
+    let x = V::splat(127.0).min(V::splat(-126.0).max(x));
     let whole = x.round();
     polynomial(x.sub(whole), &POLYNOMIAL).scale_exp2(whole)
 }
@@ -35,7 +35,7 @@ pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
         0.008_374_899,
         0.001_383_674_2,
     ];
-    let x = x.max(V::splat(-87.3)).min(V::splat(88.0));
+    let x = V::splat(88.0).min(V::splat(-87.3).max(x));
     let whole = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
     let rest = whole.neg_mul_add(V::splat(LN2_HIGH), x);
     let rest = whole.neg_mul_add(V::splat(LN2_LOW), rest);
@@ -83,7 +83,7 @@ pub(crate) unsafe fn gelu<V: Vector>(x: V) -> V {
         -0.091_471_247,
         0.025_136_173,
     ];
-    let positive = x.max(V::zero());
+    let positive = V::zero().max(x);
     let magnitude = x.max(V::zero().sub(x));
     let scaled = magnitude.mul_add(
         V::splat(0.4 * std::f32::consts::FRAC_1_SQRT_2),

@@ -40,7 +40,9 @@ pub(crate) trait Vector: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
+    /// `other` where either is NaN, so that a bound on the left keeps a NaN.
     unsafe fn min(self, other: Self) -> Self;
+    /// `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// `self · b + c`.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;

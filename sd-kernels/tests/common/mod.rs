@@ -4,7 +4,7 @@
 use sd_kernels::Isa;
 
 /// Deterministic values in [-1, 1).
-pub fn values(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn values(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..len)
         .map(|_| {
@@ -17,7 +17,7 @@ pub fn values(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// Runs `f` for every instruction set of this processor.
-pub fn each_isa(mut f: impl FnMut(Isa)) {
+pub(crate) fn each_isa(mut f: impl FnMut(Isa)) {
     for isa in Isa::all() {
         f(isa);
     }
@@ -25,7 +25,7 @@ pub fn each_isa(mut f: impl FnMut(Isa)) {
 
 /// Panics where an element of `found` is further than `tolerance` from `expected`.
 #[track_caller]
-pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     let mut worst = (0.0f64, 0);
     for (i, (&x, &y)) in found.iter().zip(expected).enumerate() {
@@ -45,7 +45,7 @@ pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64)
 }
 
 /// erf to 1e-15, by its Taylor series or the continued fraction of erfc.
-pub fn erf(x: f64) -> f64 {
+pub(crate) fn erf(x: f64) -> f64 {
     let z = x.abs();
     let value = if z < 3.0 {
         let (mut term, mut sum) = (z, z);
@@ -65,14 +65,14 @@ pub fn erf(x: f64) -> f64 {
     value.copysign(x)
 }
 
-pub fn silu(x: f64) -> f64 {
+pub(crate) fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-pub fn gelu(x: f64) -> f64 {
+pub(crate) fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
-pub fn quick_gelu(x: f64) -> f64 {
+pub(crate) fn quick_gelu(x: f64) -> f64 {
     x / (1.0 + (-1.702 * x).exp())
 }

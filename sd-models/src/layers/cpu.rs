@@ -11,7 +11,8 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_kernels::{
-    Activation, Algorithm, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix, Picture,
+    Activation, Algorithm, AttentionShape, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu,
+    PackedMatrix, Picture,
 };
 
 use super::parameter;
@@ -215,6 +216,80 @@ impl Packed<PackedGeglu> {
         ));
         tensor(out, [n, tokens, columns], &device)
     }
+}
+
+/// A group normalisation of `[n, channels, h, w]`, `activation` behind it.
+pub(super) fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<4> {
+    let ([n, c, h, w], device) = (x.dims(), x.device());
+    let (x, weight, bias) = (pixels(x), values(weight), values(bias));
+    let norm = sd_kernels::GroupNorm {
+        weight: &weight,
+        bias: &bias,
+        groups,
+        epsilon: epsilon as f32,
+        activation,
+    };
+    let mut out = vec![0.0; x.len()];
+    fits(sd_kernels::group_norm(
+        Isa::best(),
+        &x,
+        n,
+        h * w,
+        norm,
+        &mut out,
+    ));
+    picture(out, [n, h, w, c], &device)
+}
+
+/// A layer normalisation of `[…, width]`.
+pub(super) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let (dims, device) = (x.dims(), x.device());
+    let rows = dims[..D - 1].iter().product();
+    let (x, weight, bias) = (values(x), values(weight), values(bias));
+    let (mut out, epsilon) = (vec![0.0; x.len()], epsilon as f32);
+    let isa = Isa::best();
+    fits(sd_kernels::layer_norm(
+        isa, &x, rows, &weight, &bias, epsilon, &mut out,
+    ));
+    tensor(out, dims, &device)
+}
+
+/// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
+pub(super) fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    is_causal: bool,
+) -> Tensor<3> {
+    let ([n, queries, width], device) = (query.dims(), query.device());
+    let shape = AttentionShape {
+        causal: is_causal,
+        ..AttentionShape::new(n, heads, width / heads, queries, key.dims()[1])
+    };
+    let (q, k, v) = (values(query), values(key), values(value));
+    let mut out = vec![0.0; q.len()];
+    fits(sd_kernels::attention(
+        Isa::best(),
+        &q,
+        &k,
+        &v,
+        shape,
+        &mut out,
+    ));
+    tensor(out, [n, queries, width], &device)
 }
 
 /// Two pictures as one with the channels of both.

@@ -2,6 +2,9 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use sd_kernels::Activation;
+
+use super::cpu::{self, runs_kernels};
 use super::parameter;
 use super::precision::{from_f32, to_f32};
 
@@ -29,6 +32,9 @@ impl LayerNorm {
     /// `[…, width]` to the same shape. In f32 whatever the precision of `x`: the square of a
     /// number above 256 overflows in f16.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if runs_kernels(&x) {
+            return cpu::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon);
+        }
         let dtype = x.dtype();
         let (weight, bias) = (to_f32(self.weight.val()), to_f32(self.bias.val()));
         let x = burn::tensor::module::layer_norm(to_f32(x), weight, Some(bias), self.epsilon);
@@ -63,6 +69,9 @@ impl GroupNorm {
     /// `[n, channels, h, w]` to the same shape. The statistics are taken in f32 whatever the
     /// precision of `x`: a sum of squares over a whole picture overflows in f16.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        if runs_kernels(&x) {
+            return self.compute(x, Activation::None);
+        }
         let ([n, c, h, w], dtype) = (x.dims(), x.dtype());
         let x = to_f32(x).reshape([n, self.groups, c / self.groups * h * w]);
         let (var, mean) = x.clone().var_mean_bias(2);
@@ -74,6 +83,14 @@ impl GroupNorm {
 
     /// [`forward`](Self::forward), then SiLU: the pair stands before nearly every convolution.
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        if runs_kernels(&x) {
+            return self.compute(x, Activation::Silu);
+        }
         silu(self.forward(x))
+    }
+
+    fn compute(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        cpu::group_norm(x, weight, bias, self.groups, self.epsilon, activation)
     }
 }

@@ -3,6 +3,8 @@
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, FloatDType, Tensor};
 
+use super::cpu::{self, runs_kernels};
+
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
 pub(crate) fn multi_head_attention(
     query: Tensor<3>,
@@ -11,6 +13,9 @@ pub(crate) fn multi_head_attention(
     heads: usize,
     is_causal: bool,
 ) -> Tensor<3> {
+    if runs_kernels(&query) {
+        return cpu::attention(query, key, value, heads, is_causal);
+    }
     let split = |x: Tensor<3>| {
         let [n, tokens, width] = x.dims();
         x.reshape([n, tokens, heads, width / heads]).swap_dims(1, 2)
