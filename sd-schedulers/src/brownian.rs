@@ -27,6 +27,10 @@ impl Brownian {
         let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), sigma| {
             (low.min(sigma), high.max(sigma))
         });
+        Self::between(low, high)
+    }
+
+    fn between(low: f64, high: f64) -> Self {
         Self {
             low: round(low),
             high: round(high),
@@ -125,9 +129,10 @@ impl Path {
     }
 }
 
-/// Points closer than this are one, which is where the halving ends.
+/// To six decimals, which is where the halving ends. Most middles lie half way between two of
+/// them, so it has to be the exact value that decides, as in Python's `round`.
 fn round(sigma: f64) -> f64 {
-    (sigma * 1e6).round_ties_even() / 1e6
+    format!("{sigma:.6}").parse().unwrap_or(sigma)
 }
 
 #[cfg(test)]
@@ -139,10 +144,7 @@ mod tests {
         let fixture = sd_fixtures::Fixture::open("schedulers_brownian");
         for (i, case) in fixture.settings().as_array().unwrap().iter().enumerate() {
             let number = |key: &str| case[key].as_f64().unwrap();
-            let ends = Brownian {
-                low: number("low"),
-                high: number("high"),
-            };
+            let ends = Brownian::between(number("low"), number("high"));
             let seed = case["seed"].as_u64().unwrap();
             let path = Path {
                 ends,
