@@ -41,7 +41,11 @@ impl Case {
                     let scores: Vec<f64> = (0..seen)
                         .map(|j| {
                             let k = &self.k[at(s.keys, j)..][..s.head_size];
-                            let dot: f64 = q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                            let dot: f64 = q
+                                .iter()
+                                .zip(k)
+                                .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                                .sum();
                             dot * f64::from(s.scale)
                         })
                         .collect();
@@ -50,7 +54,8 @@ impl Case {
                     for (j, score) in scores.iter().enumerate() {
                         let weight = (score - highest).exp() / sum;
                         for c in 0..s.head_size {
-                            out[at(s.queries, i) + c] += weight * f64::from(self.v[at(s.keys, j) + c]);
+                            out[at(s.queries, i) + c] +=
+                                weight * f64::from(self.v[at(s.keys, j) + c]);
                         }
                     }
                 }
@@ -102,7 +107,10 @@ fn causal_hides_later_keys() {
 #[test]
 fn any_number_of_threads() {
     for threads in [1, 3] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         pool.install(|| Case::new(AttentionShape::new(3, 5, 24, 200, 190), 1.0).check());
     }
 }
@@ -114,8 +122,16 @@ fn not_a_number_stays_one() {
     case.q[16 * 7] = f32::NAN;
     each_isa(|isa| {
         let out = case.found(isa);
-        assert!(out[16 * 7..16 * 8].iter().all(|x| x.is_nan()), "{}", isa.name());
-        assert!(out[..16 * 7].iter().all(|x| x.is_finite()), "{}", isa.name());
+        assert!(
+            out[16 * 7..16 * 8].iter().all(|x| x.is_nan()),
+            "{}",
+            isa.name()
+        );
+        assert!(
+            out[..16 * 7].iter().all(|x| x.is_finite()),
+            "{}",
+            isa.name()
+        );
     });
 }
 

@@ -9,7 +9,10 @@ use sd_kernels::{Activation, GroupNorm, Isa, activate, group_norm, layer_norm};
 fn moments(x: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let count = x.clone().count() as f64;
     let mean = x.clone().sum::<f64>() / count;
-    (mean, x.map(|x| (x - mean) * (x - mean)).sum::<f64>() / count)
+    (
+        mean,
+        x.map(|x| (x - mean) * (x - mean)).sum::<f64>() / count,
+    )
 }
 
 fn check_group(n: usize, pixels: usize, size: usize, groups: usize, offset: f32, tolerance: f64) {
@@ -32,7 +35,13 @@ fn check_group(n: usize, pixels: usize, size: usize, groups: usize, offset: f32,
         }
     }
     each_isa(|isa| {
-        let norm = GroupNorm { weight: &weight, bias: &bias, groups, epsilon: 1e-5, activation: Activation::Silu };
+        let norm = GroupNorm {
+            weight: &weight,
+            bias: &bias,
+            groups,
+            epsilon: 1e-5,
+            activation: Activation::Silu,
+        };
         let mut out = vec![f32::NAN; x.len()];
         group_norm(isa, &x, n, pixels, norm, &mut out).unwrap();
         let what = format!("{} {n}×{pixels}×{groups}·{size} at {offset}", isa.name());
@@ -54,13 +63,23 @@ fn check_layer(rows: usize, width: usize) {
     each_isa(|isa| {
         let mut out = vec![f32::NAN; x.len()];
         layer_norm(isa, &x, rows, &weight, &bias, 1e-5, &mut out).unwrap();
-        assert_close(&format!("{} {rows}×{width}", isa.name()), &out, &expected, 2e-6);
+        assert_close(
+            &format!("{} {rows}×{width}", isa.name()),
+            &out,
+            &expected,
+            2e-6,
+        );
     });
 }
 
 #[test]
 fn groups_of_the_networks() {
-    for (n, pixels, size, groups) in [(2, 64, 10, 32), (1, 300, 4, 32), (3, 35, 40, 32), (1, 1, 2, 3)] {
+    for (n, pixels, size, groups) in [
+        (2, 64, 10, 32),
+        (1, 300, 4, 32),
+        (3, 35, 40, 32),
+        (1, 1, 2, 3),
+    ] {
         check_group(n, pixels, size, groups, 0.0, 3e-6);
     }
 }
@@ -96,7 +115,11 @@ fn activations_over_their_range() {
                 let exact = function(f64::from(x));
                 let off = (f64::from(y) - exact).abs();
                 // Relative to the result where that is a normal size, else to x.
-                assert!(off <= 4e-7 * exact.abs() + 2e-8 * f64::from(x).abs(), "{} {activation:?}({x}) = {y}, not {exact}", isa.name());
+                assert!(
+                    off <= 4e-7 * exact.abs() + 2e-8 * f64::from(x).abs(),
+                    "{} {activation:?}({x}) = {y}, not {exact}",
+                    isa.name()
+                );
             }
         }
     });
@@ -107,9 +130,19 @@ fn activations_at_the_ends_of_f32() {
     each_isa(|isa| {
         for activation in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
             let mut out = [0.0; 4];
-            activate(isa, activation, &[f32::MAX, f32::MIN, f32::NAN, 0.0], &mut out).unwrap();
+            activate(
+                isa,
+                activation,
+                &[f32::MAX, f32::MIN, f32::NAN, 0.0],
+                &mut out,
+            )
+            .unwrap();
             assert_eq!(out[0], f32::MAX, "{} {activation:?}", isa.name());
-            assert!(out[1].is_finite() && out[2].is_nan() && out[3] == 0.0, "{} {activation:?} {out:?}", isa.name());
+            assert!(
+                out[1].is_finite() && out[2].is_nan() && out[3] == 0.0,
+                "{} {activation:?} {out:?}",
+                isa.name()
+            );
         }
     });
 }
@@ -117,12 +150,41 @@ fn activations_at_the_ends_of_f32() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let isa = Isa::best();
-    let norm = GroupNorm { weight: &[1.0; 6], bias: &[0.0; 6], groups: 4, epsilon: 1e-5, activation: Activation::None };
+    let norm = GroupNorm {
+        weight: &[1.0; 6],
+        bias: &[0.0; 6],
+        groups: 4,
+        epsilon: 1e-5,
+        activation: Activation::None,
+    };
     let mut out = [0.0; 6];
     let error = group_norm(isa, &[0.0; 6], 1, 1, norm, &mut out).unwrap_err();
-    assert_eq!(error.to_string(), "groups is 4; a divisor of the number of channels");
-    assert!(group_norm(isa, &[0.0; 6], 1, 1, GroupNorm { groups: 0, ..norm }, &mut out).is_err());
-    assert!(group_norm(isa, &[0.0; 6], 1, 2, GroupNorm { groups: 2, ..norm }, &mut out).is_err());
+    assert_eq!(
+        error.to_string(),
+        "groups is 4; a divisor of the number of channels"
+    );
+    assert!(
+        group_norm(
+            isa,
+            &[0.0; 6],
+            1,
+            1,
+            GroupNorm { groups: 0, ..norm },
+            &mut out
+        )
+        .is_err()
+    );
+    assert!(
+        group_norm(
+            isa,
+            &[0.0; 6],
+            1,
+            2,
+            GroupNorm { groups: 2, ..norm },
+            &mut out
+        )
+        .is_err()
+    );
     assert!(layer_norm(isa, &[0.0; 6], 2, &[1.0; 3], &[0.0; 2], 1e-5, &mut out).is_err());
     assert!(layer_norm(isa, &[0.0; 6], 2, &[1.0; 3], &[0.0; 3], 1e-5, &mut out[1..]).is_err());
     assert!(activate(isa, Activation::Silu, &[0.0; 6], &mut out[1..]).is_err());

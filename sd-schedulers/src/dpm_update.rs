@@ -45,6 +45,9 @@ pub enum SolverType {
     Heun,
 }
 
+/// Steps in λ shorter than this are none.
+pub(crate) const NO_STEP: f64 = 1e-6;
+
 /// A step from level `s` to level `t`:
 /// `x_t = x·x_s + d₀·D₀ + d₁·D₁ + d₂·D₂ + noise·z`, where `Dₖ` is the k-th derivative of the
 /// model's output over λ, in units of the step.
@@ -67,7 +70,8 @@ impl Update {
         // e^{−h}, finite also where the step ends at σ = 0 and h = λ_t − λ_s is infinite.
         let decay = (t.sigma / t.alpha) * (s.alpha / s.sigma);
         let h = -decay.ln();
-        if h == 0.0 {
+        // Less than this is a step of no length that rounding made one.
+        if h < NO_STEP {
             return Ok(Self {
                 x: t.sigma / s.sigma,
                 d: [0.0; 3],

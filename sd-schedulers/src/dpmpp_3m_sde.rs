@@ -5,6 +5,7 @@ use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Sampler
 use serde::{Deserialize, Serialize};
 
 use crate::brownian::Brownian;
+use crate::dpm_update::NO_STEP;
 use crate::history::History;
 use crate::levels::Levels;
 use crate::walk::{Advance, Place, Solver, Walk};
@@ -84,7 +85,7 @@ impl Solver for Run {
         }
         let eta = self.settings.eta;
         let h = (from / to).ln();
-        if h == 0.0 {
+        if h < NO_STEP {
             return Ok(Advance { x, denoised });
         }
         let h_eta = h * (1.0 + eta);

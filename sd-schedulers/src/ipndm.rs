@@ -15,7 +15,7 @@ use crate::walk::{Advance, Place, Solver, Walk};
 
 /// Improved pseudo numerical method on any σ (Zhang & Chen 2022, arXiv:2204.13902, section 4.1;
 /// ComfyUI's `ipndm`): Adams–Bashforth's weights for even steps on the last four slopes `dx/dσ`,
-/// whatever the steps are. One model call a step; first order on uneven σ.
+/// whatever the steps are. One model call a step; second order where the steps change smoothly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ipndm {

@@ -201,6 +201,9 @@ impl Run {
         let x = weighted.fold(x * integral.x, |x, (age, weight)| {
             x + self.outputs.get(age) * *weight
         });
+        if integral.noise == 0.0 {
+            return x;
+        }
         x + z * integral.noise
     }
 }
@@ -241,7 +244,7 @@ impl Integral {
             Self {
                 x: (-tau2 * h).exp() * t.sigma / s.sigma,
                 weights: weights.into_iter().map(|w| w * rate * t.alpha).collect(),
-                noise: t.sigma * (-(-2.0 * tau2 * h).exp_m1()).sqrt(),
+                noise: t.sigma * (-(-2.0 * tau2 * h).exp_m1()).max(0.0).sqrt(),
             }
         } else {
             let weights = lagrange_integrals(&lambdas, -h, -1.0);

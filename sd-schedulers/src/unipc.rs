@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
 use crate::dpm_multistep::{check_final, check_order, solver_output};
-use crate::dpm_update::Algorithm;
+use crate::dpm_update::{Algorithm, NO_STEP};
 use crate::history::History;
 use crate::levels::Levels;
 use crate::multistep::MultistepLevels;
@@ -205,7 +205,7 @@ impl Run {
         // e^{−h} without the detour by an infinite h at σ = 0.
         let decay = (t.sigma / t.alpha) * (s.alpha / s.sigma);
         let h = -decay.ln();
-        if h == 0.0 {
+        if h < NO_STEP {
             return x;
         }
         let (hh, phi) = if predict_x0 {

@@ -120,7 +120,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Weight<S, IN, OUT> {
         let tiles = Tiles::new(rows, self.isa.rows());
         let columns = self.outputs.next_multiple_of(self.isa.lanes());
         // An odd number of lines between the matrices keeps them off one cache set.
-        let odd = |size: usize| (size / LINE | 1) * LINE;
+        let odd = |size: usize| ((size / LINE) | 1) * LINE;
         let (input_size, sum_size) = (odd(rows * self.inputs), odd(rows * columns + LINE));
         with_scratch(IN * IN * (input_size + sum_size), |scratch| {
             let input = Shared(scratch);

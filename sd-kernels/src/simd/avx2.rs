@@ -43,11 +43,6 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast())))
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         _mm_prefetch::<_MM_HINT_T0>(from.cast());
     }

@@ -42,11 +42,6 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         _mm_prefetch::<_MM_HINT_T0>(from.cast());
     }

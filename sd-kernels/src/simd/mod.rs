@@ -14,7 +14,7 @@ mod portable;
 
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
-pub(crate) use math::{exp, exp2, gelu, quick_gelu, silu};
+pub(crate) use math::{exp2, gelu, quick_gelu, silu};
 
 /// A register of `LANES` f32.
 ///
@@ -34,8 +34,6 @@ pub(crate) trait Vector: Copy {
     /// The first `count` ≤ `LANES` lanes from memory, zero in the others.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     unsafe fn store_first(self, to: *mut f32, count: usize);
-    /// `LANES` half-precision numbers, widened.
-    unsafe fn load_f16(from: *const u16) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;

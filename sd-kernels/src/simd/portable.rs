@@ -46,13 +46,6 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const u16) -> Self {
-        Self(std::array::from_fn(|i| {
-            half::f16::from_bits(*from.add(i)).to_f32()
-        }))
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
 
     #[inline(always)]

@@ -68,7 +68,9 @@ fn attention(place: &Place, log: &mut Log, tolerance: f64) {
         identity(place, projection);
     }
     let x = values(TOKENS * WIDTH, 0.5);
-    let found = download(layer.forward_self(upload(&x, [1, TOKENS, WIDTH], place)));
+    let tokens = upload(&x, [1, TOKENS, WIDTH], place);
+    let nothing = tokens.zeros_like();
+    let found = download(layer.forward_self_onto(tokens, nothing));
     let x: Vec<f64> = x.into_iter().map(f64::from).collect();
     let rows: Vec<&[f64]> = x.chunks(WIDTH).collect();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
