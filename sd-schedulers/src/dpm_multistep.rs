@@ -8,7 +8,7 @@ use sd_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
-use crate::dpm_update::{Algorithm, SolverType, Update};
+use crate::dpm_update::{Algorithm, NO_STEP, SolverType, Update};
 use crate::edm;
 use crate::history::History;
 use crate::levels::Levels;
@@ -151,7 +151,11 @@ impl Solver for Run {
         };
         outputs.push(output);
 
-        let order = settings.order_at(at).min(outputs.len());
+        // Over a step of no length there is nothing to divide differences by.
+        let order = match t.log_snr() - s.log_snr() < NO_STEP {
+            true => 1,
+            false => settings.order_at(at).min(outputs.len()),
+        };
         let lambdas: Vec<f64> = (1..order)
             .filter_map(|age| Some(at.before(age)?.from.log_snr()))
             .collect();

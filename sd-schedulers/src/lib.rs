@@ -17,6 +17,14 @@
 //! assert_eq!(plan.stages.len(), 20);
 //! # Ok::<(), sd_schedulers::ConfigError>(())
 //! ```
+//!
+//! # Orders of convergence
+//!
+//! Measured on normally distributed data, whose solution is known, from σ = 8 to 0.08 in equal steps
+//! of ln σ. First steps of lower order limit the order of a whole run, which is why a third-order
+//! multistep method shows the second.
+//!
+#![doc = include_str!("../ORDERS.md")]
 
 mod brownian;
 mod cfg_pp;
