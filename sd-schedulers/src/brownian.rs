@@ -2,6 +2,9 @@
 
 mod seed_sequence;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use burn::tensor::{Tensor, TensorData};
 use sd_core::{Error, Noise, Plan, Result, TorchRng, noise_like};
 
@@ -10,37 +13,48 @@ use seed_sequence::generate_state;
 /// One Brownian path per image over the σ of a plan: torchsde's `BrownianInterval` as k-diffusion
 /// sets it up, number for number. A step between two σ gets the path's increment, so that runs of
 /// different lengths from one seed follow the same path.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Brownian {
+    ends: Ends,
+    /// The last few points asked for, of all images: a step begins where the one before ended.
+    points: VecDeque<(f64, Arc<Vec<f64>>)>,
+}
+
+/// Where the paths begin and end.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
     low: f64,
     high: f64,
 }
 
-impl Brownian {
-    /// The paths over all levels of `plan` above σ = 0.
-    pub(crate) fn over(plan: &Plan) -> Self {
-        let ends = plan
-            .stages
-            .iter()
-            .flat_map(|stage| [stage.from.sigma, stage.to.sigma]);
-        let positive = ends.filter(|sigma| *sigma > 0.0);
-        let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), sigma| {
-            (low.min(sigma), high.max(sigma))
-        });
-        Self::between(low, high)
-    }
-
+impl Ends {
     fn between(low: f64, high: f64) -> Self {
         Self {
             low: round(low),
             high: round(high),
         }
     }
+}
+
+impl Brownian {
+    /// The paths over all levels of `plan` above σ = 0.
+    pub(crate) fn over(plan: &Plan) -> Self {
+        let ends = (plan.stages.iter()).flat_map(|stage| [stage.from.sigma, stage.to.sigma]);
+        let positive = ends.filter(|sigma| *sigma > 0.0);
+        let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), sigma| {
+            (low.min(sigma), high.max(sigma))
+        });
+        Self {
+            ends: Ends::between(low, high),
+            points: VecDeque::new(),
+        }
+    }
 
     /// The increment from σ `from` down to σ `to`, divided by its standard deviation. Where the
-    /// run has no seeds (recorded noise) it is the next draw.
+    /// run has no seeds (recorded noise) it is the next draw. All calls of a run give the same
+    /// seeds.
     pub(crate) fn increment(
-        self,
+        &mut self,
         from: f64,
         to: f64,
         x: &Tensor<4>,
@@ -56,26 +70,30 @@ impl Brownian {
             return Err(Error::invalid("noise batch", n, expected));
         }
         let scale = -(from - to).abs().sqrt().recip();
-        let mut values = Vec::with_capacity(n * c * h * w);
-        for seed in seeds {
-            let path = Path {
-                ends: self,
-                seed,
-                count: c * h * w,
-            };
-            let (above, below) = (path.at(from), path.at(to));
-            let steps = above.iter().zip(&below);
-            values.extend(steps.map(|(a, b)| ((a - b) * scale) as f32));
+        let above = self.point(from, &seeds, c * h * w);
+        let below = self.point(to, &seeds, c * h * w);
+        let steps = above.iter().zip(below.iter());
+        let values: Vec<f32> = steps.map(|(a, b)| ((a - b) * scale) as f32).collect();
+        let data = TensorData::new(values, [n, c, h, w]);
+        Ok(Tensor::from_data(data, &x.device()))
+    }
+
+    /// Where all paths are at `sigma`.
+    fn point(&mut self, sigma: f64, seeds: &[u64], count: usize) -> Arc<Vec<f64>> {
+        if let Some((_, point)) = self.points.iter().find(|(known, _)| *known == sigma) {
+            return point.clone();
         }
-        Ok(Tensor::from_data(
-            TensorData::new(values, [n, c, h, w]),
-            &x.device(),
-        ))
+        let ends = self.ends;
+        let paths = seeds.iter().map(|&seed| Path { ends, seed, count });
+        let point = Arc::new(paths.flat_map(|path| path.at(sigma)).collect());
+        self.points.push_front((sigma, Arc::clone(&point)));
+        self.points.truncate(3);
+        point
     }
 }
 
 struct Path {
-    ends: Brownian,
+    ends: Ends,
     seed: u64,
     count: usize,
 }
@@ -137,14 +155,14 @@ fn round(sigma: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Brownian, Path};
+    use super::{Ends, Path};
 
     #[test]
     fn the_path_is_torchsdes() {
         let fixture = sd_fixtures::Fixture::open("schedulers_brownian");
         for (i, case) in fixture.settings().as_array().unwrap().iter().enumerate() {
             let number = |key: &str| case[key].as_f64().unwrap();
-            let ends = Brownian::between(number("low"), number("high"));
+            let ends = Ends::between(number("low"), number("high"));
             let seed = case["seed"].as_u64().unwrap();
             let path = Path {
                 ends,
