@@ -101,7 +101,8 @@ fn layers_of_the_networks() {
 #[test]
 fn activations_over_their_range() {
     let x: Vec<f32> = (-4000..4000).map(|i| i as f32 * 0.005 + 0.001).collect();
-    let functions: [(Activation, fn(f64) -> f64); 4] = [
+    type Function = fn(f64) -> f64;
+    let functions: [(Activation, Function); 4] = [
         (Activation::None, |x| x),
         (Activation::Silu, silu),
         (Activation::Gelu, gelu),
