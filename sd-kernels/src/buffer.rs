@@ -11,8 +11,15 @@ struct Line([f32; LINE]);
 pub(crate) const LINE: usize = 16;
 
 /// f32 memory that starts at a cache line.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Buffer(Vec<Line>);
+
+/// Its size: a layer's numbers would fill a book.
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes())
+    }
+}
 
 impl Buffer {
     /// At least `len` zeros.

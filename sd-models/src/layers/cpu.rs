@@ -76,10 +76,16 @@ pub(super) fn take<const D: usize>(
 }
 
 /// A layer's weight as the kernels want it, and its bias.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Packed<W> {
     weight: Arc<W>,
     bias: Option<Arc<[f32]>>,
+}
+
+impl<W: std::fmt::Debug> std::fmt::Debug for Packed<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.weight.fmt(f)
+    }
 }
 
 impl<W> Packed<W> {

@@ -3,7 +3,7 @@
 use crate::spacing::linspace;
 use crate::table::SigmaTable;
 
-/// Which model a table of [`align_your_steps`] was optimised for.
+/// Which model a table of `align_your_steps` was optimised for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlignedModel {
