@@ -67,8 +67,8 @@ fn a_prompt_alone_is_embedded_as_in_company() {
 #[test]
 fn no_prompt_and_too_many_skipped_layers_are_errors() {
     assert!(open().encode(&[]).is_err());
-    let error = open().with_clip_skip(2).unwrap_err().to_string();
-    assert_eq!(error, "clip_skip is 2; expected at most 1");
+    let error = open().with_clip_skip(3).unwrap_err().to_string();
+    assert_eq!(error, "clip_skip is 3; expected at most 2");
 }
 
 #[test]
