@@ -4,6 +4,9 @@ use crate::simd::{Isa, Kernel, Vector};
 
 /// The most floating-point operations per second that one thread reaches on `isa` right now: the
 /// bound that a kernel's rate is to be read against. Takes a few milliseconds.
+///
+/// No bound for [`Isa::portable`]: there the compiler decides what becomes a register, and it makes
+/// less of this loop than of the kernels.
 pub fn peak_rate(isa: Isa) -> f64 {
     const ROUNDS: usize = 100_000;
     let mut best = f64::MAX;
