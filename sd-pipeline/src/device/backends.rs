@@ -6,8 +6,10 @@ use super::DeviceError;
 
 /// A backend of Burn.
 pub(super) struct Backend {
-    /// Its name here, which is also the cargo feature that compiles it in.
+    /// Its name here.
     pub(super) name: &'static str,
+    /// The cargo feature that compiles it in.
+    pub(super) feature: &'static str,
     /// Whether this program has it.
     pub(super) compiled: bool,
     /// What a machine must have to run it.
@@ -54,18 +56,19 @@ impl Wanted<'_> {
 }
 
 macro_rules! backends {
-    ($($name:literal, $needs:literal => |$wanted:ident| $open:expr;)*) => {
+    ($($name:literal if $feature:literal, $needs:literal => |$wanted:ident| $open:expr;)*) => {
         /// All backends, in the order in which they are listed.
         pub(super) const BACKENDS: &[Backend] = &[$(Backend {
             name: $name,
-            compiled: cfg!(feature = $name),
+            feature: $feature,
+            compiled: cfg!(feature = $feature),
             needs: $needs,
             open: {
-                #[cfg(feature = $name)]
+                #[cfg(feature = $feature)]
                 fn open($wanted: &Wanted<'_>) -> Result<Device, DeviceError> { $open }
-                #[cfg(not(feature = $name))]
+                #[cfg(not(feature = $feature))]
                 fn open(_: &Wanted<'_>) -> Result<Device, DeviceError> {
-                    Err(DeviceError::NotCompiled { feature: $name })
+                    Err(DeviceError::NotCompiled { feature: $feature })
                 }
                 open
             },
@@ -74,41 +77,41 @@ macro_rules! backends {
 }
 
 backends! {
-    "flex", "a CPU" => |wanted| {
+    "flex" if "flex", "a CPU" => |wanted| {
         wanted.index_below(1)?;
         Ok(Device::flex())
     };
-    "ndarray", "a CPU" => |wanted| {
+    "ndarray" if "ndarray", "a CPU" => |wanted| {
         wanted.index_below(1)?;
         #[allow(deprecated, reason = "kept for programs that depend on ndarray's numerics")]
         Ok(Device::ndarray())
     };
-    "wgpu", "a graphics driver: Vulkan (on Debian mesa-vulkan-drivers or the vendor's), Metal, \
+    "wgpu" if "wgpu", "a graphics driver: Vulkan (on Debian mesa-vulkan-drivers or the vendor's), Metal, \
         Direct3D 12 or OpenGL ES 3.1" => |wanted| super::wgpu::AUTO.open(wanted);
-    "vulkan", "a Vulkan driver (on Debian mesa-vulkan-drivers or the vendor's)"
+    "vulkan" if "wgpu", "a Vulkan driver (on Debian mesa-vulkan-drivers or the vendor's)"
         => |wanted| super::wgpu::VULKAN.open(wanted);
-    "metal", "macOS on a computer with Metal" => |wanted| super::wgpu::METAL.open(wanted);
-    "webgpu", "a browser with WebGPU; outside of one `wgpu` is what you want"
+    "metal" if "wgpu", "macOS on a computer with Metal" => |wanted| super::wgpu::METAL.open(wanted);
+    "webgpu" if "wgpu", "a browser with WebGPU; outside of one `wgpu` is what you want"
         => |wanted| super::wgpu::WEBGPU.open(wanted);
-    "cuda", "an NVIDIA GPU with its driver (libcuda) and CUDA's run-time compiler (libnvrtc)"
+    "cuda" if "cuda", "an NVIDIA GPU with its driver (libcuda) and CUDA's run-time compiler (libnvrtc)"
         => |wanted| {
             let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
             Ok(Device::cuda(wanted.index_below(found)?))
         };
-    "rocm", "an AMD GPU with ROCm (libamdhip64)" => |wanted| {
+    "rocm" if "rocm", "an AMD GPU with ROCm (libamdhip64)" => |wanted| {
         let found = Device::enumerate(burn::tensor::DeviceType::Rocm).len();
         Ok(Device::rocm(wanted.index_below(found)?))
     };
-    "cpu", "a CPU for which CubeCL's LLVM makes code" => |wanted| {
+    "cpu" if "cpu", "a CPU for which CubeCL's LLVM makes code" => |wanted| {
         wanted.index_below(1)?;
         Ok(Device::cpu())
     };
-    "tch", "libtorch" => |wanted| {
+    "tch" if "tch", "libtorch" => |wanted| {
         wanted.index_below(1)?;
         #[allow(deprecated, reason = "kept for programs that depend on libtorch's numerics")]
         Ok(Device::libtorch())
     };
-    "remote", "a Burn server that answers at the address" => |wanted| {
+    "remote" if "remote", "a Burn server that answers at the address" => |wanted| {
         let url = wanted.selector.ok_or_else(|| DeviceError::Selector {
             found: String::new(),
             expected: "the server's address, as in remote:ws://gpu:3000",

@@ -28,7 +28,7 @@ static OPENED: Mutex<Vec<(String, Device)>> = Mutex::new(Vec::new());
 /// | `auto` | the best that is compiled in and present: a GPU before a CPU |
 /// | `flex` | Burn's CPU backend in pure Rust; the default feature |
 /// | `ndarray` | the older CPU backend |
-/// | `wgpu`, `vulkan`, `metal`, `webgpu` | GPUs through wgpu, on any or on the named API |
+/// | `wgpu`, `vulkan`, `metal`, `webgpu` | GPUs through wgpu, on any or on the named API; all with the cargo feature `wgpu` |
 /// | `cuda`, `rocm` | NVIDIA and AMD GPUs |
 /// | `cpu` | CubeCL on LLVM |
 /// | `tch` | libtorch |
@@ -75,7 +75,7 @@ fn named(name: &str) -> Result<Device, DeviceError> {
             .join(", "),
     })?;
     if !backend.compiled {
-        let feature = backend.name;
+        let feature = backend.feature;
         return Err(DeviceError::NotCompiled { feature });
     }
     // Held until the device is there: a second thread must not open it beside us. A panic of a
@@ -172,10 +172,10 @@ mod tests {
     fn a_backend_that_is_not_compiled_in_names_its_feature() {
         for backend in BACKENDS.iter().filter(|backend| !backend.compiled) {
             let error = named(backend.name).unwrap_err();
-            let feature = backend.name;
+            let feature = backend.feature;
             assert_eq!(error, DeviceError::NotCompiled { feature });
             let says = format!("cargo feature `{feature}`");
-            assert!(message(&format!("{feature}:0")).contains(&says));
+            assert!(message(&format!("{}:0", backend.name)).contains(&says));
         }
     }
 

@@ -1,107 +1,135 @@
 //! Devices that wgpu reaches, and the application's own.
 
-use std::sync::{Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-#[cfg(feature = "vulkan")]
-use burn::tensor::wgpu::wgpu::Backend;
+use burn::tensor::wgpu::wgpu::{self, Backends, Instance, InstanceDescriptor};
 use burn::tensor::wgpu::{WgpuBackend, WgpuInitError, WgpuSetup};
-use burn::tensor::{Device, DeviceKind, DeviceType};
+use burn::tensor::{Device, DeviceKind};
 
 use super::backends::Wanted;
 use super::{DeviceError, probe};
 use crate::{Error, Result};
 
-/// A graphics API through which wgpu reaches adapters.
-pub(super) struct Api {
-    backend: WgpuBackend,
-    /// For listing its devices.
-    kind: DeviceType,
-    /// The device of that adapter, not opened yet.
-    device: fn(DeviceKind) -> Device,
-}
+/// The graphics APIs that a name stands for, best first.
+pub(super) struct Apis(&'static [(WgpuBackend, Backends)]);
 
-/// The best API there is on this machine.
-#[allow(
-    dead_code,
-    reason = "`vulkan` and the others imply `wgpu`, but not the reverse"
-)]
-pub(super) const AUTO: Api = Api {
-    backend: WgpuBackend::Auto,
-    kind: DeviceType::Wgpu,
-    device: Device::wgpu,
-};
-#[cfg(feature = "vulkan")]
-pub(super) const VULKAN: Api = Api {
-    backend: WgpuBackend::Vulkan,
-    kind: DeviceType::Vulkan,
-    device: Device::vulkan,
-};
-#[cfg(feature = "metal")]
-pub(super) const METAL: Api = Api {
-    backend: WgpuBackend::Metal,
-    kind: DeviceType::Metal,
-    device: Device::metal,
-};
-#[cfg(feature = "webgpu")]
-pub(super) const WEBGPU: Api = Api {
-    backend: WgpuBackend::WebGpu,
-    kind: DeviceType::WebGpu,
-    device: Device::webgpu,
-};
+pub(super) const AUTO: Apis = Apis(&[
+    (WgpuBackend::Vulkan, Backends::VULKAN),
+    // Asked for by name, Metal would not do without the cargo feature `metal`.
+    (WgpuBackend::Auto, Backends::METAL),
+    (WgpuBackend::Dx12, Backends::DX12),
+    (WgpuBackend::Gl, Backends::GL),
+]);
+pub(super) const VULKAN: Apis = Apis(&[(WgpuBackend::Vulkan, Backends::VULKAN)]);
+pub(super) const METAL: Apis = Apis(&[(WgpuBackend::Metal, Backends::METAL)]);
+pub(super) const WEBGPU: Apis = Apis(&[(WgpuBackend::WebGpu, Backends::BROWSER_WEBGPU)]);
 
-/// The selector that asks for the adapter that computes on the CPU.
+/// The selector that asks for an adapter that computes on the CPU.
 const SOFTWARE: &str = "cpu";
 
-impl Api {
+/// For listing adapters. Never dropped: Vulkan's loader does not like instances that come and go.
+static INSTANCE: LazyLock<Instance> =
+    LazyLock::new(|| Instance::new(InstanceDescriptor::new_without_display_handle()));
+
+impl Apis {
     pub(super) fn open(&self, wanted: &Wanted<'_>) -> Result<Device, DeviceError> {
-        let kind = self.adapter(wanted)?;
-        let options = Device::wgpu_options().device_kind(kind.clone());
-        match options.graphics_api(self.backend).init_with_setup() {
+        let needs = wanted.backend.needs;
+        let (api, kind) = self.adapter(wanted)?;
+        let options = Device::wgpu_options().device_kind(kind).graphics_api(api);
+        match options.init_with_setup() {
             Ok((device, setup)) => {
                 let mut setups = SETUPS.lock().unwrap_or_else(PoisonError::into_inner);
                 setups.push((device.clone(), setup));
                 Ok(device)
             }
-            // An adapter is opened once in a process; the program did so before us.
-            Err(WgpuInitError::Registration { .. }) => Ok((self.device)(kind)),
+            Err(WgpuInitError::Registration { message }) => Err(DeviceError::Failed {
+                message: format!("{message}; if the program has opened it, it has its device"),
+                needs,
+            }),
             Err(error) => Err(DeviceError::Failed {
                 message: error.to_string(),
-                needs: wanted.backend.needs,
+                needs,
             }),
         }
     }
 
     /// The adapter that was asked for. Left to itself wgpu would take a software adapter where
     /// there is no GPU, and be slower than any CPU backend without a word.
-    fn adapter(&self, wanted: &Wanted<'_>) -> Result<DeviceKind, DeviceError> {
-        let found: Vec<Device> = Device::enumerate(self.kind.clone())
-            .iter()
-            .cloned()
-            .collect();
-        let is_there = |kind: &DeviceKind| found.contains(&(self.device)(kind.clone()));
+    fn adapter(&self, wanted: &Wanted<'_>) -> Result<(WgpuBackend, DeviceKind), DeviceError> {
+        let mut software = None;
+        let mut refused = false;
+        let found = self.0.iter().map(|(api, backends)| {
+            let (gpus, has_software) = adapters(*backends);
+            if has_software && crashes_software_adapters(*backends) {
+                refused = true;
+            } else if has_software {
+                software = software.take().or(Some((*api, DeviceKind::Cpu)));
+            }
+            gpus.into_iter().map(|kind| (*api, kind)).collect()
+        });
+        // The same GPU answers on several APIs, so only the first that has one counts.
+        let gpus: Vec<_> = (found.collect::<Vec<Vec<_>>>().into_iter())
+            .find(|gpus| !gpus.is_empty())
+            .unwrap_or_default();
         if wanted.selector == Some(SOFTWARE) {
-            let software = Some(DeviceKind::Cpu).filter(is_there);
-            return software.ok_or_else(|| wanted.absent());
+            return software.ok_or_else(|| match refused {
+                true => DeviceError::Failed {
+                    message: NO_SOFTWARE_SPIRV.into(),
+                    needs: "a program without the cargo feature `vulkan`, or a GPU",
+                },
+                false => wanted.absent(),
+            });
         }
-        let expected = "the GPU's index, a number, or cpu for a software adapter";
-        let index = wanted.index(expected)?;
-        let kinds = [
-            DeviceKind::DiscreteGpu,
-            DeviceKind::IntegratedGpu,
-            DeviceKind::VirtualGpu,
-            DeviceKind::Other,
-        ];
-        let gpus = kinds.map(|kind| (0..).map(kind).take_while(&is_there));
-        let gpus: Vec<DeviceKind> = gpus.into_iter().flatten().collect();
+        let index = wanted.index("the GPU's index, a number, or cpu for a software adapter")?;
         match gpus.len() {
-            0 if is_there(&DeviceKind::Cpu) => Err(DeviceError::SoftwareOnly {
+            0 if software.is_some() || refused => Err(DeviceError::SoftwareOnly {
                 name: format!("{}:{SOFTWARE}", wanted.backend.name),
             }),
             0 => Err(wanted.absent()),
-            found => gpus
-                .into_iter()
-                .nth(index)
-                .ok_or(DeviceError::NoSuchIndex { found }),
+            found => (gpus.into_iter().nth(index)).ok_or(DeviceError::NoSuchIndex { found }),
+        }
+    }
+}
+
+/// The GPUs of an API, best kind first, and whether it has a software adapter.
+fn adapters(backends: Backends) -> (Vec<DeviceKind>, bool) {
+    let adapters = ready(INSTANCE.enumerate_adapters(backends));
+    let types = adapters
+        .iter()
+        .map(|adapter| adapter.get_info().device_type);
+    let types: Vec<wgpu::DeviceType> = types.collect();
+    let count = |kind| types.iter().filter(|t| **t == kind).count();
+    let discrete = (0..count(wgpu::DeviceType::DiscreteGpu)).map(DeviceKind::DiscreteGpu);
+    let integrated = (0..count(wgpu::DeviceType::IntegratedGpu)).map(DeviceKind::IntegratedGpu);
+    let virtual_ = (0..count(wgpu::DeviceType::VirtualGpu)).map(DeviceKind::VirtualGpu);
+    let mut gpus: Vec<DeviceKind> = discrete.chain(integrated).chain(virtual_).collect();
+    if gpus.is_empty() && count(wgpu::DeviceType::Other) > 0 {
+        // Of no kind that could be selected; wgpu's own choice is a GPU then.
+        gpus.push(DeviceKind::DefaultDevice);
+    }
+    (gpus, count(wgpu::DeviceType::Cpu) > 0)
+}
+
+/// With the cargo feature `vulkan`, Burn hands Vulkan drivers SPIR-V of its own. cubecl-spirv
+/// 0.11.3 declares shared memory wrongly for drivers without
+/// `VK_KHR_workgroup_memory_explicit_layout`, and the compiler of Mesa's software driver crashes
+/// on it, which no error handling catches.
+fn crashes_software_adapters(backends: Backends) -> bool {
+    cfg!(feature = "vulkan") && backends == Backends::VULKAN
+}
+
+const NO_SOFTWARE_SPIRV: &str =
+    "Burn's SPIR-V, which the cargo feature `vulkan` selects, crashes Vulkan's software drivers";
+
+/// wgpu's futures are ready at once outside of browsers.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
         }
     }
 }
@@ -142,8 +170,7 @@ pub fn wgpu_device(setup: WgpuSetup) -> Result<Device> {
             needs: "an instance, adapter, device and queue that belong together",
         },
     };
-    #[cfg(feature = "vulkan")]
-    if setup.backend == Backend::Vulkan {
+    if cfg!(feature = "vulkan") && setup.backend == wgpu::Backend::Vulkan {
         let message = "with the feature `vulkan` Burn needs more of a Vulkan device than wgpu asks \
                        for; open `vulkan` by name and use its `wgpu_setup`";
         return Err(failed(message.into()));

@@ -62,7 +62,7 @@ pub(crate) fn out_of_memory(place: &Place, log: &mut Log) {
         // Where the memory is the program's own, what can be asked of it but not given would end
         // the program; there it is more than can be asked.
         numbers: if place.shares_memory() {
-            1 << 62
+            1 << 61
         } else {
             1 << 40
         },
@@ -86,14 +86,12 @@ pub(crate) fn lost_device(place: &Place, log: &mut Log) {
     if !is_wgpu || place.dtype != sd_pipeline::FloatDType::F32 {
         return log.not_here();
     }
-    // Selected otherwise than by the other checks, this is a device of its own.
-    let api = if place.name.starts_with("vulkan") {
-        burn::tensor::wgpu::WgpuBackend::Vulkan
-    } else {
-        burn::tensor::wgpu::WgpuBackend::Auto
+    // A device of its own, on the same adapter: the other checks go on with theirs.
+    let open = sd_pipeline::wgpu_setup(&place.device).expect("its handles");
+    let setup = crate::shared_device::setup(&open.instance, open.adapter);
+    let Ok(device) = sd_pipeline::wgpu_device(setup.clone()) else {
+        return log.not_here();
     };
-    let options = burn::tensor::Device::wgpu_options().graphics_api(api);
-    let (device, setup) = options.init_with_setup().expect("another device");
     let place = Place {
         name: "another".into(),
         device,

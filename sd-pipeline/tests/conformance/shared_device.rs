@@ -19,6 +19,9 @@ pub(crate) fn check(place: &Place, log: &mut Log) {
 }
 
 #[cfg(feature = "wgpu")]
+pub(crate) use shared::setup;
+
+#[cfg(feature = "wgpu")]
 mod shared {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
@@ -67,7 +70,8 @@ mod shared {
         }
     }
 
-    fn setup(instance: &Instance, adapter: Adapter) -> WgpuSetup {
+    /// A wgpu device as an application makes it.
+    pub(crate) fn setup(instance: &Instance, adapter: Adapter) -> WgpuSetup {
         let description = DeviceDescriptor {
             required_features: adapter.features() & !Features::all_experimental_mask(),
             required_limits: adapter.limits(),
