@@ -42,8 +42,8 @@ pub trait Denoiser: Send + Sync {
     }
 
     /// The network's raw output for `x` `[n, c, h, w]` of unit variance at timestep `t`
-    /// (0 ..= 999, fractions allowed), of the same shape. What it means is
-    /// [`DenoiserSpec::prediction`].
+    /// (0 ..= 999, fractions allowed), of the same shape; with twice the channels where it also
+    /// learned its variance. What it means is [`DenoiserSpec::prediction`].
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when `x` or the conditioning does not fit.

@@ -5,7 +5,8 @@ use crate::{Level, Prediction, PredictionType, Result};
 /// What one guided evaluation of the network gives.
 #[derive(Debug, Clone)]
 pub struct NetworkOutput {
-    /// The output to follow, guidance applied.
+    /// The output to follow, guidance applied: of the latent's shape, or with twice its channels,
+    /// whose second half is what the network learned of its variance (Nichol & Dhariwal 2021).
     pub guided: Tensor<4>,
     /// The unconditional branch's output, when guidance ran.
     pub uncond: Option<Tensor<4>>,
@@ -57,13 +58,26 @@ impl<'a> Model<'a> {
         };
         let output = (self.network)(input, level.t)?;
         let kind = self.prediction;
+        let channels = x.dims()[1];
+        let (raw, variance) = halves(output.guided, channels);
+        let uncond = output.uncond.map(|raw| halves(raw, channels).0);
         Ok(Prediction {
-            denoised: kind.denoised(x.clone(), level, output.guided.clone()),
-            noise: kind.noise(x.clone(), level, output.guided.clone()),
-            uncond_denoised: (output.uncond).map(|raw| kind.denoised(x.clone(), level, raw)),
-            raw: output.guided,
+            denoised: kind.denoised(x.clone(), level, raw.clone()),
+            noise: kind.noise(x.clone(), level, raw.clone()),
+            uncond_denoised: uncond.map(|raw| kind.denoised(x.clone(), level, raw)),
+            variance,
+            raw,
         })
     }
+}
+
+/// A network that also learned its variance has twice the latent's channels in its output.
+fn halves(output: Tensor<4>, channels: usize) -> (Tensor<4>, Option<Tensor<4>>) {
+    if output.dims()[1] != 2 * channels {
+        return (output, None);
+    }
+    let variance = output.clone().narrow(1, channels, channels);
+    (output.narrow(1, 0, channels), Some(variance))
 }
 
 impl std::fmt::Debug for Model<'_> {

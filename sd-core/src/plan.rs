@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::NoiseSchedule;
+use crate::{Error, NoiseSchedule, Result};
 
 /// How noisy a latent is: `x = alpha · x₀ + sigma · ε`, and what timestep the network is told.
 ///
@@ -69,4 +69,28 @@ pub struct Plan {
     pub init_noise_sigma: f64,
     /// The steps in order, noisiest first.
     pub stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// The stage at which image-to-image begins: of `steps` steps, those the plan was made for, it
+    /// takes the last `steps · strength`, rounded down. `strength` goes from just above 0, the
+    /// picture all but kept, to 1, the whole run.
+    ///
+    /// This is diffusers' `get_timesteps` for every solver. A plan may have more stages than steps
+    /// (PNDM without Runge–Kutta steps does one twice); they are counted from the beginning.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a strength outside `0.0 ..= 1.0` or one that leaves no step.
+    pub fn first_stage(&self, steps: usize, strength: f64) -> Result<usize> {
+        if !(0.0..=1.0).contains(&strength) {
+            return Err(Error::invalid("strength", strength, "expected 0 to 1"));
+        }
+        let taken = ((steps as f64 * strength) as usize).min(steps);
+        let first = steps - taken;
+        if taken == 0 || first >= self.stages.len() {
+            let expected = format!("expected at least 1/{steps}: no step is left of {steps}");
+            return Err(Error::invalid("strength", strength, expected));
+        }
+        Ok(first)
+    }
 }

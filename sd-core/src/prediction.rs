@@ -58,4 +58,7 @@ pub struct Prediction {
     pub noise: Tensor<4>,
     /// x₀ as the unconditional branch alone sees it, when guidance ran; what CFG++ needs.
     pub uncond_denoised: Option<Tensor<4>>,
+    /// What a network with twice the channels in its output says of its variance, of the latent's
+    /// shape; what DDPM's learned variances need.
+    pub variance: Option<Tensor<4>>,
 }

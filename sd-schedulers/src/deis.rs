@@ -57,7 +57,7 @@ impl Scheduler for Deis {
         if levels.are_spread() {
             rungs.end_at_last();
         }
-        Ok(rungs.preserving(train))
+        Ok(rungs.preserving(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -6,9 +6,10 @@ use sd_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::convention::Convention;
 use crate::dpm_k::Steps;
-use crate::levels::Rungs;
-use crate::spacing::{Spacing, check_steps, linspace};
+use crate::levels::{Levels, Rungs};
+use crate::spacing::{check_steps, linspace};
 use crate::table::SigmaTable;
 
 /// "DPM adaptive" (DPM-Solver-23, appendix C of Lu et al. 2022, arXiv:2206.00927, as in
@@ -29,6 +30,8 @@ pub struct DpmAdaptive {
     pub h_init: f64,
     /// How much smaller than predicted a step may be and still be accepted, 0 to 1.
     pub accept_safety: f64,
+    /// Whose habits settle the rest.
+    pub convention: Convention,
 }
 
 impl Default for DpmAdaptive {
@@ -38,6 +41,16 @@ impl Default for DpmAdaptive {
             atol: 0.0078,
             h_init: 0.05,
             accept_safety: 0.81,
+            convention: Convention::Diffusers,
+        }
+    }
+}
+
+impl DpmAdaptive {
+    fn levels(&self) -> Levels {
+        Levels {
+            convention: self.convention,
+            ..Levels::default()
         }
     }
 }
@@ -65,11 +78,12 @@ impl Scheduler for DpmAdaptive {
                 ));
             }
         }
-        let table = SigmaTable::new(train);
+        let levels = self.levels();
+        let table = levels.table(train);
         let logs = linspace(table.max().ln(), table.min().ln(), steps + 1);
         let sigmas: Vec<f64> = logs.into_iter().map(f64::exp).collect();
         let timesteps = sigmas[..steps].iter().map(|&s| table.timestep(s)).collect();
-        Ok(Rungs { sigmas, timesteps }.exploding(train, Spacing::Linspace))
+        Ok(Rungs { sigmas, timesteps }.exploding(train, &levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
@@ -81,7 +95,7 @@ impl Scheduler for DpmAdaptive {
         let lambda = -stage.from.sigma.ln();
         Ok(Box::new(Run {
             settings: self.clone(),
-            table: SigmaTable::new(&plan.schedule),
+            table: self.levels().table(&plan.schedule),
             begin: lambda,
             lambda,
             end: -plan.stages[count - 1].to.sigma.ln(),

@@ -4,10 +4,10 @@ use burn::tensor::Tensor;
 use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
 use serde::{Deserialize, Serialize};
 
+use crate::convention::Convention;
 use crate::history::History;
-use crate::levels::Rungs;
-use crate::spacing::{Spacing, check_steps, linspace};
-use crate::table::SigmaTable;
+use crate::levels::{Levels, Rungs};
+use crate::spacing::{check_steps, linspace};
 use crate::walk::{Advance, Place, Solver, Walk};
 
 /// "DPM fast" (section 3.4 of Lu et al. 2022, arXiv:2206.00927, as in k-diffusion): DPM-Solver-3 at
@@ -15,7 +15,10 @@ use crate::walk::{Advance, Place, Solver, Walk};
 /// model calls, one a stage. It ends at the model's smallest σ, not at 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct DpmFast {}
+pub struct DpmFast {
+    /// Whose habits settle the rest.
+    pub convention: Convention,
+}
 
 /// The order of each solver step of a run with `calls` model calls.
 fn orders(calls: usize) -> Vec<usize> {
@@ -41,7 +44,11 @@ fn calls(count: usize) -> Vec<(usize, usize)> {
 impl Scheduler for DpmFast {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_steps(steps, train.len())?;
-        let table = SigmaTable::new(train);
+        let levels = Levels {
+            convention: self.convention,
+            ..Levels::default()
+        };
+        let table = levels.table(train);
         let orders = orders(steps);
         let ends = linspace(-table.max().ln(), -table.min().ln(), orders.len() + 1);
         let mut lambdas = Vec::with_capacity(steps + 1);
@@ -52,7 +59,7 @@ impl Scheduler for DpmFast {
         lambdas.push(-table.min().ln());
         let sigmas: Vec<f64> = lambdas.iter().map(|lambda| (-lambda).exp()).collect();
         let timesteps = sigmas[..steps].iter().map(|&s| table.timestep(s)).collect();
-        Ok(Rungs { sigmas, timesteps }.exploding(train, Spacing::Linspace))
+        Ok(Rungs { sigmas, timesteps }.exploding(train, &levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

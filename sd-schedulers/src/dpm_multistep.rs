@@ -89,7 +89,7 @@ impl Scheduler for DpmSolverMultistep {
             round_timesteps: self.round_timesteps,
         };
         let rungs = choice.rungs(&self.levels, train, steps)?;
-        Ok(rungs.preserving(train))
+        Ok(rungs.preserving(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
@@ -240,7 +240,7 @@ pub(crate) fn check_order(name: &'static str, order: usize, max: usize) -> Resul
 
 /// An error when a solver that works on ε is to go down to σ = 0, where ε has no meaning.
 pub(crate) fn check_final(algorithm: Algorithm, last: FinalSigma) -> Result<()> {
-    if algorithm.predicts_x0() || last == FinalSigma::SigmaMin {
+    if algorithm.predicts_x0() || last != FinalSigma::Zero {
         return Ok(());
     }
     Err(Error::invalid(

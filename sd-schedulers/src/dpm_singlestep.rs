@@ -93,7 +93,9 @@ impl Scheduler for DpmSolverSinglestep {
             lambda_min_clipped: self.lambda_min_clipped,
             ..MultistepLevels::default()
         };
-        Ok(choice.rungs(&self.levels, train, steps)?.preserving(train))
+        Ok(choice
+            .rungs(&self.levels, train, steps)?
+            .preserving(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

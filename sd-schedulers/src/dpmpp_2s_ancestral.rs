@@ -37,13 +37,13 @@ impl Scheduler for Dpmpp2sAncestral {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         let run = Run {
             settings: self.clone(),
-            table: SigmaTable::new(&plan.schedule),
+            table: self.levels.table(&plan.schedule),
         };
         Walk::start(plan, first, run)
     }

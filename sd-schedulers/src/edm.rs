@@ -12,7 +12,7 @@ use crate::dpm_multistep::{DpmSolverMultistep, check_order};
 use crate::euler::check_churn;
 use crate::levels::{Levels, Rungs};
 use crate::sigmas::{FinalSigma, SigmaSchedule};
-use crate::spacing::{Spacing, check_steps};
+use crate::spacing::check_steps;
 use crate::table::SigmaTable;
 use crate::walk::{Advance, Place, Solver, Walk};
 
@@ -69,7 +69,7 @@ impl EdmLevels {
         if self.final_sigma == FinalSigma::SigmaMin {
             sigmas[steps] = sigmas[steps - 1];
         }
-        let mut plan = Rungs { sigmas, timesteps }.exploding(train, Spacing::Leading);
+        let mut plan = Rungs { sigmas, timesteps }.exploding(train, &levels);
         plan.init_noise_sigma = self.sigma_max.hypot(1.0);
         Ok(plan)
     }

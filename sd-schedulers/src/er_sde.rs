@@ -12,8 +12,7 @@ use crate::levels::Levels;
 use crate::walk::{Advance, Place, Solver, Walk};
 
 /// Extended reverse-time SDE solver (Cui et al. 2023, arXiv:2309.06169, algorithm 1 in the
-/// variance-exploding form): ER-SDE-Solver-1 to -3 with the noise scale
-/// `φ(σ) = σ (exp(σ^0.3) + 10)` that the authors found best. One model call a step.
+/// variance-exploding form): ER-SDE-Solver-1 to -3. One model call a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ErSde {
@@ -23,6 +22,35 @@ pub struct ErSde {
     pub order: usize,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
+    /// Which SDE is solved.
+    pub noise_scale: NoiseScale,
+}
+
+/// The noise scale function φ(σ) of an [`ErSde`], which chooses among the SDEs that lead to the
+/// same distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseScale {
+    /// `σ (exp(σ^0.3) + 10)`, which the authors found best.
+    #[default]
+    ErSde,
+    /// `σ^(1 + eta)`: the reverse-time SDE of training for eta = 1.
+    ReverseTime {
+        /// Share of noise, 0 (the ODE) and more.
+        eta: f64,
+    },
+    /// `σ`: no noise, the probability-flow ODE.
+    Ode,
+}
+
+impl NoiseScale {
+    fn at(self, sigma: f64) -> f64 {
+        match self {
+            Self::ErSde => sigma * (sigma.powf(0.3).exp() + 10.0),
+            Self::ReverseTime { eta } => sigma.powf(1.0 + eta),
+            Self::Ode => sigma,
+        }
+    }
 }
 
 impl Default for ErSde {
@@ -31,6 +59,7 @@ impl Default for ErSde {
             levels: Levels::default(),
             order: 3,
             s_noise: 1.0,
+            noise_scale: NoiseScale::ErSde,
         }
     }
 }
@@ -41,8 +70,13 @@ impl Scheduler for ErSde {
         if !(0.0..=10.0).contains(&self.s_noise) {
             return Err(Error::invalid("s_noise", self.s_noise, "expected 0 to 10"));
         }
+        if let NoiseScale::ReverseTime { eta } = self.noise_scale
+            && !(0.0..=10.0).contains(&eta)
+        {
+            return Err(Error::invalid("eta", eta, "expected 0 to 10"));
+        }
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
@@ -57,11 +91,6 @@ impl Scheduler for ErSde {
 struct Run {
     settings: ErSde,
     outputs: History,
-}
-
-/// The noise scale φ.
-fn phi(sigma: f64) -> f64 {
-    sigma * (sigma.powf(0.3).exp() + 10.0)
 }
 
 impl Solver for Run {
@@ -83,6 +112,7 @@ impl Solver for Run {
                 denoised,
             });
         }
+        let phi = |sigma| self.settings.noise_scale.at(sigma);
         let kept = phi(to) / phi(from);
         let mut next = x * kept + denoised.clone() * (1.0 - kept);
         let order = self.outputs.len().min(self.settings.order);
@@ -93,7 +123,7 @@ impl Solver for Run {
             (self.outputs.get(age) - self.outputs.get(age + 1)) / step
         };
         if order >= 2 {
-            let [first, second] = integrals(from, to);
+            let [first, second] = integrals(from, to, phi);
             next = next + slope(0) * (dt + first * phi(to));
             if order == 3 {
                 let bend = (slope(0) - slope(1)) / ((from - sigma(2)) / 2.0);
@@ -118,7 +148,7 @@ impl Solver for Run {
 }
 
 /// `∫ dσ/φ` and `∫ (σ − from) dσ/φ` from `to` up to `from`, by the authors' sum of 200 points.
-fn integrals(from: f64, to: f64) -> [f64; 2] {
+fn integrals(from: f64, to: f64, phi: impl Fn(f64) -> f64) -> [f64; 2] {
     const POINTS: usize = 200;
     let width = (from - to) / POINTS as f64;
     let points = (0..POINTS).map(|i| to + i as f64 * width);

@@ -91,7 +91,7 @@ impl Scheduler for Euler {
                 *t = 0.25 * sigma.ln();
             }
         }
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -35,7 +35,7 @@ impl Scheduler for GradientEstimation {
             return Err(Error::invalid("gamma", self.gamma, "expected 0 to 10"));
         }
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -26,7 +26,7 @@ impl Scheduler for Heun {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         self.clip.check()?;
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

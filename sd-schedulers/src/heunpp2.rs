@@ -20,7 +20,7 @@ pub struct HeunPp2 {
 impl Scheduler for HeunPp2 {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -52,18 +52,19 @@ impl Scheduler for Kdpm2 {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
         let mut rungs = self.levels.rungs(train, steps)?;
-        if matches!(self.levels.sigmas, SigmaSchedule::Karras { .. }) {
+        let karras = matches!(self.levels.sigmas, SigmaSchedule::Karras { .. });
+        if karras && self.levels.convention.is_diffusers() {
             for t in &mut rungs.timesteps {
                 *t = t.round_ties_even();
             }
         }
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         let run = Run {
             settings: self.clone(),
-            table: SigmaTable::new(&plan.schedule),
+            table: self.levels.table(&plan.schedule),
         };
         Walk::start(plan, first, run)
     }

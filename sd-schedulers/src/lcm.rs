@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
 use crate::ddim::level_or_end;
+use crate::ddpm::own_timesteps;
+use crate::euler_ancestral::check_share;
 use crate::spacing::{check_steps, linspace};
 use crate::walk::{Advance, Place, Solver, Walk};
 
@@ -25,6 +27,11 @@ pub struct Lcm {
     pub timestep_scaling: f64,
     /// What is done to the predicted x₀.
     pub clip: Clip,
+    /// Share of the distilled timesteps that a run is spread over, from the least noisy: how LCM's
+    /// own image-to-image pipeline begins in the middle, with all its steps still to do.
+    pub strength: f64,
+    /// Timesteps of one's own, falling, in place of the distilled ones; as many as steps.
+    pub timesteps: Option<Vec<usize>>,
 }
 
 impl Default for Lcm {
@@ -33,6 +40,8 @@ impl Default for Lcm {
             original_steps: 50,
             timestep_scaling: 10.0,
             clip: Clip::Off,
+            strength: 1.0,
+            timesteps: None,
         }
     }
 }
@@ -48,7 +57,10 @@ impl Scheduler for Lcm {
                 expected,
             ));
         }
-        let timesteps = distilled_timesteps(train.len(), self.original_steps, steps)?;
+        let timesteps = match &self.timesteps {
+            Some(own) => own_timesteps(own, train.len(), steps)?.collect(),
+            None => distilled_timesteps(train.len(), self.original_steps, self.strength, steps)?,
+        };
         let stage = |i: usize| Stage {
             from: train.level(timesteps[i]),
             to: match timesteps.get(i + 1) {
@@ -68,10 +80,12 @@ impl Scheduler for Lcm {
     }
 }
 
-/// `steps` of the `original` timesteps that a model was distilled on, falling.
+/// `steps` of the share `strength` of the `original` timesteps that a model was distilled on,
+/// falling.
 pub(crate) fn distilled_timesteps(
     train: usize,
     original: usize,
+    strength: f64,
     steps: usize,
 ) -> Result<Vec<usize>> {
     check_steps(steps, train)?;
@@ -83,11 +97,15 @@ pub(crate) fn distilled_timesteps(
             expected,
         ));
     }
+    check_share("strength", strength)?;
+    let (distilled, original) = (original, (original as f64 * strength) as usize);
     if steps > original {
-        let expected = format!("the model was distilled on {original} timesteps");
+        let expected = format!(
+            "the model was distilled on {distilled} timesteps, of which the strength leaves {original}"
+        );
         return Err(Error::invalid("steps", steps, expected));
     }
-    let ratio = train / original;
+    let ratio = train / distilled;
     // One point more than there are steps, the last left out, is numpy's endpoint=False.
     let picks = linspace(0.0, original as f64, steps + 1);
     let picks = picks[..steps].iter().map(|pick| *pick as usize);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use sd_core::{Error, Level, NoiseSchedule, Plan, Result, Stage};
 use serde::{Deserialize, Serialize};
 
+use crate::convention::Convention;
 use crate::sigmas::{FinalSigma, SigmaSchedule};
 use crate::spacing::{Spacing, check_steps};
 use crate::table::SigmaTable;
@@ -26,6 +27,8 @@ pub struct Levels {
     /// Whether a run of n steps takes the levels of n + 1 and leaves out the last before the end, as
     /// A1111's and ComfyUI's DPM2 and UniPC do.
     pub discard_penultimate: bool,
+    /// Whose habits settle the rest.
+    pub convention: Convention,
 }
 
 impl Default for Levels {
@@ -45,6 +48,7 @@ impl Levels {
             sigma_max: None,
             final_sigma: FinalSigma::Zero,
             discard_penultimate: false,
+            convention: Convention::Diffusers,
         }
     }
 
@@ -56,19 +60,36 @@ impl Levels {
         }
     }
 
+    /// The training schedule in which timesteps are looked up.
+    pub(crate) fn table(&self, train: &NoiseSchedule) -> SigmaTable {
+        SigmaTable::new(train).rounding(self.convention.rounds_timesteps())
+    }
+
+    /// How many levels a run of `steps` steps has, the one that is discarded included.
+    pub(crate) fn count(&self, steps: usize) -> usize {
+        steps + usize::from(self.discards())
+    }
+
+    fn discards(&self) -> bool {
+        self.discard_penultimate && !self.sigmas.is_own()
+    }
+
     /// The σ of `steps` steps with k-diffusion's division by `N`. The ends of a schedule that is
-    /// spread in σ are the first and last spaced σ, as in diffusers.
+    /// spread in σ are the first and last spaced σ in diffusers, elsewhere the model's.
     pub(crate) fn rungs(&self, train: &NoiseSchedule, steps: usize) -> Result<Rungs> {
-        let table = SigmaTable::new(train);
+        let table = self.table(train);
         check_steps(steps, table.len())?;
-        let steps = steps + usize::from(self.discard_penultimate);
+        let steps = self.count(steps);
         if let Some(sigmas) = self.sigmas.on(&table, steps)? {
             let timesteps = sigmas.iter().map(|&s| table.timestep(s)).collect();
             return self.finish(&table, sigmas, timesteps);
         }
         let timesteps = (self.spacing).timesteps(table.len(), steps, self.steps_offset)?;
         let spaced: Vec<f64> = timesteps.iter().map(|&t| table.sigma(t)).collect();
-        let ends = (spaced[0], spaced[steps - 1]);
+        let ends = match self.convention {
+            Convention::Diffusers => (spaced[0], spaced[steps - 1]),
+            _ => (table.max(), table.min()),
+        };
         let (sigmas, timesteps) = match self.between(ends, steps)? {
             None => (spaced, timesteps),
             Some(sigmas) => {
@@ -107,24 +128,32 @@ impl Levels {
         mut timesteps: Vec<f64>,
     ) -> Result<Rungs> {
         let falling = sigmas.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falling || sigmas.iter().any(|s| !s.is_finite()) {
-            let expected = "expected settings that give finite σ, each below the one before";
+        if !falling || sigmas.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            let expected =
+                "expected settings that give finite σ above 0, each below the one before";
             return Err(Error::invalid(
                 "sigma list",
                 format!("{sigmas:?}"),
                 expected,
             ));
         }
-        if self.discard_penultimate && sigmas.len() > 1 {
+        let own_end = self.sigmas.end(table, sigmas.len());
+        if self.discards() && sigmas.len() > 1 {
             sigmas.pop();
             timesteps.pop();
         }
         let last = sigmas[sigmas.len() - 1];
-        sigmas.push(match self.final_sigma {
+        let end = own_end.unwrap_or(match self.final_sigma {
             FinalSigma::Zero => 0.0,
+            FinalSigma::At(sigma) => sigma,
             // A run must not end above its last level.
             FinalSigma::SigmaMin => table.min().min(last),
         });
+        if !(0.0..=last).contains(&end) {
+            let expected = format!("expected 0 to {last}, the σ before");
+            return Err(Error::invalid("final sigma", end, expected));
+        }
+        sigmas.push(end);
         Ok(Rungs { sigmas, timesteps })
     }
 }
@@ -143,26 +172,32 @@ impl Rungs {
         self.sigmas[count] = self.sigmas[count - 1];
     }
 
-    /// A plan in k-diffusion's scale, α = 1. Initial noise has the largest σ; with
-    /// [`Spacing::Leading`], whose first level is not quite the last of training, also the
-    /// variance of the picture, as diffusers has it.
-    pub(crate) fn exploding(&self, train: &Arc<NoiseSchedule>, spacing: Spacing) -> Plan {
+    /// A plan in k-diffusion's scale, α = 1.
+    pub(crate) fn exploding(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
         let max = self.sigmas[0];
         Plan {
             schedule: train.clone(),
-            init_noise_sigma: match spacing {
-                Spacing::Leading => max.hypot(1.0),
-                Spacing::Linspace | Spacing::Trailing => max,
+            init_noise_sigma: match levels.convention {
+                // With leading spacing, whose first level is not quite the last of training, the
+                // noise also has the variance of the picture.
+                Convention::Diffusers if levels.spacing == Spacing::Leading => max.hypot(1.0),
+                Convention::ComfyUi if is_largest(max, train) => max.hypot(1.0),
+                _ => max,
             },
             stages: self.stages(Level::variance_exploding),
         }
     }
 
     /// A plan in the variance-preserving scale, `α² + σ² = 1`.
-    pub(crate) fn preserving(&self, train: &Arc<NoiseSchedule>) -> Plan {
+    pub(crate) fn preserving(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
+        let max = self.sigmas[0];
         Plan {
             schedule: train.clone(),
-            init_noise_sigma: 1.0,
+            init_noise_sigma: match levels.convention {
+                Convention::Diffusers => 1.0,
+                Convention::ComfyUi if is_largest(max, train) => 1.0,
+                _ => max / max.hypot(1.0),
+            },
             stages: self.stages(preserving),
         }
     }
@@ -178,6 +213,10 @@ impl Rungs {
         };
         (0..count).map(stage).collect()
     }
+}
+
+fn is_largest(sigma: f64, train: &NoiseSchedule) -> bool {
+    sigma >= SigmaTable::new(train).max() * (1.0 - 1e-5)
 }
 
 /// The variance-preserving level of the same signal-to-noise ratio as k-diffusion's `sigma`.

@@ -12,9 +12,7 @@ use crate::walk::{Advance, Place, Solver, Walk};
 /// Linear multistep (Adams–Bashforth with the actual, uneven σ): the polynomial through the last
 /// slopes, integrated over the step. One model call a step.
 ///
-/// Its default settings are those of diffusers' `LMSDiscreteScheduler`. Begun in the middle
-/// (image-to-image) it starts from first order; diffusers weighs the slopes it has as if the
-/// missing ones were there.
+/// Its default settings are those of diffusers' `LMSDiscreteScheduler`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lms {
@@ -22,6 +20,9 @@ pub struct Lms {
     pub levels: Levels,
     /// Number of slopes, 1 to 4.
     pub order: usize,
+    /// Whether a run that begins in the middle (image-to-image) starts from first order, as in
+    /// k-diffusion. diffusers weighs the few slopes it has as if the missing ones were there.
+    pub lower_order_start: bool,
 }
 
 impl Default for Lms {
@@ -29,6 +30,7 @@ impl Default for Lms {
         Self {
             levels: Levels::default(),
             order: 4,
+            lower_order_start: false,
         }
     }
 }
@@ -37,15 +39,22 @@ impl Scheduler for Lms {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_order("order", self.order, 4)?;
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
-        Walk::start(plan, first, Run(History::new(self.order.clamp(1, 4))))
+        let run = Run {
+            slopes: History::new(self.order.clamp(1, 4)),
+            settings: self.clone(),
+        };
+        Walk::start(plan, first, run)
     }
 }
 
-struct Run(History);
+struct Run {
+    settings: Lms,
+    slopes: History,
+}
 
 impl Solver for Run {
     const NAME: &'static str = "Lms";
@@ -59,25 +68,27 @@ impl Solver for Run {
     ) -> Result<Advance> {
         let stage = at.stage();
         let denoised = model.predict(&x, stage.from)?.denoised;
-        self.0
+        self.slopes
             .push((x.clone() - denoised.clone()) / stage.from.sigma);
-        let nodes: Vec<f64> = (0..self.0.len())
+        let count = match self.settings.lower_order_start {
+            true => self.slopes.len(),
+            false => self.settings.order.clamp(1, 4),
+        };
+        let nodes: Vec<f64> = (0..count)
             .filter_map(|age| Some(at.before(age)?.from.sigma))
             .collect();
         let weights = weights(&nodes, stage.to.sigma);
-        let x = weights
-            .into_iter()
-            .enumerate()
-            .fold(x, |x, (age, weight)| x + self.0.get(age) * weight);
+        let held = weights.into_iter().take(self.slopes.len()).enumerate();
+        let x = held.fold(x, |x, (age, weight)| x + self.slopes.get(age) * weight);
         Ok(Advance { x, denoised })
     }
 
     fn save(&self, state: SamplerState) -> SamplerState {
-        self.0.save(state)
+        self.slopes.save(state)
     }
 
     fn restore(&mut self, state: &SamplerState) -> Result<()> {
-        self.0.restore(state)
+        self.slopes.restore(state)
     }
 }
 

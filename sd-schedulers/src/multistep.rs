@@ -34,16 +34,21 @@ impl MultistepLevels {
         train: &NoiseSchedule,
         steps: usize,
     ) -> Result<Rungs> {
-        let table = SigmaTable::new(train);
+        let table = levels.table(train);
         check_steps(steps, table.len())?;
-        let steps = steps + usize::from(levels.discard_penultimate);
+        let steps = levels.count(steps);
+        let diffusers = levels.convention.is_diffusers();
         let last = table.len() - self.clipped(&table)?;
         let spacing = levels.spacing;
         // See the table's logarithms for why f32.
-        let ends = (f64::from(table.max() as f32), f64::from(table.min() as f32));
+        let f32_of = |sigma: f64| f64::from(sigma as f32);
+        let ends = match diffusers {
+            true => (f32_of(table.max()), f32_of(table.min())),
+            false => (table.max(), table.min()),
+        };
         if let Some(sigmas) = levels.sigmas.on(&table, steps)? {
-            let timesteps = sigmas.iter().map(|&s| table.timestep(s).round_ties_even());
-            let timesteps = timesteps.collect();
+            let whole = |t: f64| if diffusers { t.round_ties_even() } else { t };
+            let timesteps = sigmas.iter().map(|&s| whole(table.timestep(s))).collect();
             return levels.finish(&table, sigmas, timesteps);
         }
         if let Some(sigmas) = levels.between(ends, steps)? {
@@ -52,6 +57,7 @@ impl MultistepLevels {
                 SigmaSchedule::Karras { .. } | SigmaSchedule::LuLambdas
             );
             let whole = |t: f64| match rounds && self.round_timesteps {
+                _ if !diffusers => t,
                 true => t.round_ties_even(),
                 false => t.floor(),
             };

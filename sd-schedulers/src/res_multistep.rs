@@ -40,7 +40,7 @@ impl Scheduler for ResMultistep {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
         let rungs = self.levels.rungs(train, steps)?;
-        Ok(rungs.exploding(train, self.levels.spacing))
+        Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -41,6 +41,8 @@ pub struct SaSolver {
     pub lower_order_final: bool,
     /// What is done to the predicted x₀.
     pub clip: Clip,
+    /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    pub lambda_min_clipped: f64,
 }
 
 impl Default for SaSolver {
@@ -57,6 +59,7 @@ impl Default for SaSolver {
             tau_range: [200.0, 800.0],
             lower_order_final: true,
             clip: Clip::Off,
+            lambda_min_clipped: f64::NEG_INFINITY,
         }
     }
 }
@@ -73,11 +76,15 @@ impl Scheduler for SaSolver {
             final_sigma: FinalSigma::SigmaMin,
             ..self.levels.clone()
         };
-        let mut rungs = MultistepLevels::default().rungs(&levels, train, steps)?;
+        let choice = MultistepLevels {
+            lambda_min_clipped: self.lambda_min_clipped,
+            ..MultistepLevels::default()
+        };
+        let mut rungs = choice.rungs(&levels, train, steps)?;
         if levels.are_spread() {
             rungs.end_at_last();
         }
-        Ok(rungs.preserving(train))
+        Ok(rungs.preserving(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

@@ -8,6 +8,8 @@ pub(crate) struct SigmaTable {
     /// ln σ, rounded to f32 as diffusers' table is: with Karras' and other σ the timestep is a whole
     /// number made from these, and the first and last would otherwise fall to the other side.
     logs: Vec<f64>,
+    /// Whether timesteps that are looked up are whole.
+    rounds: bool,
 }
 
 impl SigmaTable {
@@ -25,7 +27,16 @@ impl SigmaTable {
         let sigmas: Vec<f64> = train.alphas_cumprod().iter().map(sigma).collect();
         let log = |&sigma: &f64| f64::from(f64::from(sigma as f32).max(1e-10).ln() as f32);
         let logs = sigmas.iter().map(log).collect();
-        Self { sigmas, logs }
+        Self {
+            sigmas,
+            logs,
+            rounds: false,
+        }
+    }
+
+    /// The same table, whose timesteps are rounded to the nearest if `rounds`.
+    pub(crate) fn rounding(self, rounds: bool) -> Self {
+        Self { rounds, ..self }
     }
 
     /// Number of timesteps.
@@ -66,7 +77,8 @@ impl SigmaTable {
         (self.sigmas[low].ln() * (1.0 - share) + self.sigmas[high].ln() * share).exp()
     }
 
-    /// The timestep of `sigma`, linear in ln σ between two timesteps, within the table's ends.
+    /// The timestep of `sigma`, linear in ln σ between two timesteps, within the table's ends; the
+    /// nearest where the table rounds.
     pub(crate) fn timestep(&self, sigma: f64) -> f64 {
         if self.len() == 1 {
             return 0.0;
@@ -76,6 +88,7 @@ impl SigmaTable {
         let low = above.saturating_sub(1).min(self.len() - 2);
         let (a, b) = (self.logs[low], self.logs[low + 1]);
         let w = ((a - log) / (a - b)).clamp(0.0, 1.0);
-        (1.0 - w) * low as f64 + w * (low + 1) as f64
+        let t = (1.0 - w) * low as f64 + w * (low + 1) as f64;
+        if self.rounds { t.round_ties_even() } else { t }
     }
 }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like};
 use serde::{Deserialize, Serialize};
 
+use crate::ddpm::own_timesteps;
 use crate::euler_ancestral::check_share;
 use crate::lcm::distilled_timesteps;
 use crate::walk::{Advance, Place, Solver, Walk};
@@ -20,6 +21,10 @@ pub struct Tcd {
     pub original_steps: usize,
     /// Share of noise, called γ in the paper: 0 (deterministic) to 1.
     pub eta: f64,
+    /// Share of the distilled timesteps that a run is spread over, from the least noisy.
+    pub strength: f64,
+    /// Timesteps of one's own, falling, in place of the distilled ones; as many as steps.
+    pub timesteps: Option<Vec<usize>>,
 }
 
 impl Default for Tcd {
@@ -27,6 +32,8 @@ impl Default for Tcd {
         Self {
             original_steps: 50,
             eta: 0.3,
+            strength: 1.0,
+            timesteps: None,
         }
     }
 }
@@ -34,7 +41,10 @@ impl Default for Tcd {
 impl Scheduler for Tcd {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_share("eta", self.eta)?;
-        let timesteps = distilled_timesteps(train.len(), self.original_steps, steps)?;
+        let timesteps = match &self.timesteps {
+            Some(own) => own_timesteps(own, train.len(), steps)?.collect(),
+            None => distilled_timesteps(train.len(), self.original_steps, self.strength, steps)?,
+        };
         let stage = |i: usize| Stage {
             from: train.level(timesteps[i]),
             to: train.level(timesteps.get(i + 1).copied().unwrap_or(0)),

@@ -83,7 +83,7 @@ impl Scheduler for UniPc {
         if self.levels.are_spread() && self.levels.final_sigma == FinalSigma::SigmaMin {
             rungs.end_at_last();
         }
-        Ok(rungs.preserving(train))
+        Ok(rungs.preserving(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

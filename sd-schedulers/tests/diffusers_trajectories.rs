@@ -2,7 +2,11 @@
 
 mod support;
 
-use support::compare;
+use std::sync::Arc;
+
+use sd_core::{NoiseSchedule, PredictionType, Scheduler};
+use sd_schedulers::{Ddpm, Pndm, Variance};
+use support::{Shared, compare, run};
 
 #[test]
 fn ddim() {
@@ -92,6 +96,47 @@ fn edm() {
 }
 
 #[test]
+fn image_to_image() {
+    assert_eq!(compare("midway", 1e-4), 306);
+}
+
+#[test]
+fn own_lists_and_learned_variances() {
+    assert_eq!(compare("lists", 1e-5), 81);
+}
+
+#[test]
 fn ipndm() {
     assert_eq!(compare("ipndm", 1e-5), 5);
+}
+
+#[test]
+fn a_strength_that_leaves_no_step_is_an_error() {
+    let train = Arc::new(NoiseSchedule::stable_diffusion());
+    let plms = Pndm {
+        skip_prk_steps: true,
+        ..Pndm::default()
+    };
+    let plan = plms.plan(&train, 5).unwrap();
+    // A step is done twice, and not counted twice.
+    assert_eq!(plan.stages.len(), 6);
+    assert_eq!(plan.first_stage(5, 1.0).unwrap(), 0);
+    assert_eq!(plan.first_stage(5, 0.5).unwrap(), 3);
+    for strength in [0.0, 0.19, -0.1, 1.01, f64::NAN] {
+        let error = plan.first_stage(5, strength).unwrap_err().to_string();
+        assert!(error.starts_with("strength is"), "{error}");
+    }
+}
+
+#[test]
+fn a_learned_variance_needs_a_network_that_has_one() {
+    let ddpm = Ddpm {
+        variance: Variance::LearnedRange,
+        ..Ddpm::default()
+    };
+    let train = Arc::new(NoiseSchedule::stable_diffusion());
+    let plan = ddpm.plan(&train, 3).unwrap();
+    let error = run(&Shared::open(), &ddpm, &plan, 0, PredictionType::Epsilon);
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("twice the latent's channels"), "{error}");
 }

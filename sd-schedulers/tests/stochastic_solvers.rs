@@ -199,3 +199,52 @@ fn runs_of_different_lengths_follow_one_brownian_path() {
     let (short, long, other) = (end(40, 1), end(80, 1), end(80, 2));
     assert!(distance(&short, &long) < 0.35 * distance(&other, &long));
 }
+
+/// A run of LCM from 1, with a model that knows the ODE's end exactly.
+fn consistent(steps: usize, start: f32, noise: &mut TestNoise) -> f64 {
+    let train = Arc::new(NoiseSchedule::stable_diffusion());
+    let sigmas = train.sigmas();
+    let lcm = sd_schedulers::Lcm::default();
+    let plan = lcm.plan(&train, steps).unwrap();
+    let mut network = |x: Tensor<4>, t: f64| {
+        let sigma = sigmas[t as usize];
+        // x̂ √(1 + σ²) is the latent with α = 1, and the ODE takes it to C/√(C² + σ²) times that.
+        let guided = x * (sigma.hypot(1.0) * C / C.hypot(sigma));
+        Ok(NetworkOutput {
+            guided,
+            uncond: None,
+        })
+    };
+    let mut model = Model::new(PredictionType::Sample, &mut network);
+    let data = TensorData::new(vec![start], [1, 1, 1, 1]);
+    let mut x = Tensor::<4>::from_data(data, &Device::flex());
+    let mut sampler = lcm.start(&plan, 0).unwrap();
+    loop {
+        let step = sampler.step(x, &mut model, noise).unwrap();
+        x = step.x;
+        if step.done {
+            return f64::from(x.try_into_vec_as::<f32>().unwrap()[0]);
+        }
+    }
+}
+
+#[test]
+fn lcm_is_exact_with_a_consistent_model() {
+    let last = *NoiseSchedule::stable_diffusion().sigmas().last().unwrap();
+    let exact = last.hypot(1.0) * C / C.hypot(last);
+    let found = consistent(1, 1.0, &mut quiet(None));
+    assert!((found / exact - 1.0).abs() < 1e-6, "{found} {exact}");
+    for steps in [1, 2, 4, 8] {
+        // The initial latent has variance 1, which is a little less than C²α² + σ².
+        let level = 1.0 / last.hypot(1.0);
+        let start = consistent(steps, 1.0, &mut quiet(None)).powi(2)
+            * (C * C * level * level + (last * level).powi(2));
+        let draws =
+            (0..steps as u64 - 1).map(|k| consistent(steps, 0.0, &mut quiet(Some(k))).powi(2));
+        let variance = start + draws.sum::<f64>();
+        assert!(
+            (variance / (C * C) - 1.0).abs() < 1e-5,
+            "{steps} steps: variance {variance}"
+        );
+    }
+}

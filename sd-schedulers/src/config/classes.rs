@@ -196,6 +196,7 @@ fn lms(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(Lms {
         levels: fields.levels(Spacing::Linspace)?,
         order: fields.count("order", 4)?,
+        lower_order_start: fields.flag("lower_order_start", false)?,
     }))
 }
 
@@ -204,12 +205,15 @@ fn ddpm(fields: &Fields<'_>) -> Built {
         ("fixed_small", Variance::FixedSmall),
         ("fixed_small_log", Variance::FixedSmall),
         ("fixed_large", Variance::FixedLarge),
+        ("learned", Variance::Learned),
+        ("learned_range", Variance::LearnedRange),
     ];
     Ok(Arc::new(Ddpm {
         spacing: fields.spacing(Spacing::Leading)?,
         steps_offset: fields.count("steps_offset", 0)?,
         clip: fields.clip(true)?,
         variance: fields.choice("variance_type", Variance::FixedSmall, &variances)?,
+        timesteps: fields.own_timesteps()?,
     }))
 }
 
@@ -219,6 +223,8 @@ fn lcm(fields: &Fields<'_>) -> Built {
         original_steps: fields.count("original_inference_steps", default.original_steps)?,
         timestep_scaling: fields.number("timestep_scaling", default.timestep_scaling)?,
         clip: fields.clip(false)?,
+        strength: fields.number("strength", default.strength)?,
+        timesteps: fields.own_timesteps()?,
     }))
 }
 
@@ -227,5 +233,7 @@ fn tcd(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(Tcd {
         original_steps: fields.count("original_inference_steps", default.original_steps)?,
         eta: fields.number("eta", default.eta)?,
+        strength: fields.number("strength", default.strength)?,
+        timesteps: fields.own_timesteps()?,
     }))
 }

@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::error::shortened;
 use crate::levels::Levels;
-use crate::{Clip, ConfigError, FinalSigma, SigmaSchedule, Spacing};
+use crate::{Clip, ConfigError, Convention, FinalSigma, SigmaSchedule, Spacing};
 
 /// β that a class has where its file says nothing.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,12 @@ impl<'a> Fields<'a> {
         read.map_err(|_| wrong(key, value, "expected a list of whole numbers"))
     }
 
+    /// This library's own key `timesteps`, a list of one's own.
+    pub(crate) fn own_timesteps(&self) -> Result<Option<Vec<usize>>, ConfigError> {
+        let own = self.counts("timesteps")?;
+        Ok(Some(own).filter(|own| !own.is_empty()))
+    }
+
     /// One of `options`.
     pub(crate) fn choice<T: Clone>(
         &self,
@@ -159,12 +165,23 @@ impl<'a> Fields<'a> {
         self.choice("timestep_spacing", default, &options)
     }
 
+    /// This library's own key `convention`.
+    pub(crate) fn convention(&self) -> Result<Convention, ConfigError> {
+        let options = [
+            ("diffusers", Convention::Diffusers),
+            ("k_diffusion", Convention::KDiffusion),
+            ("comfy_ui", Convention::ComfyUi),
+        ];
+        self.choice("convention", Convention::Diffusers, &options)
+    }
+
     /// Spacing and offset alone.
     pub(crate) fn spaced_levels(&self, spacing: Spacing) -> Result<Levels, ConfigError> {
         Ok(Levels {
             steps_offset: self.count("steps_offset", 0)?,
             sigmas: self.own_schedule()?.unwrap_or_default(),
             discard_penultimate: self.flag("discard_penultimate", false)?,
+            convention: self.convention()?,
             ..Levels::spaced(self.spacing(spacing)?)
         })
     }
@@ -209,7 +226,11 @@ impl<'a> Fields<'a> {
         read.map(Some).ok_or_else(error)
     }
 
+    /// `final_sigmas_type`, or this library's own key `final_sigma`, a number.
     pub(crate) fn final_sigma(&self) -> Result<FinalSigma, ConfigError> {
+        if let Some(sigma) = self.optional_number("final_sigma")? {
+            return Ok(FinalSigma::At(sigma));
+        }
         let options = [
             ("zero", FinalSigma::Zero),
             ("sigma_min", FinalSigma::SigmaMin),

@@ -7,7 +7,8 @@ use super::fields::Fields;
 use crate::{
     Clip, ConfigError, DpmAdaptive, DpmFast, DpmSolverMultistep, DpmSolverSde, Dpmpp2mCfgPp,
     Dpmpp2sAncestral, Dpmpp3mSde, EdmDpmSolverMultistep, EdmEuler, EdmLevels, ErSde, EulerCfgPp,
-    GradientEstimation, HeunPp2, Ipndm, IpndmCosine, Levels, ResMultistep, SigmaSchedule, Spacing,
+    GradientEstimation, HeunPp2, Ipndm, IpndmCosine, Levels, NoiseScale, ResMultistep,
+    SigmaSchedule, Spacing,
 };
 
 fn levels(fields: &Fields<'_>) -> Result<Levels, ConfigError> {
@@ -94,8 +95,10 @@ pub(super) fn dpmpp_3m_sde(fields: &Fields<'_>) -> Built {
     }))
 }
 
-pub(super) fn dpm_fast(_fields: &Fields<'_>) -> Built {
-    Ok(Arc::new(DpmFast {}))
+pub(super) fn dpm_fast(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(DpmFast {
+        convention: fields.convention()?,
+    }))
 }
 
 pub(super) fn dpm_adaptive(fields: &Fields<'_>) -> Built {
@@ -103,6 +106,7 @@ pub(super) fn dpm_adaptive(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(DpmAdaptive {
         rtol: fields.number("rtol", default.rtol)?,
         atol: fields.number("atol", default.atol)?,
+        convention: fields.convention()?,
         ..default
     }))
 }
@@ -126,7 +130,20 @@ pub(super) fn er_sde(fields: &Fields<'_>) -> Built {
         levels: levels(fields)?,
         order: fields.count("order", 3)?,
         s_noise: fields.number("s_noise", 1.0)?,
+        noise_scale: noise_scale(fields)?,
     }))
+}
+
+fn noise_scale(fields: &Fields<'_>) -> Result<NoiseScale, ConfigError> {
+    let reverse = NoiseScale::ReverseTime {
+        eta: fields.number("eta", 1.0)?,
+    };
+    let scales = [
+        ("er_sde", NoiseScale::ErSde),
+        ("reverse_time", reverse),
+        ("ode", NoiseScale::Ode),
+    ];
+    fields.choice("noise_scale", NoiseScale::ErSde, &scales)
 }
 
 pub(super) fn gradient_estimation(fields: &Fields<'_>) -> Built {

@@ -153,5 +153,6 @@ pub(super) fn sa_solver(fields: &Fields<'_>) -> Built {
         ],
         lower_order_final: fields.flag("lower_order_final", true)?,
         clip: fields.thresholding(Clip::Off)?,
+        lambda_min_clipped: fields.number("lambda_min_clipped", f64::NEG_INFINITY)?,
     }))
 }

@@ -44,6 +44,31 @@ pub enum SigmaSchedule {
     /// Equal steps in the timestep from the last to the first, σ interpolated in ln σ (ComfyUI's
     /// and k-diffusion's `normal`).
     Normal,
+    /// Quantiles of the Beta(α, β) distribution of the timestep, rounded (ComfyUI's and
+    /// stable-diffusion.cpp's `beta`; 0.6 and 0.6). Equal ones count once, so that a run of many
+    /// steps may have fewer.
+    BetaTimesteps {
+        /// The distribution's first parameter.
+        alpha: f64,
+        /// The distribution's second parameter.
+        beta: f64,
+    },
+    /// As [`Self::KlOptimal`] with a point more, which is the end of the run (A1111's `KL Optimal`).
+    KlOptimalToMin,
+    /// As [`Self::AlignYourSteps`], stretched over the steps before the last, which ends at 0
+    /// (A1111's `Align Your Steps`).
+    AlignYourStepsStretched(AlignedModel),
+    /// As [`Self::Normal`] with a point more, which is the end of the run, and interpolated in ln α
+    /// (UniPC's own `time_uniform`, A1111's `UniPC`).
+    TimeUniform,
+    /// Timesteps on the curve `x²(3 − 2x)` (stable-diffusion.cpp's `smoothstep`).
+    SmoothStep,
+    /// Two arcs of the arctangent that meet in the middle of the σ (RES4LYF's and
+    /// stable-diffusion.cpp's `bong_tangent`).
+    BongTangent,
+    /// The timesteps that latent consistency models are distilled on, 50 of them (stable-
+    /// diffusion.cpp's `lcm`).
+    LcmTimesteps,
     /// As [`Self::Normal`] with a point more, the first timestep left out (Stability's own code;
     /// ComfyUI's `sgm_uniform`).
     SgmUniform,
@@ -52,7 +77,7 @@ pub enum SigmaSchedule {
     /// Every `N / steps`-th training σ from the second (ComfyUI's `ddim_uniform`); some step
     /// counts give a level more.
     DdimUniform,
-    /// These σ, falling, as many as steps. A 0 at the end may be left out.
+    /// These σ, falling: one for each step, or one more, which is where the run ends.
     Sigmas(Vec<f64>),
     /// The σ of these timesteps, falling, as many as steps.
     Timesteps(Vec<f64>),
@@ -84,6 +109,17 @@ impl SigmaSchedule {
             "sgm_uniform" => Self::SgmUniform,
             "simple" => Self::Simple,
             "ddim_uniform" => Self::DdimUniform,
+            "beta_timesteps" => Self::BetaTimesteps {
+                alpha: 0.6,
+                beta: 0.6,
+            },
+            "kl_optimal_to_min" => Self::KlOptimalToMin,
+            "align_your_steps_stretched" => Self::AlignYourStepsStretched(AlignedModel::Sd1),
+            "align_your_steps_sdxl_stretched" => Self::AlignYourStepsStretched(AlignedModel::Sdxl),
+            "time_uniform" => Self::TimeUniform,
+            "smoothstep" => Self::SmoothStep,
+            "bong_tangent" => Self::BongTangent,
+            "lcm_timesteps" => Self::LcmTimesteps,
             _ => return None,
         })
     }
@@ -107,16 +143,46 @@ impl SigmaSchedule {
                 let (low, high) = (min.atan(), max.atan());
                 ramp().map(|r| (r * low + (1.0 - r) * high).tan()).collect()
             }
-            Self::AlignYourSteps(model) => tables::align_your_steps(*model, steps),
+            Self::KlOptimalToMin => {
+                let points = linspace(max.atan(), min.atan(), steps + 1);
+                points[..steps].iter().map(|angle| angle.tan()).collect()
+            }
+            Self::AlignYourSteps(model) => {
+                tables::align_your_steps(*model, steps + 1)[..steps].to_vec()
+            }
+            Self::AlignYourStepsStretched(model) => tables::align_your_steps(*model, steps),
+            Self::BetaTimesteps { alpha, beta } => {
+                positive("beta schedule's alpha", *alpha)?;
+                positive("beta schedule's beta", *beta)?;
+                let quantile = |i: usize| {
+                    let rest = 1.0 - i as f64 / steps as f64;
+                    (beta::quantile(rest, *alpha, *beta) * last).round_ties_even()
+                };
+                let mut timesteps: Vec<f64> = (0..steps).map(quantile).collect();
+                timesteps.dedup();
+                timesteps.iter().map(|&t| table.sigma(t)).collect()
+            }
+            Self::TimeUniform => tables::time_uniform(table, steps),
+            Self::SmoothStep => {
+                let timestep = |i: usize| {
+                    let x = 1.0 - i as f64 / steps as f64;
+                    (x * x * (3.0 - 2.0 * x) * last).round()
+                };
+                let mut timesteps: Vec<f64> = (0..steps).map(timestep).collect();
+                timesteps.dedup();
+                timesteps.iter().map(|&t| table.sigma(t)).collect()
+            }
+            Self::BongTangent => tables::bong_tangent(max, min, steps),
+            Self::LcmTimesteps => tables::lcm_timesteps(table, steps),
             Self::LinearQuadratic => tables::linear_quadratic(max, steps),
             Self::Normal => at(linspace(last, 0.0, steps)),
             Self::SgmUniform => at(linspace(last, 0.0, steps + 1)[..steps].to_vec()),
             Self::Simple => tables::simple(table, steps),
             Self::DdimUniform => tables::ddim_uniform(table, steps),
             Self::Sigmas(sigmas) => {
-                let end = usize::from(sigmas.last() == Some(&0.0));
-                let sigmas = &sigmas[..sigmas.len() - end];
-                check_count("sigmas", sigmas, steps)?.to_vec()
+                let ends = usize::from(sigmas.len() == steps + 1);
+                let sigmas = check_count("sigmas", sigmas, steps + ends)?;
+                sigmas[..steps].to_vec()
             }
             Self::Timesteps(timesteps) => {
                 let timesteps = check_count("timesteps", timesteps, steps)?;
@@ -125,6 +191,20 @@ impl SigmaSchedule {
             _ => return Ok(None),
         };
         Ok(Some(sigmas))
+    }
+
+    /// Whether it is a list of the user's own.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Sigmas(_) | Self::Timesteps(_))
+    }
+
+    /// Where a run of `count` levels ends, for a schedule that says so itself.
+    pub(crate) fn end(&self, table: &SigmaTable, count: usize) -> Option<f64> {
+        match self {
+            Self::Sigmas(sigmas) if sigmas.len() == count + 1 => Some(sigmas[count]),
+            Self::KlOptimalToMin | Self::TimeUniform => Some(table.min()),
+            _ => None,
+        }
     }
 
     /// `steps` falling σ from `max` to `min`; `None` where the timesteps decide.
@@ -165,7 +245,7 @@ fn check_count<'a>(name: &'static str, list: &'a [f64], steps: usize) -> Result<
 }
 
 /// Where the last step of a run ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
     /// At σ = 0, no noise left.
@@ -173,6 +253,8 @@ pub enum FinalSigma {
     Zero,
     /// At the σ of the first training timestep.
     SigmaMin,
+    /// At this σ.
+    At(f64),
 }
 
 /// An error unless `value` is a positive finite number up to 1000.

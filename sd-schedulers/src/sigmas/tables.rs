@@ -14,9 +14,9 @@ pub enum AlignedModel {
     Sdxl,
 }
 
-/// Sabour et al. 2024 (arXiv:2404.14507): σ optimised for ten steps, and for other counts
-/// interpolated in ln σ. The last of the `steps + 1` σ is 0 and left out.
-pub(super) fn align_your_steps(model: AlignedModel, steps: usize) -> Vec<f64> {
+/// Sabour et al. 2024 (arXiv:2404.14507): σ optimised for ten steps, eleven of them, and for other
+/// counts interpolated in ln σ.
+pub(super) fn align_your_steps(model: AlignedModel, count: usize) -> Vec<f64> {
     let table: [f64; 11] = match model {
         AlignedModel::Sd1 => [
             14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029,
@@ -25,13 +25,63 @@ pub(super) fn align_your_steps(model: AlignedModel, steps: usize) -> Vec<f64> {
             14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029,
         ],
     };
-    let points = linspace(0.0, 10.0, steps + 1);
     let sigma = |point: &f64| {
         let low = (*point as usize).min(9);
         let share = point - low as f64;
         (table[low].ln() * (1.0 - share) + table[low + 1].ln() * share).exp()
     };
+    linspace(0.0, 10.0, count).iter().map(sigma).collect()
+}
+
+/// Equal steps in the timestep with a point more than there are steps, ln α interpolated: the
+/// discrete-time schedule of Lu et al. 2022 (arXiv:2206.00927, appendix D.4).
+pub(super) fn time_uniform(table: &SigmaTable, steps: usize) -> Vec<f64> {
+    let log_alpha: Vec<f64> = (table.sigmas().iter())
+        .map(|sigma| -sigma.hypot(1.0).ln())
+        .collect();
+    let sigma = |t: &f64| {
+        let low = (*t as usize).min(table.len().saturating_sub(2));
+        let high = (low + 1).min(table.len() - 1);
+        let log = log_alpha[low] + (t - low as f64) * (log_alpha[high] - log_alpha[low]);
+        // σ² = 1/α² − 1.
+        (-2.0 * log).exp_m1().sqrt()
+    };
+    let points = linspace((table.len() - 1) as f64, 0.0, steps + 1);
     points[..steps].iter().map(sigma).collect()
+}
+
+/// Every `50 / steps`-th of the 50 timesteps of a latent consistency model's distillation, from the
+/// last.
+pub(super) fn lcm_timesteps(table: &SigmaTable, steps: usize) -> Vec<f64> {
+    const ORIGINAL: usize = 50;
+    let ratio = (table.len() / ORIGINAL).max(1);
+    let timestep = |i: usize| (ORIGINAL - i * ORIGINAL / steps) * ratio - 1;
+    (0..steps)
+        .map(|i| table.sigmas()[timestep(i).min(table.len() - 1)])
+        .collect()
+}
+
+/// RES4LYF's "bong tangent": σ on an arctangent from the largest to the middle, and on another from
+/// there to the smallest, both around 0.6 of the steps.
+pub(super) fn bong_tangent(max: f64, min: f64, steps: usize) -> Vec<f64> {
+    let points = steps + 2;
+    let slope = 0.2 / (points as f64 / 40.0);
+    let pivot = points * 3 / 5;
+    let middle = f64::midpoint(min, max);
+    let arc = |count: usize, pivot: f64, start: f64, end: f64| -> Vec<f64> {
+        let height = |i: usize| (-slope * (i as f64 - pivot)).atan();
+        let (top, bottom) = (height(0), height(count.saturating_sub(1)));
+        let share = |i: usize| match top - bottom {
+            span if span > 1e-12 => (height(i) - bottom) / span,
+            _ => 1.0,
+        };
+        (0..count).map(|i| end + share(i) * (start - end)).collect()
+    };
+    let mut sigmas = arc(pivot, pivot as f64, max, middle);
+    sigmas.pop();
+    sigmas.extend(arc(points - pivot, 0.0, middle, min));
+    sigmas.truncate(steps);
+    sigmas
 }
 
 /// ComfyUI's linear-quadratic schedule (from Genmo's Mochi): the first half of the steps together

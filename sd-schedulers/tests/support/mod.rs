@@ -45,6 +45,17 @@ impl Shared {
         u.clone() / (u.abs() + 1.0) * ((0.4 + t / 2000.0) as f32)
     }
 
+    /// The same with a second half of channels for the variance, as `schedulers_lists.py` has it:
+    /// within ±1, or above 0.
+    pub(crate) fn learned(&self, positive: bool, x: Tensor<4>, t: f64) -> Tensor<4> {
+        let variance = self.network(x.clone() * 0.5f32, t);
+        let variance = match positive {
+            true => (variance + 1.0) * 0.03125f32,
+            false => variance,
+        };
+        Tensor::cat(vec![self.network(x, t), variance], 1)
+    }
+
     /// The latent that a run begins with at stage `first`.
     pub(crate) fn initial(&self, plan: &Plan, first: usize) -> Tensor<4> {
         if first == 0 {
@@ -70,6 +81,19 @@ pub(crate) fn run(
     first: usize,
     prediction: PredictionType,
 ) -> Result<Run> {
+    run_with(shared, scheduler, plan, first, prediction, &|x, t| {
+        shared.network(x, t)
+    })
+}
+
+fn run_with(
+    shared: &Shared,
+    scheduler: &dyn Scheduler,
+    plan: &Plan,
+    first: usize,
+    prediction: PredictionType,
+    formula: &dyn Fn(Tensor<4>, f64) -> Tensor<4>,
+) -> Result<Run> {
     let mut sampler = scheduler.start(plan, first)?;
     let mut calls = Vec::new();
     let mut latents = Vec::new();
@@ -77,7 +101,7 @@ pub(crate) fn run(
     let mut x = shared.initial(plan, first);
     let mut network = |x, t| {
         calls.push(t);
-        let guided = shared.network(x, t);
+        let guided = formula(x, t);
         // What CFG++ asks for; no other solver looks at it.
         let uncond = Some(guided.clone() * 0.8f32);
         Ok(NetworkOutput { guided, uncond })
@@ -142,7 +166,17 @@ fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tole
         }
     }
 
-    let run = run(shared, &*scheduler, &plan, first, prediction).unwrap();
+    let first = match case["strength"].as_f64() {
+        Some(strength) => plan.first_stage(steps, strength).unwrap(),
+        None => first,
+    };
+    let variance = case["config"]["variance_type"].as_str().unwrap_or_default();
+    let formula = |x, t| match variance {
+        "learned" => shared.learned(true, x, t),
+        "learned_range" => shared.learned(false, x, t),
+        _ => shared.network(x, t),
+    };
+    let run = run_with(shared, &*scheduler, &plan, first, prediction, &formula).unwrap();
     let expected = fixture.values(&format!("{i}.calls"));
     assert_eq!(run.calls.len(), expected.len(), "{context}: model calls");
     for (&found, expected) in run.calls.iter().zip(expected) {
