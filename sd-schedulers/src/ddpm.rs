@@ -147,7 +147,7 @@ pub(crate) fn own_timesteps(
 ) -> Result<impl Iterator<Item = usize>> {
     let falling = own.windows(2).all(|pair| pair[0] > pair[1]);
     if own.len() == steps && falling && own.first().is_some_and(|&t| t < train) {
-        return Ok(own.to_vec().into_iter());
+        return Ok(own.iter().copied());
     }
     let expected = format!("expected {steps} falling ones, one per step, below {train}");
     let found = format!("a list of {}", own.len());
