@@ -52,11 +52,13 @@ fn main() -> sd_kernels::Result<()> {
                 Algorithm::Direct,
                 Algorithm::Winograd2,
                 Algorithm::Winograd4,
+                Algorithm::Winograd6,
             ] {
-                let packed = PackedConv::new(isa, &weight, shape, algorithm)?;
+                let packed = PackedConv::new(isa, &weight, shape)?;
                 let picture = Picture { n, height, width };
-                let seconds =
-                    fastest(|| packed.forward(&x, picture, Epilogue::default(), &mut out))?;
+                let seconds = fastest(|| {
+                    packed.forward_by(algorithm, &x, picture, Epilogue::default(), &mut out)
+                })?;
                 // Counted as a direct convolution, so Winograd can exceed the peak.
                 let work = 18.0 * (n * side * side * inputs * outputs) as f64;
                 let what = format!("{n}×{inputs}→{outputs} @ {side}² {algorithm:?}");

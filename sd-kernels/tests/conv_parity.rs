@@ -67,7 +67,7 @@ impl Case {
     }
 
     fn found(&self, isa: Isa, algorithm: Algorithm) -> Vec<f32> {
-        let packed = PackedConv::new(isa, &self.weight, self.shape, algorithm).unwrap();
+        let packed = PackedConv::new(isa, &self.weight, self.shape).unwrap();
         let mut out = vec![f32::NAN; self.residual.len()];
         let epilogue = Epilogue {
             bias: Some(&self.bias),
@@ -75,7 +75,7 @@ impl Case {
             residual: Some(&self.residual),
         };
         packed
-            .forward(&self.x, self.picture, epilogue, &mut out)
+            .forward_by(algorithm, &self.x, self.picture, epilogue, &mut out)
             .unwrap();
         out
     }
@@ -97,10 +97,11 @@ impl Case {
 }
 
 const EXACT: f64 = 2e-6;
-const ALL: [(Algorithm, f64); 3] = [
+const ALL: [(Algorithm, f64); 4] = [
     (Algorithm::Direct, EXACT),
     (Algorithm::Winograd2, EXACT),
     (Algorithm::Winograd4, 8e-6),
+    (Algorithm::Winograd6, 4e-5),
 ];
 
 #[test]
@@ -167,6 +168,7 @@ fn winograd_stays_accurate_at_full_depth() {
         (Algorithm::Direct, 2e-6),
         (Algorithm::Winograd2, 2e-6),
         (Algorithm::Winograd4, 8e-6),
+        (Algorithm::Winograd6, 4e-5),
     ]);
 }
 
@@ -175,21 +177,10 @@ fn what_does_not_fit_is_an_error() {
     let isa = Isa::best();
     let same = ConvShape::same(16, 16, 3);
     let weight = vec![0.0; 16 * 16 * 9];
-    assert!(PackedConv::new(isa, &weight[1..], same, Algorithm::Direct).is_err());
-    let strided = ConvShape { stride: 2, ..same };
-    assert!(PackedConv::new(isa, &weight, strided, Algorithm::Winograd4).is_err());
-    assert!(
-        PackedConv::new(
-            isa,
-            &weight,
-            ConvShape { stride: 0, ..same },
-            Algorithm::Direct
-        )
-        .is_err()
-    );
-    let odd = ConvShape::same(4, 4, 3);
-    assert!(PackedConv::new(isa, &[0.0; 144], odd, Algorithm::Winograd2).is_err());
-    let packed = PackedConv::new(isa, &weight, same, Algorithm::Direct).unwrap();
+    assert!(PackedConv::new(isa, &weight[1..], same).is_err());
+    let standing = ConvShape { stride: 0, ..same };
+    assert!(PackedConv::new(isa, &weight, standing).is_err());
+    let packed = PackedConv::new(isa, &weight, same).unwrap();
     let picture = Picture {
         n: 1,
         height: 2,
@@ -221,6 +212,35 @@ fn what_does_not_fit_is_an_error() {
             .forward(&[0.0; 64], huge, Epilogue::default(), &mut out)
             .is_err()
     );
+}
+
+#[test]
+fn winograd_of_another_shape_is_an_error() {
+    let isa = Isa::best();
+    let same = ConvShape::same(16, 16, 3);
+    let strided = ConvShape { stride: 2, ..same };
+    for shape in [
+        strided,
+        ConvShape::same(4, 4, 3),
+        ConvShape::same(16, 16, 1),
+    ] {
+        let weight = vec![0.0; shape.outputs * shape.inputs * shape.kernel * shape.kernel];
+        let packed = PackedConv::new(isa, &weight, shape).unwrap();
+        let picture = Picture {
+            n: 1,
+            height: 4,
+            width: 4,
+        };
+        let (height, width) = shape.output(picture).unwrap();
+        let x = vec![0.0; 16 * shape.inputs];
+        let mut out = vec![0.0; height * width * shape.outputs];
+        let mut run =
+            |algorithm| packed.forward_by(algorithm, &x, picture, Epilogue::default(), &mut out);
+        assert!(run(Algorithm::Direct).is_ok());
+        assert!(run(Algorithm::Winograd2).is_err());
+        assert!(run(Algorithm::Winograd4).is_err());
+        assert!(run(Algorithm::Winograd6).is_err());
+    }
 }
 
 proptest! {

@@ -1,66 +1,36 @@
 //! Two-dimensional convolution, channels-last.
 
+mod algorithm;
 mod direct;
 mod geometry;
-mod scheme;
 mod winograd;
 
+pub use algorithm::Algorithm;
 use direct::Patches;
 use geometry::Pixels;
 pub use geometry::{ConvShape, Picture};
-use scheme::{F2, F4};
+use winograd::{Call, F2, F4, F6};
 
-use crate::buffer::{LINE, Shared};
-use crate::error::{Error, Result, check_len, check_option};
+use crate::buffer::Shared;
+use crate::error::{Result, check_len, check_option};
 use crate::gemm::{PackedMatrix, Rows, Store, product};
 use crate::linear::{Epilogue, pointer};
 use crate::simd::Isa;
 
-/// How a convolution is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// One product over all taps. Any kernel and stride; the weight keeps its size.
-    Direct,
-    /// Winograd F(2×2, 3×3): 2.25 times fewer multiplications, 1.78 times the weight's memory.
-    Winograd2,
-    /// Winograd F(4×4, 3×3): 4 times fewer multiplications, 4 times the weight's memory.
-    Winograd4,
-}
-
-impl Algorithm {
-    /// The fastest for pictures of about `side` × `side` pixels. Where a picture is small, the
-    /// weight is most of what must be read, and Winograd's is larger.
-    pub fn choose(shape: ConvShape, side: usize) -> Self {
-        let fits = shape.kernel == 3 && shape.stride == 1 && shape.inputs.is_multiple_of(LINE);
-        match side {
-            24.. if fits => Self::Winograd4,
-            12.. if fits => Self::Winograd2,
-            _ => Self::Direct,
-        }
-    }
-}
-
-/// A convolution's weight, laid out once for one algorithm.
+/// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
 pub struct PackedConv {
     shape: ConvShape,
-    weight: Weight,
-}
-
-#[derive(Clone, Debug)]
-enum Weight {
-    Direct(PackedMatrix),
-    Winograd2(winograd::Weight<F2, 4, 2>),
-    Winograd4(winograd::Weight<F4, 6, 4>),
+    /// Rows in the order (tap, input).
+    weight: PackedMatrix,
 }
 
 impl PackedConv {
     /// Packs `weight`, `[outputs, inputs, kernel, kernel]`.
     ///
     /// # Errors
-    /// Where `weight` is not of that size, or a Winograd algorithm is asked for another kernel
-    /// than 3×3, another stride than 1 or inputs that are not a multiple of 16.
-    pub fn new(isa: Isa, weight: &[f32], shape: ConvShape, algorithm: Algorithm) -> Result<Self> {
+    /// Where `weight` is not of that size, or kernel or stride are 0.
+    pub fn new(isa: Isa, weight: &[f32], shape: ConvShape) -> Result<Self> {
         shape.check()?;
         let ConvShape {
             inputs,
@@ -73,28 +43,12 @@ impl PackedConv {
             weight.len(),
             &[outputs, inputs, kernel, kernel],
         )?;
-        if algorithm != Algorithm::Direct {
-            require("kernel", kernel, kernel == 3, "3 for Winograd")?;
-            require("stride", shape.stride, shape.stride == 1, "1 for Winograd")?;
-            let whole = inputs > 0 && inputs.is_multiple_of(LINE);
-            require("inputs", inputs, whole, "a multiple of 16 for Winograd")?;
-        }
-        let weight = match algorithm {
-            Algorithm::Direct => {
-                let (taps, depth) = (kernel * kernel, kernel * kernel * inputs);
-                let at = |output: usize, k: usize| {
-                    let (tap, input) = (k / inputs, k % inputs);
-                    weight[(output * inputs + input) * taps + tap]
-                };
-                Weight::Direct(PackedMatrix::from_fn(isa, outputs, depth, at))
-            }
-            Algorithm::Winograd2 => {
-                Weight::Winograd2(winograd::Weight::new(isa, weight, outputs, inputs))
-            }
-            Algorithm::Winograd4 => {
-                Weight::Winograd4(winograd::Weight::new(isa, weight, outputs, inputs))
-            }
+        let (taps, depth) = (kernel * kernel, kernel * kernel * inputs);
+        let at = |output: usize, k: usize| {
+            let (tap, input) = (k / inputs, k % inputs);
+            weight[(output * inputs + input) * taps + tap]
         };
+        let weight = PackedMatrix::from_fn(isa, outputs, depth, at);
         Ok(Self { shape, weight })
     }
 
@@ -105,11 +59,7 @@ impl PackedConv {
 
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        match &self.weight {
-            Weight::Direct(weight) => weight.bytes(),
-            Weight::Winograd2(weight) => weight.bytes(),
-            Weight::Winograd4(weight) => weight.bytes(),
-        }
+        self.weight.bytes()
     }
 
     /// `out = activation(conv(x) + bias) + residual`: `x` `[n, height, width, inputs]`, `out` (and
@@ -144,6 +94,36 @@ impl PackedConv {
             upsample,
             ..self.shape
         };
+        let algorithm = Algorithm::choose(shape, picture);
+        self.run(algorithm, shape, x, picture, epilogue, out)
+    }
+
+    /// [`forward`](Self::forward) by an algorithm of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and where a Winograd algorithm is asked for another kernel
+    /// than 3×3, another stride than 1 or inputs that are not a multiple of 16.
+    pub fn forward_by(
+        &self,
+        algorithm: Algorithm,
+        x: &[f32],
+        picture: Picture,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.run(algorithm, self.shape, x, picture, epilogue, out)
+    }
+
+    fn run(
+        &self,
+        algorithm: Algorithm,
+        shape: ConvShape,
+        x: &[f32],
+        picture: Picture,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        algorithm.check(shape)?;
         let (out_height, out_width) = shape.output(picture)?;
         let Picture { n, height, width } = picture;
         let out_dims = [n, out_height, out_width, shape.outputs];
@@ -160,7 +140,7 @@ impl PackedConv {
             channels: shape.inputs,
             upsample: shape.upsample,
         };
-        let call = winograd::Call {
+        let call = Call {
             input,
             out: Shared(out.as_mut_ptr()),
             out_height,
@@ -171,16 +151,17 @@ impl PackedConv {
             residual: pointer(epilogue.residual),
             activation: epilogue.activation,
         };
-        match &self.weight {
-            Weight::Direct(weight) => direct(weight, shape, call),
-            Weight::Winograd2(weight) => weight.forward(call),
-            Weight::Winograd4(weight) => weight.forward(call),
+        match algorithm {
+            Algorithm::Direct => direct(&self.weight, shape, call),
+            Algorithm::Winograd2 => winograd::forward::<F2, 4, 2>(&self.weight, call),
+            Algorithm::Winograd4 => winograd::forward::<F4, 6, 4>(&self.weight, call),
+            Algorithm::Winograd6 => winograd::forward::<F6, 8, 6>(&self.weight, call),
         }
         Ok(())
     }
 }
 
-fn direct(weight: &PackedMatrix, shape: ConvShape, call: winograd::Call) {
+fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
     let store = Store {
         out: call.out,
         stride: call.outputs,
@@ -211,17 +192,5 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: winograd::Call) {
             out_width: call.out_width,
         };
         product(rows, source, weight, store);
-    }
-}
-
-fn require(name: &'static str, value: usize, holds: bool, expected: &'static str) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Error::Dimension {
-            name,
-            value,
-            expected,
-        })
     }
 }

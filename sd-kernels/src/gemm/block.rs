@@ -34,6 +34,12 @@ impl Tiles {
         let (from, to) = part(self.rows, self.count, index);
         (from, to - from)
     }
+
+    /// First row of a tile, or for `count` the number of rows.
+    #[inline(always)]
+    pub(crate) fn start(self, index: usize) -> usize {
+        part(self.rows, self.count, index).0
+    }
 }
 
 /// Packed rows of A times panels of B, over `k` terms.

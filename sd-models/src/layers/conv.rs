@@ -107,7 +107,7 @@ impl Conv2d {
 }
 
 impl Pack for Conv2d {
-    fn pack(&mut self, side: usize) {
+    fn pack(&mut self, _: usize) {
         let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
         let [outputs, inputs, kernel, _] = weight.dims();
         let (pad_before, pad_after) = match self.padding {
@@ -123,7 +123,7 @@ impl Pack for Conv2d {
             pad_after,
             upsample: false,
         };
-        self.packed = Some(Packed::conv(weight, bias, shape, side));
+        self.packed = Some(Packed::conv(weight, bias, shape));
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_kernels::{
-    Activation, Algorithm, AttentionShape, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu,
-    PackedMatrix, Picture,
+    Activation, AttentionShape, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix,
+    Picture,
 };
 
 use super::parameter;
@@ -98,15 +98,9 @@ impl<W> Packed<W> {
 }
 
 impl Packed<PackedConv> {
-    /// Packs a convolution for pictures of about `side` × `side` pixels.
-    pub(super) fn conv(
-        weight: Tensor<4>,
-        bias: Option<Tensor<1>>,
-        shape: ConvShape,
-        side: usize,
-    ) -> Self {
-        let algorithm = Algorithm::choose(shape, side);
-        let packed = PackedConv::new(Isa::best(), &values(weight), shape, algorithm);
+    /// Packs a convolution.
+    pub(super) fn conv(weight: Tensor<4>, bias: Option<Tensor<1>>, shape: ConvShape) -> Self {
+        let packed = PackedConv::new(Isa::best(), &values(weight), shape);
         Self::new(fits(packed), bias)
     }
 
