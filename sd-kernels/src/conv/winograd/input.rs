@@ -1,6 +1,7 @@
 //! The input's transform, Bᵀ d B.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::scheme::Scheme;
 use super::{Block, Layer};
@@ -63,7 +64,9 @@ unsafe fn transform<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const OUT: u
     to: *mut f32,
     stride: usize,
 ) {
-    let mut half = [[V::zero(); IN]; IN];
+    // Too large for the registers, and not filled with zeros before it is written.
+    let mut half = MaybeUninit::<[[V; IN]; IN]>::uninit();
+    let half = half.as_mut_ptr().cast::<V>();
     for j in 0..IN {
         let mut d = [V::zero(); IN];
         for i in 0..IN {
@@ -76,12 +79,13 @@ unsafe fn transform<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const OUT: u
             }
         }
         let d = S::input(d);
-        for i in 0..IN {
-            half[i][j] = d[i];
+        for (i, x) in d.into_iter().enumerate() {
+            half.add(i * IN + j).write(x);
         }
     }
-    for (i, row) in half.into_iter().enumerate() {
-        for (j, x) in S::input(row).into_iter().enumerate() {
+    for i in 0..IN {
+        let row = S::input(half.add(i * IN).cast::<[V; IN]>().read());
+        for (j, x) in row.into_iter().enumerate() {
             x.store(to.add((i * IN + j) * stride));
         }
     }

@@ -70,13 +70,8 @@ impl Kernel for Multiply<'_> {
         let block = self.block;
         let registers = if self.columns > V::LANES { 2 } else { 1 };
         let (from, k) = (self.inputs.0, self.inputs.1 - self.inputs.0);
-        let none = Ahead {
-            from: std::ptr::null(),
-            lines: 0,
-        };
         let first = block.tiles.get(self.tiles.0).0;
         for position in 0..self.positions {
-            let a = block.input.get().add(position * block.input_size);
             let b = self.weight.add(position * self.position);
             let store = Store {
                 out: Shared(self.sums.data.get().add(position * self.sums.size)),
@@ -90,8 +85,23 @@ impl Kernel for Multiply<'_> {
             };
             for t in self.tiles.0..self.tiles.1 {
                 let (row, rows) = block.tiles.get(t);
-                let a = a.add(row * block.inputs + from / LINE * rows * LINE);
-                tile::<V, _>(rows, registers, k, [a, b], none, (row - first, 0), store);
+                let left = |position: usize, row: usize, rows: usize| {
+                    let matrix = block.input.get().wrapping_add(position * block.input_size);
+                    matrix.wrapping_add(row * block.inputs + from / LINE * rows * LINE)
+                };
+                // The next tile is elsewhere in a memory larger than the caches near by.
+                let next = if t + 1 < self.tiles.1 {
+                    let (row, rows) = block.tiles.get(t + 1);
+                    left(position, row, rows)
+                } else {
+                    left(position + 1, first, rows)
+                };
+                let ahead = Ahead {
+                    from: next,
+                    lines: rows,
+                };
+                let a = left(position, row, rows);
+                tile::<V, _>(rows, registers, k, [a, b], ahead, (row - first, 0), store);
             }
         }
     }

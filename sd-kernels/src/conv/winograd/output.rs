@@ -1,6 +1,7 @@
 //! The way back to pixels, Aᵀ m A.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::multiply::Sums;
 use super::scheme::Scheme;
@@ -34,6 +35,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Output<'_
         let (block, call) = (self.block, &self.block.call);
         let width = 2 * V::LANES;
         let first = block.tiles.start(self.tiles.0);
+        let mut outputs = [[V::zero(); OUT]; OUT];
         for tile in first..block.tiles.start(self.tiles.1) {
             let (n, y, x) = block.origin::<OUT>(tile);
             let pixel = (n * call.out_height + y) * call.out_width + x;
@@ -44,14 +46,14 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Output<'_
             for c in (self.panel * width..end).step_by(V::LANES) {
                 let count = (end - c).min(V::LANES);
                 let sums = sums.add(c - self.panel * width);
-                let outputs = transform::<V, S, IN, OUT>(sums, self.sums.size);
+                transform::<V, S, IN, OUT>(sums, self.sums.size, &mut outputs);
                 let bias = if call.bias.is_null() {
                     V::zero()
                 } else {
                     V::load_up_to(call.bias.add(c), count)
                 };
-                for (i, row) in outputs.into_iter().enumerate().take(height) {
-                    for (j, x) in row.into_iter().enumerate().take(width_inside) {
+                for (i, row) in outputs.iter().enumerate().take(height) {
+                    for (j, x) in row.iter().enumerate().take(width_inside) {
                         let at = (pixel + i * call.out_width + j) * call.outputs + c;
                         let mut x = call.activation.apply(x.add(bias));
                         if !call.residual.is_null() {
@@ -70,22 +72,20 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Output<'_
 unsafe fn transform<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     sums: *const f32,
     stride: usize,
-) -> [[V; OUT]; OUT] {
-    let mut half = [[V::zero(); IN]; OUT];
+    outputs: &mut [[V; OUT]; OUT],
+) {
+    let mut half = MaybeUninit::<[[V; IN]; OUT]>::uninit();
+    let half = half.as_mut_ptr().cast::<V>();
     for j in 0..IN {
         let mut m = [V::zero(); IN];
         for (i, m) in m.iter_mut().enumerate() {
-            let from = sums.add((i * IN + j) * stride);
-            *m = V::load(from);
+            *m = V::load(sums.add((i * IN + j) * stride));
         }
-        for (row, x) in half.iter_mut().zip(S::output(m)) {
-            row[j] = x;
+        for (i, x) in S::output(m).into_iter().enumerate() {
+            half.add(i * IN + j).write(x);
         }
     }
-    // A loop and not `map`: a closure is compiled without the instruction set unless inlined.
-    let mut outputs = [[V::zero(); OUT]; OUT];
-    for (to, row) in outputs.iter_mut().zip(half) {
-        *to = S::output(row);
+    for (i, to) in outputs.iter_mut().enumerate() {
+        *to = S::output(half.add(i * IN).cast::<[V; IN]>().read());
     }
-    outputs
 }
