@@ -44,6 +44,18 @@ pub enum Error {
         /// The backend's own words.
         message: String,
     },
+    /// Work that needs more memory than it may take.
+    #[error("{work} needs {needed} bytes, {limit} is {allowed}")]
+    Memory {
+        /// The work, in the way that needs least.
+        work: String,
+        /// What limits it.
+        limit: &'static str,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that it may take.
+        allowed: u64,
+    },
     /// An error of a component implemented outside this workspace.
     #[error(transparent)]
     Other(#[from] BoxError),

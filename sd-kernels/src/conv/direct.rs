@@ -12,6 +12,7 @@ use crate::simd::Vector;
 pub(crate) struct Patches {
     pub(crate) input: Pixels,
     pub(crate) shape: ConvShape,
+    pub(crate) first_row: isize,
     pub(crate) out_height: usize,
     pub(crate) out_width: usize,
 }
@@ -31,7 +32,7 @@ impl Patches {
             pad_before,
             ..
         } = self.shape;
-        let y = (y * stride + tap / kernel) as isize - pad_before as isize;
+        let y = (y * stride + tap / kernel) as isize + self.first_row;
         let x = (x * stride + tap % kernel) as isize - pad_before as isize;
         self.input.at(n, y, x)
     }

@@ -58,21 +58,30 @@ impl ConvShape {
     /// # Errors
     /// Where the padded input is smaller than the kernel.
     pub fn output(&self, picture: Picture) -> Result<(usize, usize)> {
-        let side = |name, size: usize| {
-            let enlarged = if self.upsample { 2 * size } else { size };
-            (enlarged + self.pad_before + self.pad_after)
-                .checked_sub(self.kernel)
-                .map(|span| span / self.stride + 1)
-                .ok_or(Error::Dimension {
-                    name,
-                    value: size,
-                    expected: "at least the kernel's size with padding",
-                })
-        };
         Ok((
-            side("height", picture.height)?,
-            side("width", picture.width)?,
+            self.output_side("height", picture.height)?,
+            self.output_side("width", picture.width)?,
         ))
+    }
+
+    /// All rows of the output of a whole picture.
+    pub(crate) fn output_rows(&self, picture: Picture) -> Result<OutputRows> {
+        Ok(OutputRows {
+            first: -(self.pad_before as isize),
+            count: self.output(picture)?.0,
+        })
+    }
+
+    pub(crate) fn output_side(&self, name: &'static str, size: usize) -> Result<usize> {
+        let enlarged = if self.upsample { 2 * size } else { size };
+        (enlarged + self.pad_before + self.pad_after)
+            .checked_sub(self.kernel)
+            .map(|span| span / self.stride + 1)
+            .ok_or(Error::Dimension {
+                name,
+                value: size,
+                expected: "at least the kernel's size with padding",
+            })
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -86,6 +95,32 @@ impl ConvShape {
             }
         }
         Ok(())
+    }
+}
+
+/// Some rows of a convolution's output, computed from a strip of its input: whole rows of it, as
+/// many as the kernel reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputRows {
+    /// The strip's row (of the enlarged strip, where the convolution enlarges) under the kernel's
+    /// first row at the first output row: negative where the kernel begins in the padding above.
+    /// What the kernel reaches outside the strip is zero.
+    pub first: isize,
+    /// How many rows of output.
+    pub count: usize,
+}
+
+impl OutputRows {
+    pub(crate) fn check(&self, shape: ConvShape, strip: Picture) -> Result<()> {
+        let value = self.first.unsigned_abs();
+        if value <= strip.height.saturating_mul(2).saturating_add(shape.kernel) {
+            return Ok(());
+        }
+        Err(Error::Dimension {
+            name: "first row",
+            value,
+            expected: "within the strip",
+        })
     }
 }
 

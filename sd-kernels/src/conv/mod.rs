@@ -8,7 +8,7 @@ mod winograd;
 pub use algorithm::Algorithm;
 use direct::Patches;
 use geometry::Pixels;
-pub use geometry::{ConvShape, Picture};
+pub use geometry::{ConvShape, OutputRows, Picture};
 use winograd::{Call, F2, F4, F6};
 
 use crate::buffer::Shared;
@@ -95,7 +95,30 @@ impl PackedConv {
             ..self.shape
         };
         let algorithm = Algorithm::choose(shape, picture);
-        self.run(algorithm, shape, x, picture, epilogue, out)
+        let rows = shape.output_rows(picture)?;
+        self.run(algorithm, shape, x, (picture, rows), epilogue, out)
+    }
+
+    /// [`forward_as`](Self::forward_as) of a strip: `picture` is the strip's size, and only the
+    /// `rows` of the output are computed. At the left and right the padding is the shape's.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and where the rows begin beyond the strip.
+    pub fn forward_rows(
+        &self,
+        upsample: bool,
+        x: &[f32],
+        picture: Picture,
+        rows: OutputRows,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let shape = ConvShape {
+            upsample,
+            ..self.shape
+        };
+        let algorithm = Algorithm::choose(shape, picture);
+        self.run(algorithm, shape, x, (picture, rows), epilogue, out)
     }
 
     /// [`forward`](Self::forward) by an algorithm of the caller's choice.
@@ -111,7 +134,8 @@ impl PackedConv {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        self.run(algorithm, self.shape, x, picture, epilogue, out)
+        let rows = self.shape.output_rows(picture)?;
+        self.run(algorithm, self.shape, x, (picture, rows), epilogue, out)
     }
 
     fn run(
@@ -119,12 +143,13 @@ impl PackedConv {
         algorithm: Algorithm,
         shape: ConvShape,
         x: &[f32],
-        picture: Picture,
+        (picture, rows): (Picture, OutputRows),
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) -> Result<()> {
         algorithm.check(shape)?;
-        let (out_height, out_width) = shape.output(picture)?;
+        rows.check(shape, picture)?;
+        let (out_height, out_width) = (rows.count, shape.output_side("width", picture.width)?);
         let Picture { n, height, width } = picture;
         let out_dims = [n, out_height, out_width, shape.outputs];
         check_len("the input", x.len(), &[n, height, width, shape.inputs])?;
@@ -146,6 +171,7 @@ impl PackedConv {
             out_height,
             out_width,
             outputs: shape.outputs,
+            first_row: rows.first,
             pad: shape.pad_before,
             bias: pointer(epilogue.bias),
             residual: pointer(epilogue.residual),
@@ -188,6 +214,7 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
         let source = Patches {
             input: call.input,
             shape,
+            first_row: call.first_row,
             out_height: call.out_height,
             out_width: call.out_width,
         };

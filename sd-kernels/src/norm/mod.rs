@@ -1,7 +1,10 @@
 //! Normalisations, channels-last.
 
+mod apply;
 mod group;
 mod layer;
+mod moments;
 
-pub use group::{GroupNorm, group_norm, group_norm_shifted};
+pub use group::{GroupNorm, group_norm, group_norm_shifted, group_norm_with};
 pub use layer::layer_norm;
+pub use moments::Moments;

@@ -1,8 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use sd_core::Result;
+
 use super::precision::multi_head_attention;
-use super::{GroupNorm, Linear, pack_fields};
+use super::{GroupNorm, Linear, Output, Strips, pack_fields, ranges};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -100,6 +102,32 @@ impl Attention {
             h,
             w,
         )
+    }
+
+    /// [`forward_picture`](Self::forward_picture) of a picture in strips: keys and values of all
+    /// pixels are held, the queries come strip by strip, so that no backend needs the scores of
+    /// more than one.
+    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
+        let normed = |x: &Strips, rows| match &self.group_norm {
+            Some(norm) => x.normed(rows, norm),
+            None => x.rows(rows),
+        };
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for rows in ranges(x.height(), output.rows) {
+            let of_strip = self.key_value(to_tokens(normed(&x, rows)));
+            keys.push(of_strip.key);
+            values.push(of_strip.value);
+        }
+        let key_value = KeyValue {
+            key: Tensor::cat(keys, 1),
+            value: Tensor::cat(values, 1),
+        };
+        Strips::build(x.height(), output, |rows| {
+            let query = to_tokens(normed(&x, rows.clone()));
+            let strip = x.take(rows);
+            let [_, _, h, w] = strip.dims();
+            to_picture(self.forward_onto(query, &key_value, to_tokens(strip)), h, w)
+        })
     }
 }
 

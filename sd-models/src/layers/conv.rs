@@ -1,8 +1,10 @@
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
-use sd_kernels::{ConvShape, PackedConv};
+use sd_kernels::{ConvShape, OutputRows, PackedConv};
 
 use super::cpu::{self, Packed};
 use super::{Pack, parameter};
@@ -23,6 +25,8 @@ pub struct Conv2d {
     pub weight: Param<Tensor<4>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    kernel: usize,
     #[module(skip)]
     stride: usize,
     #[module(skip)]
@@ -55,10 +59,16 @@ impl Conv2d {
         Self {
             weight: parameter([outputs, inputs, kernel, kernel], device),
             bias: Some(parameter([outputs], device)),
+            kernel,
             stride,
             padding,
             packed: None,
         }
+    }
+
+    /// Whether the kernels have the weight.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.packed.is_some()
     }
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
@@ -106,14 +116,89 @@ impl Conv2d {
     }
 }
 
+/// Strips of a picture.
+impl Conv2d {
+    /// Rows of the output for `height` rows of the input, `doubled` or not.
+    pub(crate) fn output_height(&self, height: usize, doubled: bool) -> usize {
+        let (kernel, [before, after]) = (self.kernel, self.zeros());
+        let height = if doubled { 2 * height } else { height };
+        (height + before + after - kernel) / self.stride + 1
+    }
+
+    /// The rows of an input of `height` rows that some rows of the output are made of.
+    pub(crate) fn reach(&self, rows: Range<usize>, height: usize, doubled: bool) -> Range<usize> {
+        let (kernel, [before, _]) = (self.kernel, self.zeros());
+        let scale = if doubled { 2 } else { 1 };
+        let first = (rows.start * self.stride).saturating_sub(before);
+        let end = ((rows.end - 1) * self.stride + kernel).saturating_sub(before);
+        first / scale..end.div_ceil(scale).min(height)
+    }
+
+    /// Some rows of the output, plus `residual`: `x` `[1, in, h, w]` are the input's rows from
+    /// `top` that they [reach](Self::reach).
+    pub(crate) fn forward_rows(
+        &self,
+        x: Tensor<4>,
+        top: usize,
+        rows: Range<usize>,
+        doubled: bool,
+        residual: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let (kernel, [before, after]) = (self.kernel, self.zeros());
+        let top = if doubled { 2 * top } else { top };
+        let first = (rows.start * self.stride) as isize - before as isize - top as isize;
+        if let Some(packed) = &self.packed {
+            let count = rows.len();
+            return packed.forward_rows(x, doubled, OutputRows { first, count }, residual);
+        }
+        let x = match doubled {
+            true => {
+                let [_, _, h, w] = x.dims();
+                resize_nearest(x, [2 * h, 2 * w])
+            }
+            false => x,
+        };
+        let (above, cut) = ((-first).max(0) as usize, first.max(0) as usize);
+        let needed = (rows.len() - 1) * self.stride + kernel;
+        let there = x.dims()[2] - cut;
+        let x = match cut > 0 || there > needed - above {
+            true => x.narrow(2, cut, there.min(needed - above)),
+            false => x,
+        };
+        let below = needed - above - x.dims()[2];
+        // Zeros of an uneven width are part of the picture, those of an even one the backend's.
+        let (sides, padding) = if before == after {
+            (0, before)
+        } else {
+            (after, 0)
+        };
+        let x = match above + below + sides {
+            0 => x,
+            _ => x.pad((0, sides, above, below), 0.0f32),
+        };
+        let options = ConvOptions::new([self.stride; 2], [0, padding], [1, 1], 1);
+        let bias = self.bias.as_ref().map(Param::val);
+        let x = burn::tensor::module::conv2d(x, self.weight.val(), bias, options);
+        match residual {
+            Some(residual) => residual + x,
+            None => x,
+        }
+    }
+
+    /// Zeros before and behind the input, in both directions.
+    fn zeros(&self) -> [usize; 2] {
+        match self.padding {
+            Padding::Even(padding) => [padding; 2],
+            Padding::BottomRight => [0, 1],
+        }
+    }
+}
+
 impl Pack for Conv2d {
     fn pack(&mut self, _: usize) {
         let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
         let [outputs, inputs, kernel, _] = weight.dims();
-        let (pad_before, pad_after) = match self.padding {
-            Padding::Even(padding) => (padding, padding),
-            Padding::BottomRight => (0, 1),
-        };
+        let [pad_before, pad_after] = self.zeros();
         let shape = ConvShape {
             inputs,
             outputs,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix,
-    Picture,
+    Activation, AttentionShape, ConvShape, Epilogue, Isa, Moments, OutputRows, PackedConv,
+    PackedGeglu, PackedMatrix, Picture,
 };
 
 use super::parameter;
@@ -41,6 +41,20 @@ impl std::ops::Deref for Values {
     fn deref(&self) -> &[f32] {
         let values = self.0.as_slice();
         values.unwrap_or_else(|_| unreachable!("`runs_kernels` holds only for f32"))
+    }
+}
+
+impl std::ops::DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let values = self.0.as_mut_slice();
+        values.unwrap_or_else(|_| unreachable!("`runs_kernels` holds only for f32"))
+    }
+}
+
+impl Values {
+    /// The picture whose [`pixels`] these are.
+    fn into_picture(self, device: &Device) -> Tensor<4> {
+        Tensor::from_data(self.0, (device, DType::F32)).permute([0, 3, 1, 2])
     }
 }
 
@@ -156,6 +170,39 @@ impl Packed<PackedConv> {
     }
 }
 
+impl Packed<PackedConv> {
+    /// Some rows of the output, plus `residual`, from the strip `x` `[1, in, h, w]` of the input.
+    pub(super) fn forward_rows(
+        &self,
+        x: Tensor<4>,
+        doubled: bool,
+        rows: OutputRows,
+        residual: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let ([n, _, height, width], device) = (x.dims(), x.device());
+        let shape = ConvShape {
+            upsample: doubled,
+            ..self.weight.shape()
+        };
+        let strip = Picture { n, height, width };
+        // The width does not depend on the height, for which any will do that the kernel fits in.
+        let any = Picture {
+            height: shape.kernel,
+            ..strip
+        };
+        let dims = [n, rows.count, fits(shape.output(any)).1, shape.outputs];
+        let (x, residual) = (pixels(x), residual.map(pixels));
+        let mut out = vec![0.0; dims.iter().product()];
+        let epilogue = Epilogue {
+            bias: self.bias.as_deref(),
+            residual: residual.as_deref(),
+            ..Epilogue::default()
+        };
+        fits((self.weight).forward_rows(doubled, &x, strip, rows, epilogue, &mut out));
+        picture(out, dims, &device)
+    }
+}
+
 impl Packed<PackedMatrix> {
     /// Packs a linear layer's `[out, in]`.
     pub(super) fn linear(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
@@ -248,6 +295,43 @@ pub(super) fn group_norm(
     picture(out, [n, h, w, c], &device)
 }
 
+/// A group normalisation of some rows of a picture whose moments are known, in place where nobody
+/// else holds them.
+pub(super) fn group_norm_with(
+    x: Tensor<4>,
+    moments: &Moments,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<4> {
+    let device = x.device();
+    let (mut x, weight, bias) = (pixels(x), values(weight), values(bias));
+    let norm = sd_kernels::GroupNorm {
+        weight: &weight,
+        bias: &bias,
+        groups,
+        epsilon: epsilon as f32,
+        activation,
+    };
+    fits(sd_kernels::group_norm_with(
+        Isa::best(),
+        &mut x,
+        moments,
+        norm,
+    ));
+    x.into_picture(&device)
+}
+
+/// The moments of a picture `[1, channels, h, w]`, and the picture.
+pub(super) fn moments(x: Tensor<4>) -> (Tensor<4>, Moments) {
+    let (channels, device) = (x.dims()[1], x.device());
+    let x = pixels(x);
+    let moments = fits(Moments::of(Isa::best(), &x, channels));
+    (x.into_picture(&device), moments)
+}
+
 /// A layer normalisation of `[…, width]`.
 pub(super) fn layer_norm<const D: usize>(
     x: Tensor<D>,
@@ -302,6 +386,6 @@ pub(crate) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
 }
 
 /// The kernels check the sizes they are given; here these come from the tensors themselves.
-fn fits<T>(result: sd_kernels::Result<T>) -> T {
+pub(super) fn fits<T>(result: sd_kernels::Result<T>) -> T {
     result.unwrap_or_else(|error| unreachable!("the sizes are the tensors' own: {error}"))
 }

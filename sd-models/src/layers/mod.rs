@@ -14,6 +14,7 @@ mod pack;
 mod precision;
 mod resample;
 mod resnet;
+mod strips;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
@@ -27,6 +28,7 @@ pub(crate) use pack::{Pack, pack_fields};
 pub(crate) use precision::multi_head_attention;
 pub use resample::{Downsample2D, Upsample2D};
 pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
+pub(crate) use strips::{Output, StripConv, Strips, ranges};
 pub use transformer::{BasicTransformerBlock, BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;

@@ -1,8 +1,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use sd_kernels::Activation;
+use sd_kernels::{Activation, Moments};
 
 use super::cpu::{self, runs_kernels};
 use super::parameter;
@@ -87,6 +87,41 @@ impl GroupNorm {
             return self.compute(x, Activation::Silu);
         }
         silu(self.forward(x))
+    }
+
+    /// [`forward`](Self::forward) of some rows of a picture whose `moments` are known.
+    pub(crate) fn forward_with(&self, x: Tensor<4>, moments: &Moments) -> Tensor<4> {
+        if runs_kernels(&x) {
+            return self.compute_with(x, moments, Activation::None);
+        }
+        let ([_, c, _, _], dtype, device) = (x.dims(), x.dtype(), x.device());
+        let (mut means, mut factors) = (Vec::with_capacity(c), Vec::with_capacity(c));
+        for (mean, variance) in moments.groups(self.groups) {
+            let factor = 1.0 / (variance + self.epsilon).sqrt();
+            means.extend(std::iter::repeat_n(mean as f32, c / self.groups));
+            factors.extend(std::iter::repeat_n(factor as f32, c / self.groups));
+        }
+        let upload = |x: Vec<f32>| {
+            let data = TensorData::new(x, [1, c, 1, 1]);
+            Tensor::<4>::from_data(data, (&device, DType::F32))
+        };
+        let per_channel = |p: &Param<Tensor<1>>| to_f32(p.val()).reshape([1, c, 1, 1]);
+        let x = (to_f32(x) - upload(means)) * (upload(factors) * per_channel(&self.weight));
+        from_f32(x + per_channel(&self.bias), dtype)
+    }
+
+    /// [`forward_silu`](Self::forward_silu) of some rows of a picture whose `moments` are known.
+    pub(crate) fn forward_silu_with(&self, x: Tensor<4>, moments: &Moments) -> Tensor<4> {
+        if runs_kernels(&x) {
+            return self.compute_with(x, moments, Activation::Silu);
+        }
+        silu(self.forward_with(x, moments))
+    }
+
+    fn compute_with(&self, x: Tensor<4>, moments: &Moments, activation: Activation) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let (groups, epsilon) = (self.groups, self.epsilon);
+        cpu::group_norm_with(x, moments, weight, bias, groups, epsilon, activation)
     }
 
     fn compute(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {

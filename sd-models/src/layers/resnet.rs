@@ -2,7 +2,9 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use super::{Conv2d, GroupNorm, Linear, pack_fields};
+use sd_core::Result;
+
+use super::{Conv2d, GroupNorm, Linear, Output, StripConv, Strips, pack_fields};
 
 /// How a [`ResnetBlock2D`] is built.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +115,28 @@ impl ResnetBlock2D {
         } else {
             sum / self.output_scale
         }
+    }
+
+    /// [`forward`](Self::forward) of a picture in strips, in a network without timesteps or scale.
+    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
+        debug_assert!(self.time_emb_proj.is_none() && self.output_scale == 1.0);
+        let conv = |conv, norm| StripConv {
+            conv,
+            norm: Some(norm),
+            doubled: false,
+        };
+        let measured = Output {
+            measured: true,
+            ..output
+        };
+        let hidden = conv(&self.conv1, &self.norm1).of(&x, measured)?;
+        conv(&self.conv2, &self.norm2).consume(hidden, output, |rows| {
+            let x = x.take(rows);
+            Some(match &self.conv_shortcut {
+                Some(conv) => conv.forward(x),
+                None => x,
+            })
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise};
 
-use super::{AutoencoderKL, VaeConfig};
+use super::model::each;
+use super::tiling::{Planner, Tiles};
+use super::{AutoencoderKL, Limits, Plan, Posterior, Tiling, VaeConfig, Work};
 use crate::{ConfigFile, Files, Result};
 
 /// An [`AutoencoderKL`] with its weights: the [`Autoencoder`] of every Stable Diffusion model.
@@ -10,6 +12,8 @@ pub struct Vae {
     model: AutoencoderKL,
     config: VaeConfig,
     spec: AutoencoderSpec,
+    tiling: Tiling,
+    limits: Limits,
 }
 
 impl Vae {
@@ -42,6 +46,8 @@ impl Vae {
             model,
             config,
             spec,
+            tiling: Tiling::default(),
+            limits: Limits::default(),
         })
     }
 
@@ -53,6 +59,83 @@ impl Vae {
     /// The bare network.
     pub fn model(&self) -> &AutoencoderKL {
         &self.model
+    }
+
+    /// The same with pictures cut as `tiling` says.
+    #[must_use]
+    pub fn with_tiling(self, tiling: Tiling) -> Self {
+        Self { tiling, ..self }
+    }
+
+    /// The same within `limits` of the device's memory.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How one picture of `size`, height and width in pixels, is encoded or decoded, and what
+    /// memory that takes. With [`Tiling::Blend`] the plan is that of a tile.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit into the [`Limits`], [`Error::InvalidArgument`] for
+    /// a tile that is no tile.
+    pub fn plan(&self, work: Work, size: [usize; 2]) -> sd_core::Result<Plan> {
+        let mut latent = size.map(|side| side / self.spec.factor);
+        if let Tiling::Blend { tile, overlap } = self.tiling {
+            self.tiles(work, tile, overlap)?;
+            latent = latent.map(|side| side.min(tile / self.spec.factor));
+        }
+        let kernels = self.model.is_optimized();
+        let planner = Planner {
+            config: &self.config,
+            work,
+            latent,
+            number: DType::from(self.spec.dtype).size() as u64,
+            kernels,
+        };
+        match self.tiling {
+            Tiling::Auto => planner.auto(self.limits),
+            Tiling::Strips => planner.strips(self.limits),
+            Tiling::Whole | Tiling::Blend { .. } => planner.within(planner.whole(), self.limits),
+        }
+    }
+
+    fn tiles(&self, work: Work, tile: usize, overlap: f64) -> sd_core::Result<Tiles> {
+        let factor = self.spec.factor;
+        let scale = match work {
+            Work::Encode => [factor, 1],
+            Work::Decode => [1, factor],
+        };
+        Tiles::new(tile, overlap, factor, scale)
+    }
+
+    /// The plan for `x`, which is what `work` reads.
+    fn plan_for(&self, work: Work, x: &Tensor<4>) -> sd_core::Result<Plan> {
+        let [_, _, h, w] = x.dims();
+        let scale = match work {
+            Work::Encode => 1,
+            Work::Decode => self.spec.factor,
+        };
+        self.plan(work, [h, w].map(|side| side.saturating_mul(scale)))
+    }
+
+    /// `x` through `network` in the pieces of a plan without strips: all at once, picture by
+    /// picture or tile by tile.
+    fn in_pieces(
+        &self,
+        work: Work,
+        x: Tensor<4>,
+        plan: &Plan,
+        network: impl Fn(Tensor<4>) -> Tensor<4>,
+    ) -> sd_core::Result<Tensor<4>> {
+        let network = |x: Tensor<4>| match plan.fits(x.dims()[0], self.limits) {
+            true => Ok(network(x)),
+            false => each(x, |x| Ok(network(x))),
+        };
+        match self.tiling {
+            Tiling::Blend { tile, overlap } => self.tiles(work, tile, overlap)?.run(x, network),
+            _ => network(x),
+        }
     }
 
     fn check_dtype(&self, what: &'static str, found: DType) -> sd_core::Result<()> {
@@ -83,7 +166,14 @@ impl Autoencoder for Vae {
             return Err(Error::shape("image", &image.dims(), expected));
         }
         self.check_dtype("image dtype", image.dtype())?;
-        let posterior = self.model.encode(image);
+        let plan = self.plan_for(Work::Encode, &image)?;
+        let posterior = match &plan.strips {
+            Some(strips) => self.model.encode_strips(image, strips)?,
+            None => {
+                let network = |x| self.model.moments(x);
+                Posterior::new(self.in_pieces(Work::Encode, image, &plan, network)?)
+            }
+        };
         let latent = match noise {
             None => posterior.mean,
             Some(noise) => {
@@ -103,6 +193,10 @@ impl Autoencoder for Vae {
         }
         self.check_dtype("latent dtype", latent.dtype())?;
         let latent = latent / self.config.scaling_factor + self.config.shift_factor;
-        Ok(self.model.decode(latent))
+        let plan = self.plan_for(Work::Decode, &latent)?;
+        match &plan.strips {
+            Some(strips) => self.model.decode_strips(latent, strips),
+            None => self.in_pieces(Work::Decode, latent, &plan, |x| self.model.decode(x)),
+        }
     }
 }

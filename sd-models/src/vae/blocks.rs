@@ -1,10 +1,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use sd_core::Result;
+
 use super::VaeConfig;
 use crate::layers::{
-    Attention, AttentionConfig, Downsample2D, Padding, ResnetBlock2D, ResnetConfig, Upsample2D,
-    pack_fields,
+    Attention, AttentionConfig, Conv2d, Downsample2D, Output, Padding, ResnetBlock2D, ResnetConfig,
+    StripConv, Strips, Upsample2D, pack_fields,
 };
 
 /// ε of every normalisation in the autoencoder.
@@ -37,6 +39,19 @@ impl DownEncoderBlock2D {
         let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
         self.downsamplers.iter().fold(x, |x, d| d.forward(x))
     }
+
+    /// [`forward`](Self::forward) in strips of `rows` rows, then of `halved`.
+    pub(super) fn forward_strips(&self, x: Strips, rows: usize, halved: usize) -> Result<Strips> {
+        let is_last = self.downsamplers.is_empty();
+        let x = resnet_strips(&self.resnets, x, rows, is_last)?;
+        let output = Output {
+            rows: halved,
+            measured: true,
+        };
+        self.downsamplers.iter().try_fold(x, |x, layer| {
+            plain(&layer.conv, false).consume(x, output, |_| None)
+        })
+    }
 }
 
 /// One resolution of the decoder: residual blocks, then a doubling.
@@ -67,6 +82,19 @@ impl UpDecoderBlock2D {
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
         self.upsamplers.iter().fold(x, |x, u| u.forward(x))
+    }
+
+    /// [`forward`](Self::forward) in strips of `rows` rows, then of `doubled`.
+    pub(super) fn forward_strips(&self, x: Strips, rows: usize, doubled: usize) -> Result<Strips> {
+        let is_last = self.upsamplers.is_empty();
+        let x = resnet_strips(&self.resnets, x, rows, is_last)?;
+        let output = Output {
+            rows: doubled,
+            measured: true,
+        };
+        self.upsamplers.iter().try_fold(x, |x, layer| {
+            plain(&layer.conv, true).consume(x, output, |_| None)
+        })
     }
 }
 
@@ -107,11 +135,52 @@ impl MidBlock {
         }
         x
     }
+
+    /// [`forward`](Self::forward) in strips of `rows` rows; `attention` rows are queries at once.
+    pub(super) fn forward_strips(
+        &self,
+        mut x: Strips,
+        rows: usize,
+        attention: usize,
+    ) -> Result<Strips> {
+        let measured = true;
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward_strips(x, Output { rows, measured })?;
+            if let Some(layer) = self.attentions.get(i) {
+                let rows = attention;
+                x = layer.forward_strips(x, Output { rows, measured })?;
+            }
+        }
+        Ok(x)
+    }
 }
 
 pack_fields!(DownEncoderBlock2D: resnets, downsamplers);
 pack_fields!(UpDecoderBlock2D: resnets, upsamplers);
 pack_fields!(MidBlock: resnets, attentions);
+
+/// A convolution of strips with nothing before it.
+pub(super) fn plain(conv: &Conv2d, doubled: bool) -> StripConv<'_> {
+    StripConv {
+        conv,
+        norm: None,
+        doubled,
+    }
+}
+
+/// Residual blocks in strips of `rows` rows. The last one's result is `measured` if it is
+/// normalised next.
+fn resnet_strips(
+    resnets: &[ResnetBlock2D],
+    x: Strips,
+    rows: usize,
+    measured: bool,
+) -> Result<Strips> {
+    resnets.iter().enumerate().try_fold(x, |x, (i, resnet)| {
+        let measured = measured || i + 1 < resnets.len();
+        resnet.forward_strips(x, Output { rows, measured })
+    })
+}
 
 fn resnets(
     config: &VaeConfig,

@@ -52,6 +52,8 @@ pub struct VaeConfig {
     pub mid_block_add_attention: bool,
     /// Whether activations overflow in f16, so that only f32 will do.
     pub force_upcast: bool,
+    /// Side of the pictures it was trained on, in pixels; diffusers' tiles have it.
+    pub sample_size: usize,
 }
 
 impl VaeConfig {
@@ -94,6 +96,7 @@ impl VaeConfig {
             use_post_quant_conv: file.flag("use_post_quant_conv", true)?,
             mid_block_add_attention: file.flag("mid_block_add_attention", true)?,
             force_upcast: file.flag("force_upcast", true)?,
+            sample_size: file.size("sample_size", Some(32), 1..=16_384)?,
         })
     }
 

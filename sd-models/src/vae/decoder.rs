@@ -1,9 +1,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::VaeConfig;
-use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D};
-use crate::layers::{Conv2d, GroupNorm, Pack};
+use sd_core::Result;
+
+use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D, plain};
+use super::{StripRows, VaeConfig};
+use crate::layers::{Conv2d, GroupNorm, Output, Pack, StripConv, Strips};
 
 /// From latents to pixels.
 #[derive(Module, Debug)]
@@ -42,6 +44,28 @@ impl Decoder {
         let x = self.mid_block.forward(self.conv_in.forward(x));
         let x = self.up_blocks.iter().fold(x, |x, b| b.forward(x));
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+
+    /// [`forward`](Self::forward) of one picture, `[1, latent, h, w]`, in strips.
+    pub(super) fn forward_strips(&self, x: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
+        let output = |level: usize, measured| Output {
+            rows: strips.rows[level],
+            measured,
+        };
+        let x = Strips::whole(x);
+        let x = plain(&self.conv_in, false).consume(x, output(0, true), |_| None)?;
+        let mut x = (self.mid_block).forward_strips(x, strips.rows[0], strips.attention)?;
+        let finest = self.up_blocks.len() - 1;
+        for (level, block) in self.up_blocks.iter().enumerate() {
+            let (rows, doubled) = (strips.rows[level], strips.rows[finest.min(level + 1)]);
+            x = block.forward_strips(x, rows, doubled)?;
+        }
+        let conv_out = StripConv {
+            norm: Some(&self.conv_norm_out),
+            ..plain(&self.conv_out, false)
+        };
+        let x = conv_out.consume(x, output(finest, false), |_| None)?;
+        Ok(x.join())
     }
 }
 

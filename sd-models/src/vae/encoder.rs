@@ -1,9 +1,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::VaeConfig;
-use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock};
-use crate::layers::{Conv2d, GroupNorm, Pack};
+use sd_core::Result;
+
+use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock, plain};
+use super::{StripRows, VaeConfig};
+use crate::layers::{Conv2d, GroupNorm, Output, Pack, StripConv, Strips};
 
 /// From pixels to the parameters of a distribution of latents.
 #[derive(Module, Debug)]
@@ -43,6 +45,28 @@ impl Encoder {
         let x = self.down_blocks.iter().fold(x, |x, b| b.forward(x));
         let x = self.mid_block.forward(x);
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+
+    /// [`forward`](Self::forward) of one picture, `[1, in, f·h, f·w]`, in strips.
+    pub(super) fn forward_strips(&self, x: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
+        let output = |level: usize, measured| Output {
+            rows: strips.rows[level],
+            measured,
+        };
+        let (x, finest) = (Strips::whole(x), self.down_blocks.len() - 1);
+        let mut x = plain(&self.conv_in, false).consume(x, output(finest, true), |_| None)?;
+        for (i, block) in self.down_blocks.iter().enumerate() {
+            let level = finest - i;
+            let (rows, halved) = (strips.rows[level], strips.rows[level.saturating_sub(1)]);
+            x = block.forward_strips(x, rows, halved)?;
+        }
+        let x = (self.mid_block).forward_strips(x, strips.rows[0], strips.attention)?;
+        let conv_out = StripConv {
+            norm: Some(&self.conv_norm_out),
+            ..plain(&self.conv_out, false)
+        };
+        let x = conv_out.consume(x, output(0, false), |_| None)?;
+        Ok(x.join())
     }
 }
 

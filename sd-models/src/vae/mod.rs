@@ -9,6 +9,7 @@ mod config;
 mod decoder;
 mod encoder;
 mod model;
+mod tiling;
 
 pub use autoencoder::Vae;
 pub use blocks::{DownEncoderBlock2D, MidBlock, UpDecoderBlock2D};
@@ -16,3 +17,4 @@ pub use config::VaeConfig;
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use model::{AutoencoderKL, Posterior};
+pub use tiling::{Limits, Plan, StripRows, Tiling, Work};

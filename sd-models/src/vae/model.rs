@@ -1,7 +1,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Decoder, Encoder, VaeConfig};
+use sd_core::Result;
+
+use super::{Decoder, Encoder, StripRows, VaeConfig};
 use crate::layers::{Conv2d, Pack, runs_kernels};
 
 /// The autoencoder of Stable Diffusion: a variational autoencoder (Kingma & Welling 2013,
@@ -47,22 +49,69 @@ impl AutoencoderKL {
         self.post_quant_conv.pack(side);
     }
 
+    /// Whether the kernels have the weights.
+    pub(super) fn is_optimized(&self) -> bool {
+        self.decoder.conv_in.is_packed()
+    }
+
     /// Pixels `[n, in, f·h, f·w]` to the distribution of their latents.
     pub fn encode(&self, image: Tensor<4>) -> Posterior {
-        let moments = self.encoder.forward(image);
-        Posterior::new(match &self.quant_conv {
-            Some(conv) => conv.forward(moments),
-            None => moments,
-        })
+        Posterior::new(self.moments(image))
     }
 
     /// Unscaled latents `[n, latent, h, w]` to pixels `[n, out, f·h, f·w]`.
     pub fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
-        self.decoder.forward(match &self.post_quant_conv {
-            Some(conv) => conv.forward(latent),
-            None => latent,
-        })
+        self.decoder
+            .forward(pointwise(&self.post_quant_conv, latent))
     }
+
+    /// Pixels to means and log-variances, `[n, 2 · latent, h, w]`.
+    pub(super) fn moments(&self, image: Tensor<4>) -> Tensor<4> {
+        pointwise(&self.quant_conv, self.encoder.forward(image))
+    }
+
+    /// [`encode`](Self::encode) in strips of the rows that `strips` says.
+    ///
+    /// # Errors
+    /// As [`decode_strips`](Self::decode_strips).
+    pub fn encode_strips(&self, image: Tensor<4>, strips: &StripRows) -> Result<Posterior> {
+        strips.check(self.encoder.down_blocks.len())?;
+        let moments = each(image, |x| self.encoder.forward_strips(x, strips))?;
+        Ok(Posterior::new(pointwise(&self.quant_conv, moments)))
+    }
+
+    /// [`decode`](Self::decode) in strips of the rows that `strips` says, one picture after the
+    /// other. The result is the same up to rounding.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](sd_core::Error::InvalidArgument) for other resolutions than the
+    /// network's and for strips of no rows, [`Error::Backend`](sd_core::Error::Backend) where a
+    /// picture's mean cannot be read from its device.
+    pub fn decode_strips(&self, latent: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
+        strips.check(self.decoder.up_blocks.len())?;
+        let latent = pointwise(&self.post_quant_conv, latent);
+        each(latent, |x| self.decoder.forward_strips(x, strips))
+    }
+}
+
+fn pointwise(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
+    match conv {
+        Some(conv) => conv.forward(x),
+        None => x,
+    }
+}
+
+/// One picture after the other.
+pub(super) fn each(
+    x: Tensor<4>,
+    run: impl Fn(Tensor<4>) -> Result<Tensor<4>>,
+) -> Result<Tensor<4>> {
+    let n = x.dims()[0];
+    if n == 1 {
+        return run(x);
+    }
+    let pictures = (0..n).map(|k| run(x.clone().narrow(0, k, 1)));
+    Ok(Tensor::cat(pictures.collect::<Result<Vec<_>>>()?, 0))
 }
 
 /// A normal distribution for every number of a latent, unscaled.

@@ -40,7 +40,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Input<'_,
                 let mut pixels = [[None; IN]; IN];
                 for (i, row) in pixels.iter_mut().enumerate() {
                     for (j, pixel) in row.iter_mut().enumerate() {
-                        let y = (y + i) as isize - pad;
+                        let y = (y + i) as isize + block.call.first_row;
                         let x = (x + j) as isize - pad;
                         *pixel = block.call.input.at(n, y, x);
                     }

@@ -49,7 +49,9 @@ pub(crate) struct Call {
     pub(crate) out_height: usize,
     pub(crate) out_width: usize,
     pub(crate) outputs: usize,
-    /// Zeros above and at the left of the input.
+    /// The input's row under the kernel's first at the first output row.
+    pub(crate) first_row: isize,
+    /// Zeros at the left of the input.
     pub(crate) pad: usize,
     /// Null where absent.
     pub(crate) bias: *const f32,

@@ -1,0 +1,187 @@
+//! A picture computed strip by strip is the picture computed whole.
+
+mod common;
+
+use common::{assert_close, each_isa, values};
+use proptest::prelude::*;
+use sd_kernels::{
+    Activation, ConvShape, Epilogue, GroupNorm, Moments, OutputRows, PackedConv, Picture,
+    group_norm, group_norm_with,
+};
+
+fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// The convolution of a picture in strips of `rows` output rows, each from no more input than it
+/// reaches.
+fn check_conv(shape: ConvShape, (n, height, width): (usize, usize, usize), rows: usize) {
+    let picture = Picture { n, height, width };
+    let (out_height, out_width) = shape.output(picture).unwrap();
+    let depth = shape.inputs * shape.kernel * shape.kernel;
+    let x = values(1, n * height * width * shape.inputs);
+    let weight = values(2, shape.outputs * depth);
+    let (bias, row) = (values(3, shape.outputs), out_width * shape.outputs);
+    let residual = values(4, n * out_height * row);
+    each_isa(|isa| {
+        let packed = PackedConv::new(isa, &weight, shape).unwrap();
+        let epilogue = |residual| Epilogue {
+            bias: Some(&bias),
+            residual: Some(residual),
+            ..Epilogue::default()
+        };
+        let mut whole = vec![f32::NAN; residual.len()];
+        packed
+            .forward(&x, picture, epilogue(&residual), &mut whole)
+            .unwrap();
+        for sample in 0..n {
+            for first in (0..out_height).step_by(rows) {
+                let count = rows.min(out_height - first);
+                let scale = if shape.upsample { 2 } else { 1 };
+                let tap = (first * shape.stride) as isize - shape.pad_before as isize;
+                let last = tap + ((count - 1) * shape.stride + shape.kernel) as isize;
+                let from = tap.max(0) as usize / scale;
+                let end = (last.max(1) as usize).div_ceil(scale).min(height);
+                let from = from.min(end - 1);
+                let strip = Picture {
+                    n: 1,
+                    height: end - from,
+                    width,
+                };
+                let line = width * shape.inputs;
+                let x = &x[(sample * height + from) * line..(sample * height + end) * line];
+                let at = (sample * out_height + first) * row..;
+                let output = OutputRows {
+                    first: tap - (from * scale) as isize,
+                    count,
+                };
+                let mut out = vec![f32::NAN; count * row];
+                let residual = epilogue(&residual[at.clone()][..count * row]);
+                packed
+                    .forward_rows(shape.upsample, x, strip, output, residual, &mut out)
+                    .unwrap();
+                let expected = widened(&whole[at][..count * row]);
+                let what = format!("{} {shape:?}", isa.name());
+                let size = (depth as f64).sqrt();
+                // Strip and picture may differ in algorithm and tiles: the rounding of F(6×6).
+                assert_close(&what, &out, &expected, 3.2e-5 * size);
+            }
+        }
+    });
+}
+
+#[test]
+fn convolutions_at_odd_sizes() {
+    for (height, width, rows) in [(1, 1, 1), (9, 7, 4), (11, 5, 3), (16, 8, 8)] {
+        check_conv(ConvShape::same(32, 20, 3), (2, height, width), rows);
+        check_conv(ConvShape::same(16, 3, 3), (1, height, width), rows);
+        check_conv(ConvShape::same(5, 7, 1), (1, height, width), rows);
+        check_conv(
+            ConvShape::same(16, 20, 3).upsampled(),
+            (1, height, width),
+            rows,
+        );
+    }
+    let halving = ConvShape {
+        stride: 2,
+        pad_before: 0,
+        pad_after: 1,
+        ..ConvShape::same(16, 12, 3)
+    };
+    for (height, width, rows) in [(2, 2, 1), (10, 6, 3), (7, 9, 2)] {
+        check_conv(halving, (2, height, width), rows);
+    }
+}
+
+#[test]
+fn rows_far_outside_the_strip_are_an_error() {
+    let isa = sd_kernels::Isa::best();
+    let shape = ConvShape::same(1, 1, 3);
+    let packed = PackedConv::new(isa, &[1.0; 9], shape).unwrap();
+    let strip = Picture {
+        n: 1,
+        height: 2,
+        width: 2,
+    };
+    let run = |first, count| {
+        let (rows, none) = (OutputRows { first, count }, Epilogue::default());
+        let mut out = vec![0.0; 4];
+        packed.forward_rows(false, &[1.0; 4], strip, rows, none, &mut out)
+    };
+    assert!(run(-1, 2).is_ok());
+    assert!(run(isize::MIN, 2).is_err() && run(isize::MAX, 2).is_err());
+    assert!(run(-1, 3).is_err() && run(-1, usize::MAX).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn convolutions_of_any_size(
+        (lines, outputs) in (1usize..3, 1usize..40), upsample: bool,
+        size in (1usize..3, 1usize..14, 1usize..14), rows in 1usize..9,
+    ) {
+        let shape = ConvShape { upsample, ..ConvShape::same(16 * lines, outputs, 3) };
+        check_conv(shape, size, rows);
+    }
+
+    /// However the pixels are cut, and wherever their mean lies.
+    #[test]
+    fn moments_of_strips_are_those_of_the_whole(
+        (groups, size, pixels) in (1usize..5, 1usize..7, 1usize..400),
+        cuts in prop::collection::vec(0usize..400, 0..6), offset in -100f32..100.0,
+    ) {
+        let channels = groups * size;
+        let mut x = values(5, pixels * channels);
+        x.iter_mut().for_each(|x| *x += offset);
+        let (weight, bias) = (values(6, channels), values(7, channels));
+        let norm = GroupNorm {
+            weight: &weight, bias: &bias, groups, epsilon: 1e-6, activation: Activation::Silu,
+        };
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % pixels).collect();
+        cuts.extend([0, pixels]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        each_isa(|isa| {
+            let mut whole = vec![f32::NAN; x.len()];
+            group_norm(isa, &x, 1, pixels, norm, &mut whole).unwrap();
+            let strips = cuts.windows(2).map(|cut| &x[cut[0] * channels..cut[1] * channels]);
+            let moments = strips.map(|strip| Moments::of(isa, strip, channels).unwrap());
+            let all = moments.reduce(|mut all, more| { all.merge(&more).unwrap(); all }).unwrap();
+            let mut strips = x.clone();
+            for cut in cuts.windows(2) {
+                let strip = &mut strips[cut[0] * channels..cut[1] * channels];
+                group_norm_with(isa, strip, &all, norm).unwrap();
+            }
+            // One sample's variance is the difference of sums that are 100² as large.
+            assert_close(isa.name(), &strips, &widened(&whole), 2e-5);
+        });
+    }
+}
+
+#[test]
+fn moments_that_do_not_fit_are_an_error() {
+    let isa = sd_kernels::Isa::best();
+    assert!(Moments::of(isa, &[], 2).is_err());
+    assert!(Moments::of(isa, &[0.0; 3], 2).is_err());
+    assert!(Moments::of(isa, &[0.0; 3], 0).is_err());
+    assert!(Moments::new(2, vec![0.0; 3], vec![0.0; 2]).is_err());
+    let mut two = Moments::of(isa, &[1.0, 2.0, 3.0, 6.0], 2).unwrap();
+    assert_eq!(
+        two,
+        Moments::new(2, vec![2.0, 4.0], vec![1.0, 4.0]).unwrap()
+    );
+    assert!(two.merge(&Moments::of(isa, &[0.0; 3], 3).unwrap()).is_err());
+    let norm = GroupNorm {
+        weight: &[1.0; 2],
+        bias: &[0.0; 2],
+        groups: 2,
+        epsilon: 0.0,
+        activation: Activation::None,
+    };
+    let mut x = [1.0, 2.0, 3.0, 6.0];
+    group_norm_with(isa, &mut x, &two, norm).unwrap();
+    assert_eq!(x, [-1.0, -1.0, 1.0, 1.0]);
+    assert!(group_norm_with(isa, &mut x[1..], &two, norm).is_err());
+    assert!(group_norm_with(isa, &mut x, &two, GroupNorm { groups: 3, ..norm }).is_err());
+}

@@ -1,0 +1,276 @@
+//! Pictures too large to be held whole several times: computed in strips of rows.
+//!
+//! A convolution needs one row more than its strip above and below, which the neighbouring strips
+//! have. A normalisation needs the mean and deviation of the whole picture; they are collected
+//! while the strips are made. So the result is that of the whole picture, and nothing is computed
+//! twice. What is saved is every intermediate result inside a layer, which is held for one strip
+//! instead of for all.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use sd_core::{Error, Result};
+use sd_kernels::Moments;
+
+use super::cpu::{self, fits, runs_kernels};
+use super::precision::to_f32;
+use super::{Conv2d, GroupNorm};
+
+/// A picture `[1, channels, height, width]` as strips of whole rows.
+#[derive(Debug)]
+pub(crate) struct Strips {
+    /// From top to bottom.
+    strips: VecDeque<Tensor<4>>,
+    /// The first row that is still held.
+    first: usize,
+    height: usize,
+    moments: Option<Moments>,
+}
+
+/// How a layer's output is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// Rows of a strip.
+    pub(crate) rows: usize,
+    /// Whether a normalisation follows, so that the moments are needed.
+    pub(crate) measured: bool,
+}
+
+impl Strips {
+    /// A picture in one strip, its moments unknown.
+    pub(crate) fn whole(x: Tensor<4>) -> Self {
+        Self {
+            height: x.dims()[2],
+            strips: [x].into(),
+            first: 0,
+            moments: None,
+        }
+    }
+
+    /// A picture of `height` rows whose strips `each` makes, from top to bottom.
+    pub(crate) fn build(
+        height: usize,
+        output: Output,
+        mut each: impl FnMut(Range<usize>) -> Tensor<4>,
+    ) -> Result<Self> {
+        let (mut strips, mut gather) = (VecDeque::new(), Gather::default());
+        for rows in ranges(height, output.rows) {
+            let strip = each(rows);
+            strips.push_back(match output.measured {
+                true => gather.add(strip),
+                false => strip,
+            });
+        }
+        Ok(Self {
+            strips,
+            first: 0,
+            height,
+            moments: gather.finish()?,
+        })
+    }
+
+    pub(crate) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// A copy of some rows.
+    pub(crate) fn rows(&self, range: Range<usize>) -> Tensor<4> {
+        let mut top = self.first;
+        let mut parts = Vec::new();
+        for strip in &self.strips {
+            let rows = strip.dims()[2];
+            let (from, end) = (range.start.max(top), range.end.min(top + rows));
+            if from < end {
+                parts.push(match end - from == rows {
+                    true => strip.clone(),
+                    false => strip.clone().narrow(2, from - top, end - from),
+                });
+            }
+            top += rows;
+        }
+        concat_rows(parts)
+    }
+
+    /// Some rows; they and all above are then gone.
+    pub(crate) fn take(&mut self, range: Range<usize>) -> Tensor<4> {
+        let is_first = range.start == self.first
+            && (self.strips.front()).is_some_and(|strip| strip.dims()[2] == range.len());
+        if is_first && let Some(strip) = self.strips.pop_front() {
+            self.first = range.end;
+            return strip;
+        }
+        let rows = self.rows(range.clone());
+        self.forget_before(range.end);
+        rows
+    }
+
+    /// Frees the strips that end at or before `row`.
+    pub(crate) fn forget_before(&mut self, row: usize) {
+        while let Some(strip) = self.strips.front() {
+            let end = self.first + strip.dims()[2];
+            if end > row {
+                break;
+            }
+            self.first = end;
+            self.strips.pop_front();
+        }
+    }
+
+    /// The picture in one piece.
+    pub(crate) fn join(self) -> Tensor<4> {
+        concat_rows(self.strips.into())
+    }
+
+    /// `norm` of some rows of this picture, with the whole picture's moments; SiLU behind it.
+    pub(crate) fn normed_silu(&self, range: Range<usize>, norm: &GroupNorm) -> Tensor<4> {
+        let rows = self.rows(range);
+        match &self.moments {
+            Some(moments) => norm.forward_silu_with(rows, moments),
+            None => norm.forward_silu(rows),
+        }
+    }
+
+    /// [`normed_silu`](Self::normed_silu) without the SiLU.
+    pub(crate) fn normed(&self, range: Range<usize>, norm: &GroupNorm) -> Tensor<4> {
+        let rows = self.rows(range);
+        match &self.moments {
+            Some(moments) => norm.forward_with(rows, moments),
+            None => norm.forward(rows),
+        }
+    }
+}
+
+/// The strips of `height` rows, each of `rows`, the last of what is left.
+pub(crate) fn ranges(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let rows = rows.max(1);
+    (0..height)
+        .step_by(rows)
+        .map(move |from| from..height.min(from + rows))
+}
+
+/// A convolution of strips.
+#[derive(Clone, Copy)]
+pub(crate) struct StripConv<'a> {
+    pub(crate) conv: &'a Conv2d,
+    /// A normalisation and SiLU before it.
+    pub(crate) norm: Option<&'a GroupNorm>,
+    /// Whether it sees the picture enlarged twofold.
+    pub(crate) doubled: bool,
+}
+
+impl StripConv<'_> {
+    /// The convolution of `x`, which stays.
+    pub(crate) fn of(&self, x: &Strips, output: Output) -> Result<Strips> {
+        let height = self.conv.output_height(x.height(), self.doubled);
+        Strips::build(height, output, |rows| self.strip(x, rows, None))
+    }
+
+    /// The convolution of `x`, plus the strips that `residual` makes; `x` is freed on the way.
+    pub(crate) fn consume(
+        &self,
+        mut x: Strips,
+        output: Output,
+        mut residual: impl FnMut(Range<usize>) -> Option<Tensor<4>>,
+    ) -> Result<Strips> {
+        let height = self.conv.output_height(x.height(), self.doubled);
+        Strips::build(height, output, |rows| {
+            let strip = self.strip(&x, rows.clone(), residual(rows.clone()));
+            let next = rows.end..(rows.end + 1).min(height);
+            let done = match next.is_empty() {
+                true => x.height(),
+                false => self.conv.reach(next, x.height(), self.doubled).start,
+            };
+            x.forget_before(done);
+            strip
+        })
+    }
+
+    fn strip(&self, x: &Strips, rows: Range<usize>, residual: Option<Tensor<4>>) -> Tensor<4> {
+        let reach = (self.conv).reach(rows.clone(), x.height(), self.doubled);
+        let input = match self.norm {
+            Some(norm) => x.normed_silu(reach.clone(), norm),
+            None => x.rows(reach.clone()),
+        };
+        (self.conv).forward_rows(input, reach.start, rows, self.doubled, residual)
+    }
+}
+
+/// Strips one below the other.
+fn concat_rows(mut parts: Vec<Tensor<4>>) -> Tensor<4> {
+    if parts.len() == 1 {
+        return parts.swap_remove(0);
+    }
+    if !parts.first().is_some_and(runs_kernels) {
+        return Tensor::cat(parts, 2);
+    }
+    let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
+    Tensor::cat(parts.into_iter().map(last).collect(), 1).permute([0, 3, 1, 2])
+}
+
+/// Collects a picture's moments from its strips.
+#[derive(Default)]
+struct Gather {
+    host: Option<Moments>,
+    /// Pixels of each strip, and its channels' variances and means, `[channels, 2]`: they stay on
+    /// the device until all are there, so that it is waited for once.
+    device: Vec<(usize, Tensor<2>)>,
+}
+
+impl Gather {
+    fn add(&mut self, strip: Tensor<4>) -> Tensor<4> {
+        if runs_kernels(&strip) {
+            let (strip, moments) = cpu::moments(strip);
+            match &mut self.host {
+                Some(all) => fits(all.merge(&moments)),
+                None => self.host = Some(moments),
+            }
+            return strip;
+        }
+        let [_, channels, rows, width] = strip.dims();
+        let x = to_f32(strip.clone()).reshape([channels, rows * width]);
+        let (variance, mean) = x.var_mean_bias(1);
+        (self.device).push((rows * width, Tensor::cat(vec![variance, mean], 1)));
+        strip
+    }
+
+    fn finish(self) -> Result<Option<Moments>> {
+        if self.device.is_empty() {
+            return Ok(self.host);
+        }
+        let (pixels, parts): (Vec<usize>, Vec<Tensor<2>>) = self.device.into_iter().unzip();
+        let width = 2 * pixels.len();
+        let values = Tensor::cat(parts, 1).try_into_vec_as::<f32>();
+        let values = values.map_err(|e| Error::backend("reading a picture's mean", e))?;
+        let column = |i: usize| -> Vec<f64> {
+            let column = values.iter().skip(i).step_by(width);
+            column.map(|x| f64::from(*x)).collect()
+        };
+        let mut moments: Option<Moments> = None;
+        for (i, pixels) in pixels.into_iter().enumerate() {
+            let strip = fits(Moments::new(pixels, column(2 * i + 1), column(2 * i)));
+            match &mut moments {
+                Some(all) => fits(all.merge(&strip)),
+                None => moments = Some(strip),
+            }
+        }
+        Ok(moments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn strips_cover_every_row_once(height in 0usize..100, rows in 0usize..120) {
+            let strips: Vec<_> = ranges(height, rows).collect();
+            let all: Vec<usize> = strips.iter().cloned().flatten().collect();
+            prop_assert_eq!(all, (0..height).collect::<Vec<_>>());
+            prop_assert!(strips.iter().all(|strip| strip.len() <= rows.max(1)));
+        }
+    }
+}

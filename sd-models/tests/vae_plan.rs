@@ -1,0 +1,175 @@
+//! The planner against limits, for the full-width autoencoder of Stable Diffusion.
+
+use proptest::prelude::*;
+use sd_core::Error;
+use sd_models::vae::{Limits, Plan, VaeConfig, Work};
+
+const MIB: u64 = 1 << 20;
+
+/// Stable Diffusion 1.x, 2.x and XL.
+fn full_width() -> VaeConfig {
+    VaeConfig {
+        in_channels: 3,
+        out_channels: 3,
+        latent_channels: 4,
+        block_out_channels: vec![128, 256, 512, 512],
+        layers_per_block: 2,
+        norm_num_groups: 32,
+        scaling_factor: 0.18215,
+        shift_factor: 0.0,
+        use_quant_conv: true,
+        use_post_quant_conv: true,
+        mid_block_add_attention: true,
+        force_upcast: true,
+        sample_size: 512,
+    }
+}
+
+fn plan(work: Work, side: usize, kernels: bool, limits: Limits) -> Result<Plan, Error> {
+    Plan::new(&full_width(), work, [side / 8; 2], (4, kernels), limits)
+}
+
+fn buffer(bytes: u64) -> Limits {
+    Limits {
+        largest_buffer: Some(bytes),
+        budget: None,
+    }
+}
+
+fn budget(bytes: u64) -> Limits {
+    Limits {
+        largest_buffer: None,
+        budget: Some(bytes),
+    }
+}
+
+/// The largest picture inside the decoder has 256 channels at the full resolution; whole, three
+/// of it are held.
+#[test]
+fn whole_where_nothing_limits_it() {
+    for (side, largest) in [(512, 256 * MIB), (1024, 1024 * MIB), (2048, 4096 * MIB)] {
+        let plan = plan(Work::Decode, side, true, Limits::default()).expect("it fits");
+        assert_eq!(plan.strips, None);
+        assert_eq!(plan.largest_buffer, largest);
+        assert_eq!(plan.peak_bytes, 3 * largest);
+    }
+}
+
+/// wgpu's smallest limit of a storage buffer is 128 MiB, that of many drivers 2 GiB.
+#[test]
+fn a_device_s_largest_buffer_is_kept() {
+    for work in [Work::Decode, Work::Encode] {
+        for side in [1024, 2048] {
+            for largest in [128 * MIB, 256 * MIB, 512 * MIB] {
+                let plan = plan(work, side, false, buffer(largest)).expect("it fits");
+                assert!(plan.largest_buffer <= largest, "{work} {side}: {plan:?}");
+                let strips = plan.strips.expect("whole it would not fit");
+                let rows: Vec<usize> = (0..4).map(|level| (side / 8) << level).collect();
+                assert!(
+                    strips
+                        .rows
+                        .iter()
+                        .zip(&rows)
+                        .all(|(strip, all)| strip <= all)
+                );
+                assert!(strips.rows[3] < side);
+            }
+        }
+    }
+    let at_512 = plan(Work::Decode, 512, true, buffer(256 * MIB)).expect("it fits");
+    assert_eq!(at_512.strips, None);
+}
+
+/// What strips save is what a layer holds beside its input and its output.
+#[test]
+fn strips_take_half_the_memory() {
+    for side in [1024, 2048] {
+        let whole = plan(Work::Decode, side, true, Limits::default()).expect("it fits");
+        let strips = plan(
+            Work::Decode,
+            side,
+            true,
+            budget(whole.peak_bytes * 55 / 100),
+        );
+        let strips = strips.expect("it fits");
+        assert!(strips.strips.is_some());
+        // A third of the whole's peak in each of the two pictures that a residual block needs.
+        assert!(strips.peak_bytes >= whole.peak_bytes / 2);
+        let error = plan(
+            Work::Decode,
+            side,
+            true,
+            budget(whole.peak_bytes * 45 / 100),
+        );
+        assert!(matches!(
+            error,
+            Err(Error::Memory {
+                limit: "the memory budget",
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
+fn a_size_that_no_memory_holds_is_an_error() {
+    let plan = |side| {
+        let config = full_width();
+        Plan::new(&config, Work::Decode, [side; 2], (4, true), budget(1 << 40))
+    };
+    assert!(matches!(plan(1 << 14), Err(Error::Memory { .. })));
+    for side in [0, (1 << 14) + 1, usize::MAX] {
+        assert!(matches!(
+            plan(side),
+            Err(Error::InvalidArgument { name: "side", .. })
+        ));
+    }
+}
+
+proptest! {
+    #[test]
+    fn plans_keep_their_limits_or_say_what_they_need(
+        (h, w) in (1usize..300, 1usize..300), encode: bool, kernels: bool, half: bool,
+        largest in prop::option::of(1u64..4096), allowed in prop::option::of(1u64..16_384),
+    ) {
+        let limits = Limits {
+            largest_buffer: largest.map(|m| m * MIB / 4),
+            budget: allowed.map(|m| m * MIB / 4),
+        };
+        let work = if encode { Work::Encode } else { Work::Decode };
+        let number = if half { 2 } else { 4 };
+        let (config, numbers) = (full_width(), (number, kernels));
+        let plan = |limits| Plan::new(&config, work, [h, w], numbers, limits);
+        let free = plan(Limits::default()).expect("nothing limits it");
+        prop_assert_eq!(&free.strips, &None);
+        match plan(limits) {
+            Ok(plan) => {
+                prop_assert!(limits.budget.is_none_or(|budget| plan.peak_bytes <= budget));
+                prop_assert!(limits.largest_buffer.is_none_or(|b| plan.largest_buffer <= b));
+                match &plan.strips {
+                    None => prop_assert_eq!(&plan, &free),
+                    Some(strips) => {
+                        prop_assert_eq!(strips.rows.len(), 4);
+                        for (level, rows) in strips.rows.iter().enumerate() {
+                            prop_assert!((1..=h << level).contains(rows));
+                        }
+                        prop_assert!((1..=h).contains(&strips.attention));
+                    }
+                }
+            }
+            Err(Error::Memory { needed, allowed, limit, .. }) => {
+                prop_assert!(needed > allowed);
+                // With what it says it needs, it does not fail for the same reason.
+                let mut more = limits;
+                match limit {
+                    "the memory budget" => more.budget = Some(needed),
+                    _ => more.largest_buffer = Some(needed),
+                }
+                if let Err(Error::Memory { limit: next, .. }) = plan(more) {
+                    prop_assert_ne!(next, limit);
+                }
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+}
