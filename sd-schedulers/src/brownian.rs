@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-use sd_core::{Error, Noise, Plan, Result, TorchRng, noise_like};
+use sd_core::{Error, Level, Noise, Plan, Result, TorchRng, noise_like};
 
 use seed_sequence::generate_state;
 
@@ -39,7 +39,8 @@ impl Ends {
 impl Brownian {
     /// The paths over all levels of `plan` above σ = 0.
     pub(crate) fn over(plan: &Plan) -> Self {
-        let ends = (plan.stages.iter()).flat_map(|stage| [stage.from.sigma, stage.to.sigma]);
+        let ratio = |level: Level| level.sigma / level.alpha;
+        let ends = (plan.stages.iter()).flat_map(|stage| [ratio(stage.from), ratio(stage.to)]);
         let positive = ends.filter(|sigma| *sigma > 0.0);
         let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), sigma| {
             (low.min(sigma), high.max(sigma))

@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like,
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, Stage, noise_like,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
 use crate::euler_ancestral::check_share;
-use crate::spacing::Spacing;
+use crate::spacing::{Spacing, check_steps};
 use crate::walk::{Advance, Place, Solver, Walk};
 
 /// Denoising diffusion implicit models (Song, Meng & Ermon 2020, arXiv:2010.02502), equation 12:
@@ -31,6 +31,11 @@ pub struct Ddim {
     pub eta: f64,
     /// Whether ε is taken from the clipped x₀ again.
     pub use_clipped_model_output: bool,
+    /// Whether the run ends at the last of its timesteps, 1, and the steps are those between them,
+    /// one fewer than asked for (A1111). The spacing counts as leading with an offset of 1.
+    pub ends_at_last_timestep: bool,
+    /// Whether the noise put back is the unconditional branch's (A1111's DDIM CFG++).
+    pub cfg_pp: bool,
 }
 
 impl Default for Ddim {
@@ -42,6 +47,8 @@ impl Default for Ddim {
             clip: Clip::Range(1.0),
             eta: 0.0,
             use_clipped_model_output: false,
+            ends_at_last_timestep: false,
+            cfg_pp: false,
         }
     }
 }
@@ -50,6 +57,9 @@ impl Scheduler for Ddim {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_share("eta", self.eta)?;
         self.clip.check()?;
+        if self.ends_at_last_timestep {
+            return between_timesteps(train, steps);
+        }
         let timesteps = (self.spacing).timesteps(train.len(), steps, self.steps_offset)?;
         let jump = (train.len() / steps) as f64;
         let stage = |t: f64| {
@@ -69,6 +79,29 @@ impl Scheduler for Ddim {
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         Walk::start(plan, first, self.clone())
     }
+}
+
+/// A plan from each of A1111's timesteps for DDIM and PLMS, multiples of `N / steps` plus 1, to the
+/// next.
+pub(crate) fn between_timesteps(train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+    check_steps(steps, train.len())?;
+    let last = train.len() - 1;
+    let rising = (0..train.len()).step_by(train.len() / steps);
+    let levels: Vec<Level> = rising.map(|t| train.level((t + 1).min(last))).collect();
+    let stages = levels.windows(2).rev().map(|pair| Stage {
+        from: pair[1],
+        to: pair[0],
+    });
+    let stages: Vec<Stage> = stages.collect();
+    if stages.is_empty() {
+        let expected = "expected at least 2: A1111's DDIM takes the steps between its timesteps";
+        return Err(Error::invalid("steps", steps, expected));
+    }
+    Ok(Plan {
+        schedule: train.clone(),
+        init_noise_sigma: 1.0,
+        stages,
+    })
 }
 
 /// The level of timestep `t`; below 0 the end of the run, `ᾱ = 1` or that of timestep 0.
@@ -97,10 +130,15 @@ impl Solver for Ddim {
         let Stage { from, to } = at.stage();
         let prediction = model.predict(&x, from)?;
         let denoised = self.clip.apply(prediction.denoised);
+        let begun = x.clone();
         let epsilon = if self.use_clipped_model_output {
             (x - denoised.clone() * from.alpha) / from.sigma
         } else {
             prediction.noise
+        };
+        let epsilon = match prediction.uncond_denoised.filter(|_| self.cfg_pp) {
+            Some(uncond) => (begun - uncond * from.alpha) / from.sigma,
+            None => epsilon,
         };
         let s = self.eta * posterior_deviation(from, to);
         let direction = (to.sigma * to.sigma - s * s).max(0.0).sqrt();

@@ -7,6 +7,7 @@ use sd_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::brownian::Brownian;
 use crate::clip::Clip;
 use crate::dpm_update::{Algorithm, NO_STEP, SolverType, Update};
 use crate::edm;
@@ -43,6 +44,9 @@ pub struct DpmSolverMultistep {
     /// Whether the timesteps of Karras' σ are rounded, as diffusers does for all training schedules
     /// but the cosine one, or cut to whole numbers.
     pub round_timesteps: bool,
+    /// Whether the stochastic forms take their noise from a Brownian path over σ, as k-diffusion's
+    /// do, and not a draw per step.
+    pub brownian: bool,
 }
 
 impl Default for DpmSolverMultistep {
@@ -57,6 +61,7 @@ impl Default for DpmSolverMultistep {
             clip: Clip::Off,
             lambda_min_clipped: f64::NEG_INFINITY,
             round_timesteps: true,
+            brownian: false,
         }
     }
 }
@@ -93,7 +98,15 @@ impl Scheduler for DpmSolverMultistep {
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
-        Walk::start(plan, first, self.run(None))
+        let path = self.brownian.then(|| Brownian::over(plan));
+        Walk::start(
+            plan,
+            first,
+            Run {
+                path,
+                ..self.run(None)
+            },
+        )
     }
 }
 
@@ -102,6 +115,7 @@ struct Run {
     outputs: History,
     /// σ_data of a model with Karras et al.'s preconditioning.
     sigma_data: Option<f64>,
+    path: Option<Brownian>,
 }
 
 impl DpmSolverMultistep {
@@ -110,6 +124,7 @@ impl DpmSolverMultistep {
             settings: self.clone(),
             outputs: History::new(self.order.clamp(1, 3)),
             sigma_data,
+            path: None,
         }
     }
 
@@ -135,10 +150,13 @@ impl Solver for Run {
         noise: &mut dyn Noise,
     ) -> Result<Advance> {
         let Self {
-            settings, outputs, ..
+            settings,
+            outputs,
+            path,
+            sigma_data,
         } = self;
         let (s, t) = (at.stage().from, at.stage().to);
-        let (output, denoised) = match self.sigma_data {
+        let (output, denoised) = match *sigma_data {
             Some(data) => {
                 let denoised = edm::predict(model, &x, s, data)?.denoised(&x, s.sigma);
                 let denoised = settings.clip.apply(denoised);
@@ -163,7 +181,15 @@ impl Solver for Run {
         let update = Update::new(settings.algorithm, settings.solver_type, order, s, t)?;
         let mut x = update.apply(x, derivatives);
         if settings.algorithm.is_stochastic() {
-            x = x.clone() + noise_like(&x, noise)? * update.noise;
+            let z = match path {
+                Some(path) if update.noise > 0.0 && t.sigma > 0.0 => {
+                    path.increment(s.sigma / s.alpha, t.sigma / t.alpha, &x, noise)?
+                }
+                // k-diffusion draws none for a step to σ = 0.
+                Some(_) => return Ok(Advance { x, denoised }),
+                None => noise_like(&x, noise)?,
+            };
+            x = x + z * update.noise;
         }
         Ok(Advance { x, denoised })
     }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use sd_core::{Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
+use crate::cfg_pp::both;
 use crate::euler_ancestral::{ancestral, check_ancestral};
 use crate::levels::Levels;
 use crate::table::SigmaTable;
@@ -21,6 +22,9 @@ pub struct Dpmpp2sAncestral {
     pub eta: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
+    /// Whether the unconditional branch leads, and guidance is added to the latent at the end of a
+    /// step (ComfyUI's `dpmpp_2s_ancestral_cfg_pp`).
+    pub cfg_pp: bool,
 }
 
 impl Default for Dpmpp2sAncestral {
@@ -29,6 +33,7 @@ impl Default for Dpmpp2sAncestral {
             levels: Levels::default(),
             eta: 1.0,
             s_noise: 1.0,
+            cfg_pp: false,
         }
     }
 }
@@ -66,7 +71,11 @@ impl Solver for Run {
     ) -> Result<Advance> {
         let (from, to) = (at.stage().from, at.stage().to);
         let (down, up) = ancestral(from.sigma, to.sigma, self.settings.eta);
-        let denoised = model.predict(&x, from)?.denoised;
+        let (denoised, uncond) = both(model.predict(&x, from)?);
+        let cfg_pp = self.settings.cfg_pp;
+        let led_by = |guided: Tensor<4>, uncond| if cfg_pp { uncond } else { guided };
+        let shift = cfg_pp.then(|| denoised.clone() - uncond.clone());
+        let output = led_by(denoised.clone(), uncond);
         let towards = |sigma: f64, x0: Tensor<4>| {
             let kept = sigma / from.sigma;
             x.clone() * kept + x0 * (1.0 - kept)
@@ -80,12 +89,13 @@ impl Solver for Run {
         // Half way in λ is the geometric mean in σ.
         let middle = (from.sigma * down).sqrt();
         let level = Level::variance_exploding(self.table.timestep(middle), middle);
-        let there = model
-            .predict(&towards(middle, denoised.clone()), level)?
-            .denoised;
-        let mut next = towards(down, there);
+        let (there, uncond) = both(model.predict(&towards(middle, output), level)?);
+        let mut next = towards(down, led_by(there, uncond));
         if up > 0.0 {
             next = next.clone() + noise_like(&next, noise)? * (up * self.settings.s_noise);
+        }
+        if let Some(shift) = shift {
+            next = next + shift;
         }
         Ok(Advance { x: next, denoised })
     }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
 use serde::{Deserialize, Serialize};
 
+use crate::cfg_pp::both;
 use crate::history::History;
 use crate::levels::Levels;
 use crate::walk::{Advance, Place, Solver, Walk};
@@ -18,6 +19,8 @@ pub struct GradientEstimation {
     pub levels: Levels,
     /// γ: 1 is Euler's method, 2 what the authors found best.
     pub gamma: f64,
+    /// Whether the slopes are the unconditional branch's (ComfyUI's `gradient_estimation_cfg_pp`).
+    pub cfg_pp: bool,
 }
 
 impl Default for GradientEstimation {
@@ -25,6 +28,7 @@ impl Default for GradientEstimation {
         Self {
             levels: Levels::default(),
             gamma: 2.0,
+            cfg_pp: false,
         }
     }
 }
@@ -40,7 +44,7 @@ impl Scheduler for GradientEstimation {
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         let run = Run {
-            gamma: self.gamma,
+            settings: self.clone(),
             slopes: History::new(2),
         };
         Walk::start(plan, first, run)
@@ -48,7 +52,7 @@ impl Scheduler for GradientEstimation {
 }
 
 struct Run {
-    gamma: f64,
+    settings: GradientEstimation,
     slopes: History,
 }
 
@@ -63,20 +67,24 @@ impl Solver for Run {
         _noise: &mut dyn Noise,
     ) -> Result<Advance> {
         let (from, to) = (at.stage().from, at.stage().to);
-        let denoised = model.predict(&x, from)?.denoised;
-        self.slopes
-            .push((x.clone() - denoised.clone()) / from.sigma);
+        let (denoised, uncond) = both(model.predict(&x, from)?);
+        let x0 = match self.settings.cfg_pp {
+            true => uncond,
+            false => denoised.clone(),
+        };
+        let slope = (x - x0) / from.sigma;
+        self.slopes.push(slope.clone());
         if to.sigma == 0.0 {
             return Ok(Advance {
                 x: denoised.clone(),
                 denoised,
             });
         }
-        let slope = match self.slopes.len() {
-            1 => self.slopes.get(0),
-            _ => self.slopes.get(0) * self.gamma + self.slopes.get(1) * (1.0 - self.gamma),
-        };
-        let x = x + slope * (to.sigma - from.sigma);
+        let mut x = denoised.clone() + slope.clone() * to.sigma;
+        if self.slopes.len() > 1 {
+            let change = (slope - self.slopes.get(1)) * (self.settings.gamma - 1.0);
+            x = x + change * (to.sigma - from.sigma);
+        }
         Ok(Advance { x, denoised })
     }
 

@@ -44,17 +44,26 @@ impl Solver for Heun {
         model: &mut Model<'_>,
         _noise: &mut dyn Noise,
     ) -> Result<Advance> {
-        let Stage { from, to } = at.stage();
-        let dt = to.sigma - from.sigma;
-        let denoised = self.clip.apply(model.predict(&x, from)?.denoised);
-        let slope = (x.clone() - denoised.clone()) / from.sigma;
-        let euler = x.clone() + slope.clone() * dt;
-        if to.sigma == 0.0 {
-            return Ok(Advance { x: euler, denoised });
-        }
-        let there = self.clip.apply(model.predict(&euler, to)?.denoised);
-        let slope_there = (euler - there) / to.sigma;
-        let x = x + (slope + slope_there) * (0.5 * dt);
-        Ok(Advance { x, denoised })
+        step(at.stage(), x, model, |denoised| self.clip.apply(denoised))
     }
+}
+
+/// Heun's step along one stage, Euler's if it ends at σ = 0.
+pub(crate) fn step(
+    Stage { from, to }: Stage,
+    x: Tensor<4>,
+    model: &mut Model<'_>,
+    clip: impl Fn(Tensor<4>) -> Tensor<4>,
+) -> Result<Advance> {
+    let dt = to.sigma - from.sigma;
+    let denoised = clip(model.predict(&x, from)?.denoised);
+    let slope = (x.clone() - denoised.clone()) / from.sigma;
+    let euler = x.clone() + slope.clone() * dt;
+    if to.sigma == 0.0 {
+        return Ok(Advance { x: euler, denoised });
+    }
+    let there = clip(model.predict(&euler, to)?.denoised);
+    let slope_there = (euler - there) / to.sigma;
+    let x = x + (slope + slope_there) * (0.5 * dt);
+    Ok(Advance { x, denoised })
 }

@@ -23,6 +23,26 @@ pub struct Ipndm {
     pub levels: Levels,
     /// Number of slopes, 1 to 4.
     pub order: usize,
+    /// What the weights are made for.
+    pub weights: IpndmWeights,
+    /// Whether the last step, to σ = 0, is Euler's, as in ComfyUI.
+    pub euler_at_final: bool,
+}
+
+/// The weights of [`Ipndm`]'s slopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpndmWeights {
+    /// Even steps.
+    #[default]
+    Even,
+    /// Uneven steps where there are two slopes, even ones where there are more
+    /// (stable-diffusion.cpp's `ipndm_v`).
+    SecondUneven,
+    /// Uneven steps (ComfyUI's and diff-sampler's `ipndm_v`): divided differences as in
+    /// Adams–Bashforth's method with variable steps, but with the integrals of the third and fourth
+    /// shortened.
+    Uneven,
 }
 
 impl Default for Ipndm {
@@ -30,6 +50,8 @@ impl Default for Ipndm {
         Self {
             levels: Levels::default(),
             order: 4,
+            weights: IpndmWeights::Even,
+            euler_at_final: false,
         }
     }
 }
@@ -42,13 +64,20 @@ impl Scheduler for Ipndm {
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
-        Walk::start(plan, first, Slopes(History::new(self.order.clamp(1, 4))))
+        let run = Run {
+            slopes: History::new(self.order.clamp(1, 4)),
+            settings: self.clone(),
+        };
+        Walk::start(plan, first, run)
     }
 }
 
-struct Slopes(History);
+struct Run {
+    settings: Ipndm,
+    slopes: History,
+}
 
-impl Solver for Slopes {
+impl Solver for Run {
     const NAME: &'static str = "Ipndm";
 
     fn step(
@@ -60,18 +89,75 @@ impl Solver for Slopes {
     ) -> Result<Advance> {
         let (from, to) = (at.stage().from, at.stage().to);
         let denoised = model.predict(&x, from)?.denoised;
-        self.0.push((x.clone() - denoised.clone()) / from.sigma);
-        let x = x + adams_bashforth(&self.0) * (to.sigma - from.sigma);
-        Ok(Advance { x, denoised })
+        self.slopes
+            .push((x.clone() - denoised.clone()) / from.sigma);
+        if self.settings.euler_at_final && to.sigma == 0.0 {
+            return Ok(Advance {
+                x: denoised.clone(),
+                denoised,
+            });
+        }
+        let step = to.sigma - from.sigma;
+        // The steps before, the latest first.
+        let steps: Vec<f64> = (1..self.slopes.len())
+            .filter_map(|age| Some(at.before(age - 1)?.from.sigma - at.before(age)?.from.sigma))
+            .collect();
+        let slope = match (self.settings.weights, steps.len()) {
+            (IpndmWeights::Even, _) | (IpndmWeights::SecondUneven, 2..) => {
+                adams_bashforth(&self.slopes)
+            }
+            _ => {
+                let weights = uneven(step, &steps);
+                let terms = weights.into_iter().enumerate();
+                let terms = terms.map(|(age, weight)| self.slopes.get(age) * weight);
+                terms
+                    .reduce(|a, b| a + b)
+                    .unwrap_or_else(|| self.slopes.get(0))
+            }
+        };
+        Ok(Advance {
+            x: x + slope * step,
+            denoised,
+        })
     }
 
     fn save(&self, state: SamplerState) -> SamplerState {
-        self.0.save(state)
+        self.slopes.save(state)
     }
 
     fn restore(&mut self, state: &SamplerState) -> Result<()> {
-        self.0.restore(state)
+        self.slopes.restore(state)
     }
+}
+
+/// diff-sampler's weights of the newest slope and those before, for a step `h` after `steps`, the
+/// latest first.
+fn uneven(h: f64, steps: &[f64]) -> Vec<f64> {
+    let Some(&h1) = steps.first() else {
+        return vec![1.0];
+    };
+    let mut weights = vec![1.0 + h / h1 / 2.0, -h / h1 / 2.0];
+    let Some(&h2) = steps.get(1) else {
+        return weights;
+    };
+    let third = (1.0 - h / (3.0 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2.0;
+    let ratio = h1 / h2;
+    weights[0] += third;
+    weights[1] -= (1.0 + ratio) * third;
+    weights.push(ratio * third);
+    let Some(&h3) = steps.get(2) else {
+        return weights;
+    };
+    let fourth = ((1.0 - h / (3.0 * (h + h1))) / 2.0
+        + (1.0 - h / (2.0 * (h + h1))) * h / (6.0 * (h + h1 + h2)))
+        * (h * (h + h1) * (h + h1 + h2))
+        / (h1 * (h1 + h2) * (h1 + h2 + h3));
+    let further = h1 * (h1 + h2) / (h2 * (h2 + h3));
+    weights[0] += fourth;
+    weights[1] -= (1.0 + ratio + further) * fourth;
+    weights[2] += (ratio + further * (1.0 + h2 / h3)) * fourth;
+    weights.push(-further * ratio * fourth);
+    weights
 }
 
 /// diffusers' `IPNDMScheduler`: the same method for models with a schedule of their own,

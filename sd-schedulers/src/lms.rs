@@ -23,6 +23,8 @@ pub struct Lms {
     /// Whether a run that begins in the middle (image-to-image) starts from first order, as in
     /// k-diffusion. diffusers weighs the few slopes it has as if the missing ones were there.
     pub lower_order_start: bool,
+    /// Whether the last step, to σ = 0, is Euler's, as in ComfyUI.
+    pub euler_at_final: bool,
 }
 
 impl Default for Lms {
@@ -31,6 +33,7 @@ impl Default for Lms {
             levels: Levels::default(),
             order: 4,
             lower_order_start: false,
+            euler_at_final: false,
         }
     }
 }
@@ -70,6 +73,12 @@ impl Solver for Run {
         let denoised = model.predict(&x, stage.from)?.denoised;
         self.slopes
             .push((x.clone() - denoised.clone()) / stage.from.sigma);
+        if self.settings.euler_at_final && stage.to.sigma == 0.0 {
+            return Ok(Advance {
+                x: denoised.clone(),
+                denoised,
+            });
+        }
         let count = match self.settings.lower_order_start {
             true => self.slopes.len(),
             false => self.settings.order.clamp(1, 4),

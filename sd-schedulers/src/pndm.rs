@@ -7,7 +7,7 @@ use sd_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::ddim::level_or_end;
+use crate::ddim::{between_timesteps, level_or_end};
 use crate::history::History;
 use crate::spacing::Spacing;
 use crate::walk::{Advance, Place, Solver, Walk};
@@ -32,6 +32,10 @@ pub struct Pndm {
     pub set_alpha_to_one: bool,
     /// Whether to begin without Runge–Kutta steps.
     pub skip_prk_steps: bool,
+    /// Whether the run ends at the last of its timesteps, 1, and the steps are those between them,
+    /// one fewer than asked for (A1111's PLMS). The spacing counts as leading with an offset of 1;
+    /// begun in the middle, a run does its first step twice as well.
+    pub ends_at_last_timestep: bool,
 }
 
 impl Default for Pndm {
@@ -41,12 +45,16 @@ impl Default for Pndm {
             steps_offset: 0,
             set_alpha_to_one: false,
             skip_prk_steps: false,
+            ends_at_last_timestep: false,
         }
     }
 }
 
 impl Scheduler for Pndm {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        if self.ends_at_last_timestep {
+            return between_timesteps(train, steps);
+        }
         let mut timesteps = (self.spacing).timesteps(train.len(), steps, self.steps_offset)?;
         if self.skip_prk_steps && steps > 1 {
             timesteps.insert(1, timesteps[1]);
@@ -119,7 +127,9 @@ impl Solver for Run {
         model: &mut Model<'_>,
         _noise: &mut dyn Noise,
     ) -> Result<Advance> {
-        let advance = if self.settings.skip_prk_steps || self.done >= 3 {
+        let advance = if self.settings.ends_at_last_timestep {
+            self.between(at, x, model)?
+        } else if self.settings.skip_prk_steps || self.done >= 3 {
             self.multistep(at, x, model)?
         } else {
             self.runge_kutta(at, x, model)?
@@ -178,6 +188,27 @@ impl Run {
         );
         let x = transfer(x, level, to, combined, model.prediction_type());
         Ok(Advance { x, denoised })
+    }
+
+    /// A1111's steps: Adams–Bashforth along each stage, the first with the mean of the outputs at
+    /// both its ends.
+    fn between(&mut self, at: &Place<'_>, x: Tensor<4>, model: &mut Model<'_>) -> Result<Advance> {
+        let Stage { from, to } = at.stage();
+        let kind = model.prediction_type();
+        let first = model.predict(&x, from)?;
+        self.outputs.push(first.raw.clone());
+        let combined = match self.outputs.len() {
+            1 => {
+                let there = transfer(x.clone(), from, to, first.raw.clone(), kind);
+                (first.raw + model.predict(&there, to)?.raw) / 2.0
+            }
+            _ => adams_bashforth(&self.outputs),
+        };
+        let x = transfer(x, from, to, combined, kind);
+        Ok(Advance {
+            x,
+            denoised: first.denoised,
+        })
     }
 
     /// Equation 13: the classical Runge–Kutta method of order 4.

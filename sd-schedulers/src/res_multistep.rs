@@ -6,6 +6,7 @@ use sd_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cfg_pp::both;
 use crate::euler_ancestral::{ancestral, check_ancestral};
 use crate::history::History;
 use crate::levels::Levels;
@@ -24,6 +25,9 @@ pub struct ResMultistep {
     pub eta: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
+    /// Whether the unconditional x₀ takes the guided one's place wherever noise is put back
+    /// (ComfyUI's `res_multistep_cfg_pp`).
+    pub cfg_pp: bool,
 }
 
 impl Default for ResMultistep {
@@ -32,6 +36,7 @@ impl Default for ResMultistep {
             levels: Levels::default(),
             eta: 0.0,
             s_noise: 1.0,
+            cfg_pp: false,
         }
     }
 }
@@ -70,8 +75,13 @@ impl Solver for Run {
         let (from, to) = (at.stage().from, at.stage().to);
         let eta = self.settings.eta;
         let (down, up) = ancestral(from.sigma, to.sigma, eta);
-        let denoised = model.predict(&x, from)?.denoised;
-        self.outputs.push(denoised.clone());
+        let (denoised, uncond) = both(model.predict(&x, from)?);
+        // What the latent is led by, and what guidance adds to it.
+        let (output, shift) = match self.settings.cfg_pp {
+            true => (uncond.clone(), Some(denoised.clone() - uncond)),
+            false => (denoised.clone(), None),
+        };
+        self.outputs.push(output.clone());
         let before = at.before(1).filter(|_| self.outputs.len() > 1);
         let mut next = match before {
             Some(before) if down > 0.0 && down < from.sigma => {
@@ -82,11 +92,15 @@ impl Solver for Run {
                 let phi_1 = -(-h).exp_m1() / h;
                 let phi_2 = (1.0 - phi_1) / h;
                 let (b1, b2) = (phi_1 - phi_2 / c2, phi_2 / c2);
-                x * (-h).exp() + denoised.clone() * (h * b1) + self.outputs.get(1) * (h * b2)
+                let x = match shift {
+                    Some(shift) => x + shift,
+                    None => x,
+                };
+                x * (-h).exp() + output * (h * b1) + self.outputs.get(1) * (h * b2)
             }
             _ => {
-                let slope = (x.clone() - denoised.clone()) / from.sigma;
-                x + slope * (down - from.sigma)
+                let slope = (x - output) / from.sigma;
+                denoised.clone() + slope * down
             }
         };
         if up > 0.0 {

@@ -15,6 +15,11 @@ fn whole_runs_equal_the_references() {
 }
 
 #[test]
+fn each_programs_variants_equal_the_references() {
+    assert_eq!(compare("dialects", 2e-5), 540);
+}
+
+#[test]
 fn sigma_schedules_equal_their_definitions() {
     let fixture = Fixture::open("schedulers_sigmas");
     let train = Arc::new(NoiseSchedule::stable_diffusion());

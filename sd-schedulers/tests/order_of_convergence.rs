@@ -344,6 +344,27 @@ fn rows() -> Vec<Row> {
             ..single(3, Midpoint)
         }),
     );
+    add(
+        "IPNDM v",
+        false,
+        2.0,
+        Box::new(Ipndm {
+            weights: IpndmWeights::Uneven,
+            ..Ipndm::default()
+        }),
+    );
+    add("DPM++ 2M v2", false, 2.0, Box::new(Dpmpp2mV2::default()));
+    let seeds = |stages, ratio, exact| Seeds {
+        stages,
+        ratio,
+        exact,
+        eta: 0.0,
+        ..Seeds::default()
+    };
+    add("SEEDS 2, η = 0", false, 2.0, Box::new(seeds(2, 0.5, false)));
+    add("RES 2S", false, 2.0, Box::new(seeds(2, 0.5, true)));
+    add("Exp Heun 2 x0", false, 2.0, Box::new(seeds(2, 1.0, true)));
+    add("SEEDS 3, η = 0", false, 3.0, Box::new(seeds(3, 0.5, true)));
     let er_sde = |order| ErSde {
         order,
         noise_scale: NoiseScale::Ode,

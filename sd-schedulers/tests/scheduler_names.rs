@@ -1,6 +1,6 @@
 //! The names of all dialects, and the tables in the documentation.
 
-use sd_schedulers::{SchedulerName, names, names_markdown};
+use sd_schedulers::{SchedulerConfig, SchedulerName, names, names_markdown, variants};
 
 fn canonical(name: &str) -> String {
     let parsed: SchedulerName = name.parse().unwrap_or_else(|e| panic!("{e}"));
@@ -29,15 +29,27 @@ fn every_program_is_understood() {
         ("DDIM Karras", "DDIM"),
         ("ddim_trailing", "DDIM Trailing"),
         ("UniPC", "UniPC"),
-        ("uni_pc", "UniPC ComfyUI"),
-        ("uni_pc_bh2", "UniPC bh2 ComfyUI"),
+        ("uni_pc", "comfyui:uni_pc"),
+        ("uni_pc_bh2 karras", "comfyui:uni_pc_bh2 karras"),
         ("DPM2", "DPM2"),
         ("dpm2 karras", "DPM2 Karras"),
-        ("a1111:DPM2", "DPM2 A1111"),
-        ("A1111:DPM2 a Karras", "DPM2 a A1111 Karras"),
-        ("comfyui:dpm_2", "DPM2"),
+        ("a1111:DPM2", "a1111:DPM2"),
+        ("A1111:dpm2 A karras", "a1111:DPM2 a Karras"),
+        ("comfy:dpm_2", "comfyui:dpm_2"),
+        ("a1111:DPM++ 2M Automatic", "a1111:DPM++ 2M Karras"),
+        ("webui:Euler automatic", "a1111:Euler Uniform"),
+        ("a1111:DDIM Karras", "a1111:DDIM"),
+        ("sdcpp:dpm++2m", "sd.cpp:dpm++2m"),
+        ("ddpm", "DDPM"),
+        ("lcm", "LCM"),
+        ("res_2s bong_tangent", "RES 2S Bong Tangent"),
+        ("dpm++2mv2 smoothstep", "DPM++ 2M v2 Smoothstep"),
+        ("restart", "Restart"),
+        ("euler_a_cfg_pp", "Euler a CFG++"),
+        ("exp_heun_2_x0_sde", "Exp Heun 2 x0 SDE"),
         ("diffusers:KDPM2DiscreteScheduler", "DPM2"),
-        ("sd.cpp:dpm++2s_a ays", "DPM++ 2S a Align Your Steps"),
+        ("sd.cpp:dpm++2s_a ays", "sd.cpp:dpm++2s_a ays"),
+        ("dpm++2s_a ays", "DPM++ 2S a Align Your Steps"),
         ("Euler Align Your Steps XL", "Euler Align Your Steps XL"),
         ("euler trailing", "Euler Trailing"),
         ("PNDMScheduler", "PNDM"),
@@ -56,6 +68,23 @@ fn printing_and_parsing_are_inverse() {
         let parsed: SchedulerName = name.parse().unwrap();
         parsed.scheduler().unwrap_or_else(|e| panic!("{name}: {e}"));
         let spread = canonical(&format!("{name} KL Optimal"));
+        assert_eq!(canonical(&spread), spread);
+    }
+}
+
+#[test]
+fn a_variant_prints_and_parses_and_ignores_the_models_file() {
+    let file = r#"{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3,
+        "use_karras_sigmas": true, "timestep_spacing": "leading", "steps_offset": 1,
+        "final_sigmas_type": "sigma_min", "prediction_type": "v_prediction"}"#;
+    let config = SchedulerConfig::from_json(file).unwrap();
+    assert!(variants().len() > 70);
+    for name in variants() {
+        assert_eq!(canonical(&name), name);
+        let parsed: SchedulerName = name.parse().unwrap();
+        let with_file = format!("{:?}", config.named(&parsed).unwrap());
+        assert_eq!(with_file, format!("{:?}", parsed.scheduler().unwrap()));
+        let spread = canonical(&format!("{name} karras"));
         assert_eq!(canonical(&spread), spread);
     }
 }

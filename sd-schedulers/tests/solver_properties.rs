@@ -4,7 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use sd_core::PredictionType;
-use sd_schedulers::{SchedulerConfig, SchedulerName, names};
+use sd_schedulers::{SchedulerConfig, SchedulerName, names, variants};
 use serde_json::json;
 use support::{Shared, run};
 
@@ -21,6 +21,11 @@ const SCHEDULES: &[&str] = &[
     "KL Optimal",
     "Align Your Steps",
     "Linear Quadratic",
+    "Smoothstep",
+    "Bong Tangent",
+    "LCM Timesteps",
+    "Beta Timesteps",
+    "Lu Lambdas",
 ];
 
 fn config(
@@ -48,11 +53,11 @@ fn config(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_fall_and_runs_stay_finite(
-        solver in 0..names().len(),
+        solver in 0..names().len() + variants().len(),
         schedule in 0..SCHEDULES.len(),
         levels in (0..3usize, 0..3usize, 0..2usize),
         solving in (1..4usize, 0..5usize, any::<bool>()),
@@ -62,7 +67,13 @@ proptest! {
         start in 0.0..1.0f64,
     ) {
         let steps = if few { steps % 12 + 1 } else { steps };
-        let name = format!("{} {}", names()[solver], SCHEDULES[schedule]);
+        let name = match names().get(solver) {
+            Some(name) => format!("{name} {}", SCHEDULES[schedule]),
+            None => {
+                let karras = ["", " karras"][schedule % 2];
+                format!("{}{karras}", variants()[solver - names().len()])
+            }
+        };
         let name: SchedulerName = name.parse().unwrap();
         let config = config(levels, solving, zero_snr);
         let scheduler = config.named(&name).unwrap();
@@ -77,7 +88,9 @@ proptest! {
             prop_assert!(ratio(stage.to) <= ratio(stage.from), "{name}: {stage:?}");
         }
         for pair in plan.stages.windows(2) {
-            prop_assert!(ratio(pair[1].from) <= ratio(pair[0].from), "{name}: {pair:?}");
+            // Restart is what goes up again.
+            let restart = ratio(pair[1].from) > ratio(pair[0].to) && name.class() == "Restart";
+            prop_assert!(restart || ratio(pair[1].from) <= ratio(pair[0].from), "{name}: {pair:?}");
         }
         if steps <= 12 {
             let shared = Shared::open();

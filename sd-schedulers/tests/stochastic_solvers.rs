@@ -25,6 +25,13 @@ const SOLVERS: &[&str] = &[
     "SA-Solver",
     "ER-SDE",
     "Res Multistep a",
+    "SEEDS 2",
+    "SEEDS 3",
+    "Exp Heun 2 x0 SDE",
+    "Euler a CFG++",
+    "comfyui:ddpm",
+    "a1111:DPM++ 2M SDE Karras",
+    "a1111:Restart",
     "DDPM",
 ];
 
@@ -137,7 +144,13 @@ fn samples_have_the_moments_of_the_solvers_own_recursion() {
             let mut noise = quiet(None);
             let mean = run(name, steps, MEAN, vec![0.0], &mut noise)[0];
             let draws = noise.draws;
-            assert!(draws as usize >= steps - 1, "{name}: {draws} draws");
+            // Restart adds noise once, with 20 steps and more.
+            let least = if name.ends_with("Restart") {
+                steps / 20
+            } else {
+                steps - 1
+            };
+            assert!(draws as usize >= least, "{name}: {draws} draws");
             let gain = run(name, steps, 0.0, vec![1.0], &mut quiet(None))[0];
             let gains =
                 (0..draws).map(|k| run(name, steps, 0.0, vec![0.0], &mut quiet(Some(k)))[0]);

@@ -80,6 +80,10 @@ static CLASSES: &[Class] = &[
     entry("ErSde", SD_BETAS, k::er_sde),
     entry("GradientEstimation", SD_BETAS, k::gradient_estimation),
     entry("EulerCfgPp", SD_BETAS, k::euler_cfg_pp),
+    entry("Dpmpp2mV2", SD_BETAS, k::dpmpp_2m_v2),
+    entry("LcmSigmas", SD_BETAS, k::lcm_sigmas),
+    entry("Seeds", SD_BETAS, k::seeds),
+    entry("Restart", SD_BETAS, k::restart),
     entry("Dpmpp2mCfgPp", SD_BETAS, k::dpmpp_2m_cfg_pp),
     entry("DDPMScheduler", DDPM_BETAS, ddpm),
     entry("LCMScheduler", SD_BETAS, lcm),
@@ -112,6 +116,8 @@ fn ddim(fields: &Fields<'_>) -> Built {
         clip: fields.clip(true)?,
         eta: fields.number("eta", 0.0)?,
         use_clipped_model_output: fields.flag("use_clipped_model_output", false)?,
+        ends_at_last_timestep: fields.flag("ends_at_last_timestep", false)?,
+        cfg_pp: fields.flag("cfg_pp", false)?,
     }))
 }
 
@@ -121,6 +127,7 @@ fn pndm(fields: &Fields<'_>) -> Built {
         steps_offset: fields.count("steps_offset", 0)?,
         set_alpha_to_one: fields.flag("set_alpha_to_one", false)?,
         skip_prk_steps: fields.flag("skip_prk_steps", false)?,
+        ends_at_last_timestep: fields.flag("ends_at_last_timestep", false)?,
     }))
 }
 
@@ -197,6 +204,7 @@ fn lms(fields: &Fields<'_>) -> Built {
         levels: fields.levels(Spacing::Linspace)?,
         order: fields.count("order", 4)?,
         lower_order_start: fields.flag("lower_order_start", false)?,
+        euler_at_final: fields.flag("euler_at_final", false)?,
     }))
 }
 

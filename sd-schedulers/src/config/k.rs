@@ -6,9 +6,9 @@ use super::classes::Built;
 use super::fields::Fields;
 use crate::{
     Clip, ConfigError, DpmAdaptive, DpmFast, DpmSolverMultistep, DpmSolverSde, Dpmpp2mCfgPp,
-    Dpmpp2sAncestral, Dpmpp3mSde, EdmDpmSolverMultistep, EdmEuler, EdmLevels, ErSde, EulerCfgPp,
-    GradientEstimation, HeunPp2, Ipndm, IpndmCosine, Levels, NoiseScale, ResMultistep,
-    SigmaSchedule, Spacing,
+    Dpmpp2mV2, Dpmpp2sAncestral, Dpmpp3mSde, EdmDpmSolverMultistep, EdmEuler, EdmLevels, ErSde,
+    EulerCfgPp, GradientEstimation, HeunPp2, Ipndm, IpndmCosine, IpndmWeights, LcmSigmas, Levels,
+    NoiseScale, ResMultistep, Restart, Seeds, SigmaSchedule, Spacing,
 };
 
 fn levels(fields: &Fields<'_>) -> Result<Levels, ConfigError> {
@@ -73,9 +73,16 @@ pub(super) fn ipndm_cosine(_fields: &Fields<'_>) -> Built {
 }
 
 pub(super) fn ipndm(fields: &Fields<'_>) -> Built {
+    let weights = [
+        ("even", IpndmWeights::Even),
+        ("second_uneven", IpndmWeights::SecondUneven),
+        ("uneven", IpndmWeights::Uneven),
+    ];
     Ok(Arc::new(Ipndm {
         levels: levels(fields)?,
         order: fields.count("order", 4)?,
+        weights: fields.choice("weights", IpndmWeights::Even, &weights)?,
+        euler_at_final: fields.flag("euler_at_final", false)?,
     }))
 }
 
@@ -84,6 +91,7 @@ pub(super) fn dpmpp_2s_ancestral(fields: &Fields<'_>) -> Built {
         levels: levels(fields)?,
         eta: fields.number("eta", 1.0)?,
         s_noise: fields.number("s_noise", 1.0)?,
+        cfg_pp: fields.flag("cfg_pp", false)?,
     }))
 }
 
@@ -122,6 +130,7 @@ pub(super) fn res_multistep(fields: &Fields<'_>) -> Built {
         levels: levels(fields)?,
         eta: fields.number("eta", 0.0)?,
         s_noise: fields.number("s_noise", 1.0)?,
+        cfg_pp: fields.flag("cfg_pp", false)?,
     }))
 }
 
@@ -150,12 +159,47 @@ pub(super) fn gradient_estimation(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(GradientEstimation {
         levels: levels(fields)?,
         gamma: fields.number("gamma", 2.0)?,
+        cfg_pp: fields.flag("cfg_pp", false)?,
     }))
 }
 
 pub(super) fn euler_cfg_pp(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(EulerCfgPp {
         levels: levels(fields)?,
+        eta: fields.number("eta", 0.0)?,
+        s_noise: fields.number("s_noise", 1.0)?,
+    }))
+}
+
+pub(super) fn dpmpp_2m_v2(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Dpmpp2mV2 {
+        levels: levels(fields)?,
+    }))
+}
+
+pub(super) fn lcm_sigmas(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(LcmSigmas {
+        levels: levels(fields)?,
+        s_noise: fields.number("s_noise", 1.0)?,
+    }))
+}
+
+pub(super) fn seeds(fields: &Fields<'_>) -> Built {
+    let default = Seeds::default();
+    Ok(Arc::new(Seeds {
+        levels: levels(fields)?,
+        stages: fields.count("stages", default.stages)?,
+        ratio: fields.number("ratio", default.ratio)?,
+        exact: fields.flag("exact", default.exact)?,
+        eta: fields.number("eta", default.eta)?,
+        s_noise: fields.number("s_noise", default.s_noise)?,
+    }))
+}
+
+pub(super) fn restart(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(Restart {
+        levels: levels(fields)?,
+        s_noise: fields.number("s_noise", 1.0)?,
     }))
 }
 

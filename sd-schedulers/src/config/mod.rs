@@ -76,12 +76,17 @@ impl SchedulerConfig {
 
     /// The scheduler of that name for this model: diffusers'
     /// `Class.from_config(config, **options)`. Keys in the file apply, the name's own options
-    /// (such as Karras' σ) go before them, and the class's defaults fill the rest.
+    /// (such as Karras' σ) go before them, and the class's defaults fill the rest. A name with a
+    /// program's prefix is that program's variant, in which the file's keys have no say.
     ///
     /// # Errors
     /// As [`scheduler`](Self::scheduler).
     pub fn named(&self, name: &SchedulerName) -> Result<Arc<dyn Scheduler>, ConfigError> {
         let mut map = self.map.clone();
+        if name.is_variant() {
+            // What the program would know of the model.
+            map.retain(|key, _| key == "prediction_type");
+        }
         name.apply(&mut map);
         (class(name.class())?.build)(&Fields::new(&map))
     }

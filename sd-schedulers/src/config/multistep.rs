@@ -28,6 +28,7 @@ pub(super) fn dpm(fields: &Fields<'_>) -> Built {
         clip: fields.thresholding(Clip::Off)?,
         lambda_min_clipped: fields.number("lambda_min_clipped", f64::NEG_INFINITY)?,
         round_timesteps: rounds_timesteps(fields),
+        brownian: fields.flag("brownian", false)?,
     }))
 }
 

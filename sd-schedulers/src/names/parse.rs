@@ -3,26 +3,42 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::markdown::names;
 use super::nearest::nearest;
-use super::table::{Dialect, Opt, ScheduleRow, SolverRow, names};
-use super::{SCHEDULES, SOLVERS};
+use super::table::{Opt, Options, ScheduleRow, SolverRow, Tool, ToolSchedule, ToolSolver};
+use super::{SCHEDULES, SOLVERS, TOOLS};
 use crate::NameError;
 use crate::error::shortened;
 
 /// A solver and, if one was named, a sigma schedule: `"DPM++ 2M Karras"`, `"euler_a"`,
 /// `"dpmpp_2m karras"`, `"EulerDiscreteScheduler"`.
 ///
-/// Upper and lower case, spaces, `_` and `-` make no difference. Printed, it is its canonical name.
-/// A name means the class with its default options; a program's own variant of a name that several
-/// have comes with a prefix, `a1111:DPM2`, `comfyui:…`, `sd.cpp:…` or `diffusers:…`. A schedule
-/// behind a solver that has levels of its own (`DDIM Karras`) is ignored, as these programs do, and
-/// not printed.
+/// Upper and lower case, spaces, `_` and `-` make no difference. A name means the class with its
+/// default options, whichever program it is from, but for ComfyUI's `uni_pc` and `uni_pc_bh2`. With
+/// a prefix, `a1111:DPM2`, `comfyui:dpm_2 karras`, `sd.cpp:…`, it is the program's own variant, on
+/// the schedule that is usual there if none is named, and the model's `scheduler_config.json` does
+/// not come in. `diffusers:…` is a class's name. Printed, it is its canonical name.
+///
+/// A schedule behind a solver that has levels of its own (`DDIM Karras`) is ignored, as these
+/// programs do, and not printed.
 ///
 #[doc = include_str!("../../NAMES.md")]
 #[derive(Clone, Copy)]
 pub struct SchedulerName {
     solver: &'static SolverRow,
-    schedule: Option<&'static ScheduleRow>,
+    of: Of,
+}
+
+/// Whose solver is meant, on which schedule.
+#[derive(Clone, Copy)]
+enum Of {
+    Class(Option<&'static ScheduleRow>),
+    Tool {
+        tool: &'static Tool,
+        name: &'static ToolSolver,
+        /// The one named, if it counts.
+        schedule: Option<&'static ToolSchedule>,
+    },
 }
 
 impl SchedulerName {
@@ -31,17 +47,85 @@ impl SchedulerName {
         self.solver.class
     }
 
+    /// Whether it is a program's own variant, which has nothing to do with a model's
+    /// `scheduler_config.json`.
+    pub(crate) fn is_variant(&self) -> bool {
+        matches!(self.of, Of::Tool { .. })
+    }
+
     /// Sets the keys that the name stands for.
     pub(crate) fn apply(&self, map: &mut Map<String, Value>) {
-        let schedule = self.schedule.map_or([].as_slice(), |row| row.options);
-        for (key, value) in self.solver.options.iter().chain(schedule) {
-            let value = match *value {
-                Opt::Flag(flag) => Value::from(flag),
-                Opt::Text(text) => Value::from(text),
-                Opt::Count(count) => Value::from(count),
-            };
-            map.insert((*key).into(), value);
+        match self.of {
+            Of::Class(schedule) => {
+                set(map, self.solver.options);
+                if let Some(row) = schedule {
+                    map.insert(row.key.into(), row.value.into());
+                }
+            }
+            Of::Tool {
+                tool,
+                name,
+                schedule,
+            } => {
+                set(map, tool.options);
+                set(map, self.solver.options);
+                let usual = name.schedule.filter(|_| tool.automatic.is_none());
+                let usual = tool.schedule(usual.unwrap_or(tool.usual));
+                if let Some(row) = usual {
+                    map.insert("sigmas".into(), row.value.into());
+                }
+                set(map, name.options);
+                if let Some(row) = schedule {
+                    map.insert("sigmas".into(), row.value.into());
+                }
+            }
         }
+    }
+}
+
+fn set(map: &mut Map<String, Value>, options: Options) {
+    for (key, value) in options {
+        let value = match *value {
+            Opt::Flag(flag) => Value::from(flag),
+            Opt::Text(text) => Value::from(text),
+            Opt::Count(count) => Value::from(count),
+            Opt::Number(number) => Value::from(number),
+        };
+        map.insert((*key).into(), value);
+    }
+}
+
+impl Tool {
+    fn schedule(&self, name: &str) -> Option<&'static ToolSchedule> {
+        self.schedules.iter().find(|row| row.name == name)
+    }
+
+    /// The program's own variant of that name.
+    fn parse(&'static self, name: &str) -> Option<SchedulerName> {
+        let solver = |name: &str| find(self.solvers, name, |row| vec![row.name]);
+        let of = |name: &'static ToolSolver, schedule: Option<&'static ToolSchedule>| {
+            let solver = SOLVERS.iter().find(|row| row.name == name.solver)?;
+            let schedule = schedule.filter(|_| solver.takes_sigmas);
+            let of = Of::Tool {
+                tool: self,
+                name,
+                schedule,
+            };
+            Some(SchedulerName { solver, of })
+        };
+        if let Some(name) = solver(name) {
+            return of(name, None);
+        }
+        let automatic = self.automatic.into_iter().find_map(|spelling| {
+            let name = before(name, spelling, solver)?;
+            of(name, self.schedule(name.schedule.unwrap_or(self.usual)))
+        });
+        let named = || {
+            self.schedules
+                .iter()
+                .find_map(|row| of(before(name, row.name, solver)?, Some(row)))
+        };
+        automatic.or_else(named)
     }
 }
 
@@ -49,47 +133,118 @@ impl FromStr for SchedulerName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (dialect, rest) = match text.split_once(':') {
-            Some((prefix, rest)) => match Dialect::named(prefix) {
-                Some(dialect) => (Some(dialect), rest),
-                None => return Err(unknown(text)),
-            },
-            None => (None, text),
+        let found = match text.split_once(':') {
+            None => bare(&worded(text)),
+            Some((prefix, rest)) => {
+                let (prefix, rest) = (prefix.trim().to_lowercase(), worded(rest));
+                let tool = TOOLS
+                    .iter()
+                    .find(|tool| tool.prefixes.contains(&prefix.as_str()));
+                match tool {
+                    Some(tool) => tool.parse(&rest),
+                    None if prefix == "diffusers" => class(&rest).map(|solver| Self {
+                        solver,
+                        of: Of::Class(None),
+                    }),
+                    None => None,
+                }
+            }
         };
-        let name = worded(rest);
-        if let Some(solver) = solver(&name, dialect) {
-            return Ok(Self {
-                solver,
-                schedule: None,
-            });
-        }
-        let both = SCHEDULES.iter().find_map(|schedule| {
-            let front = |spelling: &str| {
-                let words = name.strip_suffix(&worded(spelling)).map(worded);
-                let letters = || {
-                    Some(
-                        squeezed(&name)
-                            .strip_suffix(&squeezed(spelling))?
-                            .to_owned(),
-                    )
-                };
-                solver(&words.or_else(letters)?, dialect)
-            };
-            let solver = schedule.spellings().find_map(front)?;
-            Some(Self {
-                solver,
-                schedule: solver.takes_sigmas.then_some(schedule),
-            })
-        });
-        both.ok_or_else(|| unknown(text))
+        found.ok_or_else(|| unknown(text))
     }
+}
+
+/// The meaning of a name without a prefix.
+fn bare(name: &str) -> Option<SchedulerName> {
+    // `UniPC` and `uni_pc` are two, so the words count before the letters alone do.
+    for tool in TOOLS {
+        let own = ["uni_pc", "uni_pc_bh2"];
+        if let Some(found) = tool.parse(name)
+            && let Of::Tool { name: row, .. } = found.of
+            && own.contains(&row.name)
+            && name.starts_with(row.name)
+        {
+            return Some(found);
+        }
+    }
+    let of = |solver: &'static SolverRow, schedule: Option<&'static ScheduleRow>| SchedulerName {
+        solver,
+        of: Of::Class(schedule.filter(|_| solver.takes_sigmas)),
+    };
+    if let Some(solver) = solver(name) {
+        return Some(of(solver, None));
+    }
+    let tools = TOOLS.iter().flat_map(|tool| tool.schedules);
+    let theirs = tools.filter_map(|row| {
+        let schedule = SCHEDULES.iter().find(|own| own.name == row.bare)?;
+        Some((row.name, schedule))
+    });
+    let mut schedules = SCHEDULES.iter().map(|row| (row.name, row)).chain(theirs);
+    schedules
+        .find_map(|(spelling, schedule)| Some(of(before(name, spelling, solver)?, Some(schedule))))
+}
+
+/// The solver with that name: its own, a class's, or that of any program.
+fn solver(name: &str) -> Option<&'static SolverRow> {
+    let spellings = |row: &'static SolverRow| {
+        let tools = TOOLS.iter().flat_map(|tool| tool.solvers);
+        let theirs = tools.filter(|named| named.bare == row.name).map(|n| n.name);
+        [row.name].into_iter().chain(theirs).collect()
+    };
+    find(SOLVERS, name, |row| vec![row.name])
+        .or_else(|| find(SOLVERS, name, spellings))
+        .or_else(|| class(name))
+}
+
+/// The class with that name, with or without the common ending.
+fn class(name: &str) -> Option<&'static SolverRow> {
+    let (name, full) = (squeezed(name), squeezed(&format!("{name}scheduler")));
+    let mut classes = SOLVERS.iter().filter(|row| row.options.is_empty());
+    classes.find(|row| [&name, &full].contains(&&squeezed(row.class)))
+}
+
+/// The first row one of whose spellings is `name`, by words or else by letters.
+fn find<T>(
+    rows: &'static [T],
+    name: &str,
+    spellings: impl Fn(&'static T) -> Vec<&'static str>,
+) -> Option<&'static T> {
+    let by = |key: fn(&str) -> String| {
+        let name = key(name);
+        rows.iter()
+            .find(|row| spellings(row).iter().any(|n| key(n) == name))
+    };
+    by(worded).or_else(|| by(squeezed))
+}
+
+/// What `solver` finds for `name` without the schedule `spelling` at its end.
+fn before<T>(name: &str, spelling: &str, solver: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let words = name.strip_suffix(&worded(spelling)).map(worded);
+    let letters = || {
+        let name = squeezed(name);
+        Some(name.strip_suffix(&squeezed(spelling))?.to_owned())
+    };
+    solver(&words.or_else(letters)?)
 }
 
 impl fmt::Display for SchedulerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.solver.name)?;
-        match self.schedule {
-            Some(schedule) => write!(f, " {}", schedule.name),
+        let schedule = match self.of {
+            Of::Class(schedule) => {
+                f.write_str(self.solver.name)?;
+                schedule.map(|row| row.name)
+            }
+            Of::Tool {
+                tool,
+                name,
+                schedule,
+            } => {
+                write!(f, "{}:{}", tool.prefixes[0], name.name)?;
+                schedule.map(|row| row.name)
+            }
+        };
+        match schedule {
+            Some(schedule) => write!(f, " {schedule}"),
             None => Ok(()),
         }
     }
@@ -109,43 +264,6 @@ impl PartialEq for SchedulerName {
 
 impl Eq for SchedulerName {}
 
-/// The solver with that name: in one dialect, or by its own name and then in any. `UniPC` and
-/// `uni_pc` are two, so the words count before the letters alone do.
-fn solver(name: &str, dialect: Option<Dialect>) -> Option<&'static SolverRow> {
-    let by = |key: fn(&str) -> String| {
-        let name = key(name);
-        let called = |names: &[&str]| names.iter().any(|n| key(n) == name);
-        let find = |is: &dyn Fn(&SolverRow) -> bool| SOLVERS.iter().find(|row| is(row));
-        match dialect {
-            Some(dialect) => find(&|row| called(row.names_in(dialect))),
-            None => find(&|row| called(&[row.name]))
-                .or_else(|| find(&|row| ALL.iter().any(|d| called(row.names_in(*d))))),
-        }
-    };
-    // diffusers' classes are also known without their common ending.
-    let class = squeezed(&format!("{name}scheduler"));
-    let short = || match dialect {
-        None | Some(Dialect::Diffusers) => SOLVERS
-            .iter()
-            .find(|row| row.options.is_empty() && squeezed(row.class) == class),
-        _ => None,
-    };
-    by(worded).or_else(|| by(squeezed)).or_else(short)
-}
-
-const ALL: [Dialect; 4] = [
-    Dialect::A1111,
-    Dialect::ComfyUi,
-    Dialect::SdCpp,
-    Dialect::Diffusers,
-];
-
-/// All names of a solver.
-fn spellings(row: &'static SolverRow) -> impl Iterator<Item = &'static str> {
-    let others = ALL.into_iter().flat_map(|dialect| row.names_in(dialect));
-    [row.name].into_iter().chain(others.copied())
-}
-
 /// Lower case, with `_` between words and nothing around them.
 fn worded(name: &str) -> String {
     let words = name
@@ -164,7 +282,9 @@ fn squeezed(name: &str) -> String {
 
 fn unknown(text: &str) -> NameError {
     let name = shortened(text);
-    let candidates = SOLVERS.iter().flat_map(spellings);
+    let tools = TOOLS.iter().flat_map(|tool| tool.solvers);
+    let own = SOLVERS.iter().flat_map(|row| [row.name, row.class]);
+    let candidates = own.chain(tools.map(|row| row.name));
     NameError {
         nearest: nearest(&name, candidates, 3),
         known: names(),

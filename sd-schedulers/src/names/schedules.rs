@@ -1,184 +1,44 @@
-//! The sigma schedules' names.
+//! The sigma schedules' own names.
 
-use super::table::Opt::{Flag, Text};
 use super::table::ScheduleRow;
 
+/// A schedule of σ, by the name that configurations know it by.
+const fn sigmas(name: &'static str, value: &'static str) -> ScheduleRow {
+    ScheduleRow {
+        name,
+        key: "sigmas",
+        value,
+    }
+}
+
+/// A spacing of timesteps.
+const fn spacing(name: &'static str, value: &'static str) -> ScheduleRow {
+    ScheduleRow {
+        name,
+        key: "timestep_spacing",
+        value,
+    }
+}
+
 pub(crate) static SCHEDULES: &[ScheduleRow] = &[
-    ScheduleRow {
-        name: "Karras",
-        options: &[
-            ("use_karras_sigmas", Flag(true)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("karras")),
-        ],
-        a1111: &["Karras"],
-        comfyui: &["karras"],
-        sd_cpp: &["karras"],
-    },
-    ScheduleRow {
-        name: "Exponential",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(true)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("exponential")),
-        ],
-        a1111: &["Exponential"],
-        comfyui: &["exponential"],
-        sd_cpp: &["exponential"],
-    },
-    ScheduleRow {
-        name: "Polyexponential",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("polyexponential")),
-        ],
-        a1111: &["Polyexponential"],
-        comfyui: &[],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "Beta",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(true)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("beta")),
-        ],
-        a1111: &["Beta"],
-        comfyui: &["beta"],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "SGM Uniform",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("sgm_uniform")),
-        ],
-        a1111: &["SGM Uniform"],
-        comfyui: &["sgm_uniform"],
-        sd_cpp: &["sgm_uniform"],
-    },
-    ScheduleRow {
-        name: "Simple",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("simple")),
-        ],
-        a1111: &["Simple"],
-        comfyui: &["simple"],
-        sd_cpp: &["simple"],
-    },
-    ScheduleRow {
-        name: "Normal",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("normal")),
-        ],
-        a1111: &["Normal", "Uniform"],
-        comfyui: &["normal"],
-        sd_cpp: &["discrete"],
-    },
-    ScheduleRow {
-        name: "DDIM Uniform",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("ddim_uniform")),
-        ],
-        a1111: &[],
-        comfyui: &["ddim_uniform"],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "KL Optimal",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("kl_optimal")),
-        ],
-        a1111: &["KL Optimal"],
-        comfyui: &["kl_optimal"],
-        sd_cpp: &["kl_optimal"],
-    },
-    ScheduleRow {
-        name: "Align Your Steps",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("align_your_steps")),
-        ],
-        a1111: &["Align Your Steps"],
-        comfyui: &[],
-        sd_cpp: &["ays"],
-    },
-    ScheduleRow {
-        name: "Align Your Steps XL",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("align_your_steps_sdxl")),
-        ],
-        a1111: &[],
-        comfyui: &[],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "Linear Quadratic",
-        options: &[
-            ("use_karras_sigmas", Flag(false)),
-            ("use_exponential_sigmas", Flag(false)),
-            ("use_beta_sigmas", Flag(false)),
-            ("use_lu_lambdas", Flag(false)),
-            ("sigmas", Text("linear_quadratic")),
-        ],
-        a1111: &[],
-        comfyui: &["linear_quadratic"],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "Leading",
-        options: &[("timestep_spacing", Text("leading"))],
-        a1111: &[],
-        comfyui: &[],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "Linspace",
-        options: &[("timestep_spacing", Text("linspace"))],
-        a1111: &[],
-        comfyui: &[],
-        sd_cpp: &[],
-    },
-    ScheduleRow {
-        name: "Trailing",
-        options: &[("timestep_spacing", Text("trailing"))],
-        a1111: &[],
-        comfyui: &[],
-        sd_cpp: &[],
-    },
+    sigmas("Karras", "karras"),
+    sigmas("Exponential", "exponential"),
+    sigmas("Polyexponential", "polyexponential"),
+    sigmas("Beta", "beta"),
+    sigmas("SGM Uniform", "sgm_uniform"),
+    sigmas("Simple", "simple"),
+    sigmas("Normal", "normal"),
+    sigmas("DDIM Uniform", "ddim_uniform"),
+    sigmas("KL Optimal", "kl_optimal"),
+    sigmas("Align Your Steps", "align_your_steps"),
+    sigmas("Align Your Steps XL", "align_your_steps_sdxl"),
+    sigmas("Linear Quadratic", "linear_quadratic"),
+    sigmas("Smoothstep", "smoothstep"),
+    sigmas("Bong Tangent", "bong_tangent"),
+    sigmas("LCM Timesteps", "lcm_timesteps"),
+    sigmas("Beta Timesteps", "beta_timesteps"),
+    sigmas("Lu Lambdas", "lu_lambdas"),
+    spacing("Leading", "leading"),
+    spacing("Linspace", "linspace"),
+    spacing("Trailing", "trailing"),
 ];

@@ -1,6 +1,4 @@
-//! What a row of the tables of names is, and the tables in print.
-
-use super::{SCHEDULES, SOLVERS, list};
+//! What a row of the tables of names is.
 
 /// A value of a configuration key.
 #[derive(Debug, Clone, Copy)]
@@ -8,12 +6,13 @@ pub(crate) enum Opt {
     Flag(bool),
     Text(&'static str),
     Count(u32),
+    Number(f64),
 }
 
 /// Configuration keys and their values.
 pub(crate) type Options = &'static [(&'static str, Opt)];
 
-/// A solver's name.
+/// A solver by its own name.
 #[derive(Debug)]
 pub(crate) struct SolverRow {
     /// The name it is printed with.
@@ -22,128 +21,93 @@ pub(crate) struct SolverRow {
     pub(crate) class: &'static str,
     /// What tells it from the class's defaults.
     pub(crate) options: Options,
-    /// What each program calls it.
-    pub(crate) a1111: &'static [&'static str],
-    pub(crate) comfyui: &'static [&'static str],
-    pub(crate) sd_cpp: &'static [&'static str],
     /// Whether it can run on any σ.
     pub(crate) takes_sigmas: bool,
 }
 
-/// A sigma schedule's name.
+/// A sigma schedule by its own name.
 #[derive(Debug)]
 pub(crate) struct ScheduleRow {
     /// The name it is printed with behind the solver's.
     pub(crate) name: &'static str,
-    /// The keys that ask for it.
+    /// The key that asks for it, and the value.
+    pub(crate) key: &'static str,
+    pub(crate) value: &'static str,
+}
+
+/// A program's names, and how what they stand for differs from the classes' defaults.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    /// What asks for the program's own variants, the first in print.
+    pub(crate) prefixes: &'static [&'static str],
+    /// What all its solvers have.
     pub(crate) options: Options,
-    /// What each program calls it.
-    pub(crate) a1111: &'static [&'static str],
-    pub(crate) comfyui: &'static [&'static str],
-    pub(crate) sd_cpp: &'static [&'static str],
+    pub(crate) solvers: &'static [ToolSolver],
+    pub(crate) schedules: &'static [ToolSchedule],
+    /// The schedule of a solver that is named alone.
+    pub(crate) usual: &'static str,
+    /// A schedule's name that stands for each solver's own.
+    pub(crate) automatic: Option<&'static str>,
 }
 
-/// Whose names are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    A1111,
-    ComfyUi,
-    SdCpp,
-    Diffusers,
+/// A program's name of a solver.
+#[derive(Debug)]
+pub(crate) struct ToolSolver {
+    pub(crate) name: &'static str,
+    /// The own name of the solver it is.
+    pub(crate) solver: &'static str,
+    /// What tells the program's variant from the solver.
+    pub(crate) options: Options,
+    /// The schedule it goes with in this program.
+    pub(crate) schedule: Option<&'static str>,
+    /// The own name of the solver that the name means without a prefix.
+    pub(crate) bare: &'static str,
 }
 
-impl Dialect {
-    /// The dialect of a prefix such as `a1111:`.
-    pub(crate) fn named(prefix: &str) -> Option<Self> {
-        Some(match prefix.trim().to_lowercase().as_str() {
-            "a1111" | "webui" => Self::A1111,
-            "comfyui" | "comfy" => Self::ComfyUi,
-            "sd.cpp" | "sdcpp" | "stable-diffusion.cpp" => Self::SdCpp,
-            "diffusers" => Self::Diffusers,
-            _ => return None,
-        })
+/// The row of a solver's name.
+pub(crate) const fn solver(
+    name: &'static str,
+    solver: &'static str,
+    options: Options,
+) -> ToolSolver {
+    ToolSolver {
+        name,
+        solver,
+        options,
+        schedule: None,
+        bare: solver,
     }
 }
 
-impl SolverRow {
-    /// Its names in one dialect.
-    pub(crate) fn names_in(&self, dialect: Dialect) -> &[&'static str] {
-        match dialect {
-            Dialect::A1111 => self.a1111,
-            Dialect::ComfyUi => self.comfyui,
-            Dialect::SdCpp => self.sd_cpp,
-            Dialect::Diffusers if self.options.is_empty() => std::slice::from_ref(&self.class),
-            Dialect::Diffusers => &[],
-        }
+impl ToolSolver {
+    /// The same with the schedule it goes with.
+    pub(crate) const fn with(mut self, schedule: &'static str) -> Self {
+        self.schedule = Some(schedule);
+        self
+    }
+
+    /// The same that means something else without a prefix.
+    pub(crate) const fn bare(mut self, solver: &'static str) -> Self {
+        self.bare = solver;
+        self
     }
 }
 
-impl ScheduleRow {
-    /// Its names in all dialects, its own first.
-    pub(crate) fn spellings(&self) -> impl Iterator<Item = &'static str> {
-        let others = [self.a1111, self.comfyui, self.sd_cpp]
-            .into_iter()
-            .flatten();
-        [self.name].into_iter().chain(others.copied())
-    }
+/// A program's name of a sigma schedule.
+#[derive(Debug)]
+pub(crate) struct ToolSchedule {
+    pub(crate) name: &'static str,
+    /// The own name of the schedule that the name means without a prefix.
+    pub(crate) bare: &'static str,
+    /// The schedule it is in the program.
+    pub(crate) value: &'static str,
 }
 
-/// The canonical names of all solvers.
-pub fn names() -> Vec<&'static str> {
-    SOLVERS.iter().map(|row| row.name).collect()
-}
-
-/// All names of solvers and sigma schedules as two Markdown tables; `NAMES.md` beside the crate's
-/// manifest is this.
-pub fn names_markdown() -> String {
-    let code = |names: &[&str]| -> String {
-        let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-        if quoted.is_empty() {
-            "–".into()
-        } else {
-            list(&quoted)
-        }
-    };
-    let options = |options: Options| -> String {
-        let texts: Vec<String> = options
-            .iter()
-            .map(|(key, value)| match value {
-                Opt::Flag(flag) => format!("`{key}={flag}`"),
-                Opt::Text(text) => format!("`{key}={text}`"),
-                Opt::Count(count) => format!("`{key}={count}`"),
-            })
-            .collect();
-        if texts.is_empty() {
-            "–".into()
-        } else {
-            list(&texts)
-        }
-    };
-    let mut text = String::from(
-        "| solver | class | options | A1111 | ComfyUI | stable-diffusion.cpp | any σ |\n\
-         |---|---|---|---|---|---|---|\n",
-    );
-    for row in SOLVERS {
-        text += &format!(
-            "| {} | `{}` | {} | {} | {} | {} | {} |\n",
-            row.name,
-            row.class,
-            options(row.options),
-            code(row.a1111),
-            code(row.comfyui),
-            code(row.sd_cpp),
-            if row.takes_sigmas { "yes" } else { "no" },
-        );
-    }
-    text += "\n| schedule | A1111 | ComfyUI | stable-diffusion.cpp |\n|---|---|---|---|\n";
-    for row in SCHEDULES {
-        text += &format!(
-            "| {} | {} | {} | {} |\n",
-            row.name,
-            code(row.a1111),
-            code(row.comfyui),
-            code(row.sd_cpp),
-        );
-    }
-    text
+/// The row of a schedule's name.
+pub(crate) const fn schedule(
+    name: &'static str,
+    bare: &'static str,
+    value: &'static str,
+) -> ToolSchedule {
+    ToolSchedule { name, bare, value }
 }

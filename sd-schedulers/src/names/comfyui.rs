@@ -1,0 +1,72 @@
+//! ComfyUI.
+
+use super::table::Opt::{Count, Flag, Number, Text};
+use super::table::{Tool, ToolSchedule, ToolSolver, schedule, solver};
+
+/// k-diffusion's solvers and later ones, with whole timesteps. `ddpm` is the same step as Euler a's,
+/// and `ddim` is Euler's on the schedule of that name.
+pub(crate) static COMFYUI: Tool = Tool {
+    prefixes: &["comfyui", "comfy"],
+    options: &[("convention", Text("comfy_ui"))],
+    solvers: SOLVERS,
+    schedules: SCHEDULES,
+    usual: "normal",
+    automatic: None,
+};
+
+#[rustfmt::skip]
+static SOLVERS: &[ToolSolver] = &[
+    solver("euler", "Euler", &[]),
+    solver("euler_cfg_pp", "Euler CFG++", &[]),
+    solver("euler_ancestral", "Euler a", &[]),
+    solver("euler_ancestral_cfg_pp", "Euler a CFG++", &[]),
+    solver("heun", "Heun", &[]),
+    solver("heunpp2", "Heun++ 2", &[]),
+    solver("exp_heun_2_x0", "Exp Heun 2 x0", &[]),
+    solver("exp_heun_2_x0_sde", "Exp Heun 2 x0 SDE", &[]),
+    solver("dpm_2", "DPM2", &[("discard_penultimate", Flag(true))]),
+    solver("dpm_2_ancestral", "DPM2 a", &[("discard_penultimate", Flag(true))]),
+    solver("lms", "LMS", &[("lower_order_start", Flag(true)), ("euler_at_final", Flag(true))]),
+    solver("dpm_fast", "DPM fast", &[]),
+    solver("dpm_adaptive", "DPM adaptive", &[]),
+    solver("dpmpp_2s_ancestral", "DPM++ 2S a", &[]),
+    solver("dpmpp_2s_ancestral_cfg_pp", "DPM++ 2S a CFG++", &[]),
+    solver("dpmpp_sde", "DPM++ SDE", &[]),
+    solver("dpmpp_sde_gpu", "DPM++ SDE", &[]),
+    solver("dpmpp_2m", "DPM++ 2M", &[]),
+    solver("dpmpp_2m_cfg_pp", "DPM++ 2M CFG++", &[]),
+    solver("dpmpp_2m_sde", "DPM++ 2M SDE", &[("brownian", Flag(true))]),
+    solver("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", &[("brownian", Flag(true))]),
+    solver("dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", &[("brownian", Flag(true))]),
+    solver("dpmpp_2m_sde_heun_gpu", "DPM++ 2M SDE Heun", &[("brownian", Flag(true))]),
+    solver("dpmpp_3m_sde", "DPM++ 3M SDE", &[]),
+    solver("dpmpp_3m_sde_gpu", "DPM++ 3M SDE", &[]),
+    solver("ddpm", "Euler a", &[]).bare("DDPM"),
+    solver("ipndm", "IPNDM", &[("euler_at_final", Flag(true))]),
+    solver("ipndm_v", "IPNDM v", &[("euler_at_final", Flag(true))]),
+    solver("res_multistep", "Res Multistep", &[]),
+    solver("res_multistep_cfg_pp", "Res Multistep CFG++", &[]),
+    solver("res_multistep_ancestral", "Res Multistep a", &[]),
+    solver("res_multistep_ancestral_cfg_pp", "Res Multistep a CFG++", &[]),
+    solver("gradient_estimation", "Gradient Estimation", &[]),
+    solver("gradient_estimation_cfg_pp", "Gradient Estimation CFG++", &[]),
+    solver("er_sde", "ER-SDE", &[]),
+    solver("seeds_2", "SEEDS 2", &[]),
+    solver("seeds_3", "SEEDS 3", &[]),
+    solver("lcm", "LCM Sigmas", &[]).bare("LCM"),
+    solver("uni_pc", "UniPC", &[("solver_type", Text("bh1")), ("solver_order", Count(3)), ("final_sigma", Number(0.001)), ("discard_penultimate", Flag(true))]),
+    solver("uni_pc_bh2", "UniPC", &[("solver_order", Count(3)), ("final_sigma", Number(0.001)), ("discard_penultimate", Flag(true))]),
+    solver("ddim", "Euler", &[]).with("ddim_uniform").bare("DDIM"),
+];
+
+static SCHEDULES: &[ToolSchedule] = &[
+    schedule("simple", "Simple", "simple"),
+    schedule("sgm_uniform", "SGM Uniform", "sgm_uniform"),
+    schedule("karras", "Karras", "karras"),
+    schedule("exponential", "Exponential", "exponential"),
+    schedule("ddim_uniform", "DDIM Uniform", "ddim_uniform"),
+    schedule("beta", "Beta", "beta_timesteps"),
+    schedule("normal", "Normal", "normal"),
+    schedule("linear_quadratic", "Linear Quadratic", "linear_quadratic"),
+    schedule("kl_optimal", "KL Optimal", "kl_optimal"),
+];
