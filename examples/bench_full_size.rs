@@ -17,7 +17,7 @@ use sd_pipeline::burn::tensor::{Device, FloatDType, Tensor};
 use sd_pipeline::core::BoxError;
 use sd_pipeline::models::unet::UNet;
 use sd_pipeline::models::vae::Vae;
-use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files};
+use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions};
 use sd_pipeline::{
     Autoencoder, Conditioning, Denoiser, Noise, NoiseSchedule, PredictionType, SeededNoise, device,
 };
@@ -61,8 +61,11 @@ fn bench(arguments: &Arguments) -> Result<(), BoxError> {
     };
 
     let folder = files.folder("text_encoder");
-    let text = ClipTextModel::new(ClipTextConfig::read(&folder)?, &device);
-    let text = folder.weights("model", None)?.load_into(text, f32)?;
+    let (config, weights) = (
+        ClipTextConfig::read(&folder)?,
+        folder.weights("model", None)?,
+    );
+    let (text, _) = ClipTextModel::load(config, &weights, &LoadOptions::new(&device))?;
     let ids = vec![(0..77).map(|i| i * 631 % 49406).collect::<Vec<u32>>(); 2];
     let run = || Ok(text.forward(&ids)?.last_hidden_state.flatten(0, 2));
     report("text encoder, batch 2", &run)?;

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::time::Instant;
 
 use clap::Parser;
-use sd_pipeline::{OpenOptions, Pipeline, Request, device, read_latents, write_latents, write_png};
+use sd_pipeline::{
+    OpenOptions, Pipeline, Request, Residency, device, read_latents, write_latents, write_png,
+};
 use support::{Arguments, Report, progress_bar};
 
 fn main() -> std::process::ExitCode {
@@ -31,13 +33,16 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = OpenOptions {
         dtype: arguments.dtype(),
         scheduler: arguments.scheduler.clone(),
+        memory: arguments.memory(),
+        // One run: nothing is needed again.
+        residency: Residency::PerPhase,
         ..OpenOptions::new(&device)
     };
     let pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &options)?,
         None => Pipeline::from_files(&sd_tiny::files(), &options)?,
     };
-    report.load = clock.elapsed();
+    let open = clock.elapsed();
 
     let latents = arguments.latents_in.as_ref();
     let request = Request {
@@ -55,7 +60,8 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let clock = Instant::now();
     let mut run = pipeline.start(&request)?;
-    report.encode = clock.elapsed();
+    let loaded = pipeline.load_time();
+    report.encode = clock.elapsed() - loaded;
 
     let bar = progress_bar(run.plan().stages.len());
     let mut clock = Instant::now();
@@ -67,7 +73,9 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     bar.finish_and_clear();
 
     let images = run.images()?;
-    report.decode = clock.elapsed();
+    report.load = open + pipeline.load_time();
+    report.decode = clock.elapsed() - (pipeline.load_time() - loaded);
+    report.peaks = run.memory_peaks();
 
     if let Some(file) = &arguments.latents_out {
         write_latents(run.latents(), file)?;

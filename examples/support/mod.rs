@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
-use sd_pipeline::FloatDType;
+use sd_pipeline::{FloatDType, Memory, PhasePeaks};
 use serde_json::json;
 
 /// Draws pictures from a prompt.
@@ -50,6 +50,9 @@ pub(crate) struct Arguments {
     /// Precision to compute in
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
+    /// Whether half-precision weights stay half in memory; the picture is the same
+    #[arg(long, value_enum, default_value_t = Spend::Fastest)]
+    memory: Spend,
     /// Initial noise of unit variance: a safetensors file with one tensor `latents`
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_in: Option<PathBuf>,
@@ -71,7 +74,20 @@ enum Precision {
     Bf16,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Spend {
+    Fastest,
+    Smallest,
+}
+
 impl Arguments {
+    pub(crate) fn memory(&self) -> Memory {
+        match self.memory {
+            Spend::Fastest => Memory::Fastest,
+            Spend::Smallest => Memory::Smallest,
+        }
+    }
+
     pub(crate) fn dtype(&self) -> FloatDType {
         match self.dtype {
             Precision::F32 => FloatDType::F32,
@@ -121,13 +137,14 @@ impl Arguments {
     }
 }
 
-/// How long each part took.
+/// How long each part took, and what memory it needed.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) load: Duration,
     pub(crate) encode: Duration,
     pub(crate) steps: Vec<Duration>,
     pub(crate) decode: Duration,
+    pub(crate) peaks: PhasePeaks,
 }
 
 impl Report {
@@ -139,6 +156,9 @@ impl Report {
             "step_seconds": steps,
             "decode_seconds": self.decode.as_secs_f64(),
             "peak_memory_bytes": peak_memory(),
+            "text_peak_bytes": self.peaks.text,
+            "denoise_peak_bytes": self.peaks.denoise,
+            "decode_peak_bytes": self.peaks.decode,
         })
         .to_string()
     }

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Noise, Result};
+use crate::{Noise, Resident, Result};
 
 /// What a program must know of an [`Autoencoder`] to run it.
 #[derive(Debug, Clone)]
@@ -35,4 +35,10 @@ pub trait Autoencoder: Send + Sync {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the latent has other channels.
     fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>>;
+
+    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
+    /// nothing worth knowing of.
+    fn resident(&self) -> Option<&dyn Resident> {
+        None
+    }
 }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::{
     Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Noise, NoiseSchedule, Plan,
-    Result, Sampler, Scheduler, TextEmbedding, TextEncoder,
+    Resident, Result, Sampler, Scheduler, TextEmbedding, TextEncoder,
 };
 
 macro_rules! delegate {
@@ -14,6 +14,10 @@ macro_rules! delegate {
         impl<T: TextEncoder + ?Sized> TextEncoder for $pointer {
             fn encode(&self, prompts: &[&str]) -> Result<TextEmbedding> {
                 (**self).encode(prompts)
+            }
+
+            fn resident(&self) -> Option<&dyn Resident> {
+                (**self).resident()
             }
         }
 
@@ -29,6 +33,10 @@ macro_rules! delegate {
             fn predict(&self, x: Tensor<4>, t: f64, c: &Conditioning) -> Result<Tensor<4>> {
                 (**self).predict(x, t, c)
             }
+
+            fn resident(&self) -> Option<&dyn Resident> {
+                (**self).resident()
+            }
         }
 
         impl<T: Autoencoder + ?Sized> Autoencoder for $pointer {
@@ -42,6 +50,10 @@ macro_rules! delegate {
 
             fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>> {
                 (**self).decode(latent)
+            }
+
+            fn resident(&self) -> Option<&dyn Resident> {
+                (**self).resident()
             }
         }
 

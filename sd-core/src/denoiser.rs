@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Conditioning, NoiseSchedule, PredictionType, Result};
+use crate::{Conditioning, NoiseSchedule, PredictionType, Resident, Result};
 
 /// What a program must know of a [`Denoiser`] to run it.
 #[derive(Debug, Clone)]
@@ -48,4 +48,10 @@ pub trait Denoiser: Send + Sync {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when `x` or the conditioning does not fit.
     fn predict(&self, x: Tensor<4>, t: f64, conditioning: &Conditioning) -> Result<Tensor<4>>;
+
+    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
+    /// nothing worth knowing of.
+    fn resident(&self) -> Option<&dyn Resident> {
+        None
+    }
 }

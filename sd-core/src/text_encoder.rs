@@ -1,4 +1,4 @@
-use crate::{Result, TextEmbedding};
+use crate::{Resident, Result, TextEmbedding};
 
 /// Turns prompts into the embeddings that steer a [`Denoiser`](crate::Denoiser).
 ///
@@ -14,4 +14,10 @@ pub trait TextEncoder: Send + Sync {
     /// # Errors
     /// Whatever keeps the encoder from producing an embedding; an empty prompt is not an error.
     fn encode(&self, prompts: &[&str]) -> Result<TextEmbedding>;
+
+    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
+    /// nothing worth knowing of.
+    fn resident(&self) -> Option<&dyn Resident> {
+        None
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use crate::error::{Error, Result};
+
 /// A cache line: what makes a `Vec` aligned to 64 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -27,19 +29,26 @@ impl Buffer {
         Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
     }
 
+    /// Zeros of at least so many bytes.
+    ///
+    /// # Errors
+    /// Where the system has not so much memory.
+    pub(crate) fn try_zeroed(bytes: usize) -> Result<Self> {
+        let lines = bytes.div_ceil(size_of::<Line>());
+        // A failing allocation must not end the program; asking first leaves `vec!` its way of
+        // getting zeros from the system without writing them.
+        if Vec::<Line>::new().try_reserve_exact(lines).is_err() {
+            return Err(Error::OutOfMemory { bytes });
+        }
+        Ok(Self(vec![Line([0.0; LINE]); lines]))
+    }
+
     pub(crate) fn as_ptr(&self) -> *const f32 {
         self.0.as_ptr().cast()
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
         self.0.as_mut_ptr().cast()
-    }
-
-    /// All of it, rounded up to whole lines.
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        let len = self.0.len() * LINE;
-        // SAFETY: `Line` is `LINE` f32 without padding, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), len) }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -25,6 +25,12 @@ pub enum Error {
         /// What would be right.
         expected: &'static str,
     },
+    /// Memory that the system does not have.
+    #[error("there is no memory for {bytes} bytes of weights")]
+    OutOfMemory {
+        /// How much was asked for.
+        bytes: usize,
+    },
 }
 
 /// An [`Error::Length`] unless `found` is the product of `dims`.

@@ -18,6 +18,7 @@ mod parallel;
 mod peak;
 mod simd;
 mod transpose;
+mod weight;
 
 pub use add::add;
 pub use attention::{AttentionShape, attention};
@@ -32,3 +33,4 @@ pub use norm::{GroupNorm, Moments, group_norm, group_norm_shifted, group_norm_wi
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};
+pub use weight::{Memory, Numbers, WeightRows};

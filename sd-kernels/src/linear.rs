@@ -2,6 +2,7 @@ use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
 use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_whole};
 use crate::simd::Isa;
+use crate::weight::{Memory, WeightRows};
 
 /// What a layer adds to its sums: `activation(sum + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +69,22 @@ impl PackedGeglu {
     /// # Errors
     /// Where `weight` is not of that size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, inputs: usize) -> Result<Self> {
-        let matrix = PackedMatrix::gated(isa, weight, columns, inputs)?;
+        check_len("the weight", weight.len(), &[2, columns, inputs])?;
+        Self::read(isa, weight, columns, inputs, Memory::Fastest)
+    }
+
+    /// Reads and packs such a weight.
+    ///
+    /// # Errors
+    /// Those of reading; a size that no memory holds.
+    pub fn read<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        columns: usize,
+        inputs: usize,
+        memory: Memory,
+    ) -> Result<Self, W::Error> {
+        let matrix = PackedMatrix::gated(isa, weight, columns, inputs, memory)?;
         Ok(Self { matrix, columns })
     }
 

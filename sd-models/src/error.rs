@@ -69,6 +69,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Weights that the kernels cannot hold: there is not memory enough.
+    #[error("the weights cannot be packed: {0}")]
+    Packing(#[from] sd_kernels::Error),
     /// Something a file asks for that is not implemented.
     #[error("{}: {what}", path.display())]
     Unsupported {

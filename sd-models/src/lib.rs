@@ -6,14 +6,20 @@ mod config;
 mod error;
 mod files;
 pub mod layers;
+pub mod meter;
+mod options;
 mod tokenizer;
 pub mod unet;
 pub mod vae;
 mod weights;
 
-pub use clip::{Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextModel};
+pub use clip::{
+    Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel,
+};
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use files::{EmbeddedFile, Files};
+pub use options::LoadOptions;
+pub use sd_kernels::Memory;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::Weights;

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A request or a component that does not work out.
     #[error(transparent)]
-    Component(#[from] sd_core::Error),
+    Component(sd_core::Error),
     /// A model folder that could not be loaded.
     #[error(transparent)]
     Model(#[from] sd_models::Error),
@@ -50,6 +50,19 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         reason: String,
     },
+}
+
+/// A model that is loaded when it is needed fails as one that is loaded at once.
+impl From<sd_core::Error> for Error {
+    fn from(error: sd_core::Error) -> Self {
+        match error {
+            sd_core::Error::Other(error) => match error.downcast() {
+                Ok(error) => Self::Model(*error),
+                Err(error) => Self::Component(sd_core::Error::Other(error)),
+            },
+            error => Self::Component(error),
+        }
+    }
 }
 
 impl Error {

@@ -1,9 +1,12 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{FloatDType, Tensor};
-use sd_core::{Conditioning, Denoiser, Error, NetworkOutput, PredictionType, Result, TextEncoder};
+use sd_core::{
+    Conditioning, Denoiser, Error, Held, NetworkOutput, PredictionType, Result, TextEncoder,
+};
 
 use crate::guard::guard;
+use crate::memory::{DENOISE, Phases, TEXT, hold};
 
 /// A denoiser with its conditioning, and classifier-free guidance around them.
 pub(crate) struct Guidance {
@@ -12,6 +15,8 @@ pub(crate) struct Guidance {
     conditioning: Conditioning,
     /// `None` when guidance is off.
     scale: Option<f64>,
+    /// Keeps the denoiser loaded.
+    held: Mutex<Option<Held>>,
 }
 
 impl Guidance {
@@ -23,13 +28,17 @@ impl Guidance {
         [prompt, negative]: [&str; 2],
         scale: f64,
         count: usize,
+        phases: &Phases,
     ) -> Result<(Self, Vec<String>)> {
         let scale = (scale > 1.0).then_some(scale);
         let prompts = match scale {
             Some(_) => vec![negative, prompt],
             None => vec![prompt],
         };
-        let text = guard("the text encoder", || text_encoder.encode(&prompts))?;
+        let text = phases.watch(TEXT, || {
+            let _held = hold(text_encoder.resident())?;
+            guard("the text encoder", || text_encoder.encode(&prompts))
+        })?;
         let (spec, rows) = (denoiser.spec(), prompts.len());
         let found = text.tokens.dims();
         if found[0] != rows || found[2] != spec.context_width {
@@ -49,13 +58,36 @@ impl Guidance {
             Some(_) => repeat(&text, 0, count).concat(repeat(&text, 1, count))?,
             None => repeat(&text, 0, count),
         };
-        let conditioning = guard("the denoiser", || denoiser.prepare(conditioning))?;
+        let (held, conditioning) = phases.watch(DENOISE, || -> Result<_> {
+            let held = hold(denoiser.resident())?;
+            let prepared = guard("the denoiser", || denoiser.prepare(conditioning))?;
+            Ok((held, prepared))
+        })?;
         let guidance = Self {
             denoiser,
             conditioning,
             scale,
+            held: Mutex::new(Some(held)),
         };
         Ok((guidance, cut))
+    }
+
+    /// Lets go of the denoiser until it is asked again.
+    pub(crate) fn release(&self) {
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(held);
+    }
+
+    fn hold(&self) -> Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() {
+            *held = Some(hold(self.denoiser.resident())?);
+        }
+        Ok(())
     }
 
     pub(crate) fn prediction_type(&self) -> PredictionType {
@@ -64,6 +96,7 @@ impl Guidance {
 
     /// The guided network output for `x` `[count, c, h, w]`, f32 in and out, in one evaluation.
     pub(crate) fn evaluate(&self, x: Tensor<4>, t: f64) -> Result<NetworkOutput> {
+        self.hold()?;
         let x = x.cast(self.denoiser.spec().dtype);
         let predict = |x: Tensor<4>| -> Result<Tensor<4>> {
             guard("the denoiser", || {

@@ -31,6 +31,8 @@ mod error;
 mod guard;
 mod guidance;
 mod latents;
+mod memory;
+mod on_demand;
 mod open;
 mod picture;
 mod pipeline;
@@ -44,6 +46,8 @@ pub use device::{DeviceError, device, device_names};
 pub use device::{wgpu_device, wgpu_setup};
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
+pub use memory::{PhasePeaks, PipelineMemory};
+pub use on_demand::Residency;
 pub use open::{OpenOptions, Placement};
 pub use picture::{image_from_pixels, write_png};
 pub use pipeline::Pipeline;
@@ -54,10 +58,11 @@ pub use burn;
 pub use burn::tensor::{Device, FloatDType};
 pub use image::RgbImage;
 pub use sd_core::{
-    Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Level, Model, Noise,
-    NoiseSchedule, Plan, Prediction, PredictionType, Sampler, SamplerState, Scheduler, SeededNoise,
-    Stage, Step, TextEmbedding, TextEncoder,
+    Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Held, Level, Model, Noise,
+    NoiseSchedule, Plan, Prediction, PredictionType, Resident, Sampler, SamplerState, Scheduler,
+    SeededNoise, Stage, Step, TextEmbedding, TextEncoder, WeightBytes,
 };
+pub use sd_models::Memory;
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -2,14 +2,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
-use sd_models::unet::UNet;
-use sd_models::vae::Vae;
-use sd_models::{ClipTextEncoder, Files};
+use sd_models::unet::UNetFiles;
+use sd_models::vae::VaeFiles;
+use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
 use crate::device::check_precision;
-use crate::{Pipeline, Result};
+use crate::on_demand::OnDemand;
+use crate::{Pipeline, Residency, Result};
 
 /// How to open a model.
 ///
@@ -38,10 +39,16 @@ pub struct OpenOptions {
     pub autoencoder: Option<Placement>,
     /// The scheduler's name; `None`: the one the model's folder says.
     pub scheduler: Option<String>,
+    /// Whether weights that the files hold in half precision stay so in memory. Results are the
+    /// same. Of consequence only on the flex device in f32.
+    pub memory: Memory,
+    /// When the components are in memory: always, once they were needed, or each in its phase
+    /// alone. With [`Memory::Smallest`] the last is the least that a picture can be drawn with.
+    pub residency: Residency,
 }
 
 impl OpenOptions {
-    /// f32 on `device`, with the model's own scheduler.
+    /// f32 on `device`, with the model's own scheduler; everything is loaded at once.
     pub fn new(device: &Device) -> Self {
         Self {
             device: device.clone(),
@@ -49,6 +56,17 @@ impl OpenOptions {
             text_encoder: None,
             autoencoder: None,
             scheduler: None,
+            memory: Memory::Fastest,
+            residency: Residency::Always,
+        }
+    }
+
+    /// The least memory: [`Memory::Smallest`] and [`Residency::PerPhase`].
+    pub fn smallest(device: &Device) -> Self {
+        Self {
+            memory: Memory::Smallest,
+            residency: Residency::PerPhase,
+            ..Self::new(device)
         }
     }
 
@@ -134,11 +152,20 @@ impl Pipeline {
         let schedule = scheduler_config.noise_schedule()?;
         let prediction = scheduler_config.prediction_type()?;
 
+        let load = |Placement { device, dtype }: &Placement| LoadOptions {
+            device: device.clone(),
+            dtype: *dtype,
+            memory: options.memory,
+        };
         let (folder, tokenizer) = ("text_encoder", "tokenizer");
-        let text_encoder =
-            ClipTextEncoder::open(files, folder, tokenizer, &text.device, text.dtype)?;
-        let denoiser = UNet::open(files, "unet", schedule, prediction, &net.device, net.dtype)?;
-        let autoencoder = Vae::open(files, "vae", &auto.device, auto.dtype)?;
+        let text_encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
+        let denoiser = UNetFiles::open(files, "unet", schedule, prediction, &load(&net))?;
+        let autoencoder = VaeFiles::open(files, "vae", &load(&auto))?;
+
+        // All files are sound: now their values, or later.
+        let text_encoder = OnDemand::new(text_encoder, options.residency)?;
+        let denoiser = OnDemand::new(denoiser, options.residency)?;
+        let autoencoder = OnDemand::new(autoencoder, options.residency)?;
         Ok(Self {
             text_encoder: Arc::new(text_encoder),
             denoiser: Arc::new(denoiser),

@@ -7,6 +7,7 @@ use sd_core::{Autoencoder, Model, Noise, Plan, Sampler, SeededNoise};
 
 use crate::guard::guard;
 use crate::guidance::Guidance;
+use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, hold};
 use crate::saved::SavedRun;
 use crate::{Error, Pipeline, Request, Result, image_from_pixels};
 
@@ -40,6 +41,7 @@ pub struct Run {
     x: Tensor<4>,
     denoised: Option<Tensor<4>>,
     cut: Vec<String>,
+    phases: Phases,
     done: usize,
     finished: bool,
     failed: bool,
@@ -52,12 +54,14 @@ impl Run {
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
         let sampler = pipeline.scheduler.start(&plan, 0)?;
 
+        let phases = Phases::default();
         let (guidance, cut) = Guidance::new(
             &*pipeline.text_encoder,
             pipeline.denoiser.clone(),
             [&request.prompt, &request.negative_prompt],
             request.guidance_scale,
             request.count,
+            &phases,
         )?;
         let mut noise = SeededNoise::new(request.seed, request.count);
         let initial = match &request.latents {
@@ -76,6 +80,7 @@ impl Run {
             noise,
             denoised: None,
             cut,
+            phases,
             done: 0,
             finished: false,
             failed: false,
@@ -107,6 +112,11 @@ impl Run {
     /// Text of the prompts that did not fit into the text encoder and was left out.
     pub fn cut_text(&self) -> &[String] {
         &self.cut
+    }
+
+    /// The most memory the process occupied in each phase so far.
+    pub fn memory_peaks(&self) -> PhasePeaks {
+        self.phases.peaks()
     }
 
     /// Writes this run to a file, from which [`Pipeline::resume`] continues it, in this process
@@ -183,7 +193,12 @@ impl Run {
                 image_from_pixels(self.autoencoder.decode(latent)?)
             })
         };
-        (0..latents.dims()[0]).map(decode).collect()
+        // The denoiser has done its work; should the run go on, it is loaded again.
+        self.guidance.release();
+        self.phases.watch(DECODE, || {
+            let _held = hold(self.autoencoder.resident())?;
+            (0..latents.dims()[0]).map(decode).collect()
+        })
     }
 
     fn step(&mut self) -> Result<Progress> {
@@ -192,9 +207,14 @@ impl Run {
         let prediction = self.guidance.prediction_type();
         let mut model = Model::new(prediction, &mut network);
         let (sampler, noise, x) = (&mut self.sampler, &mut self.noise, self.x.clone());
-        let step = guard("the scheduler", || sampler.step(x, &mut model, noise))?;
+        let step = self.phases.watch(DENOISE, || {
+            guard("the scheduler", || sampler.step(x, &mut model, noise))
+        })?;
         self.done += 1;
         self.finished = step.done;
+        if self.finished {
+            self.guidance.release();
+        }
         self.x = step.x;
         self.denoised = Some(step.denoised);
         Ok(Progress {

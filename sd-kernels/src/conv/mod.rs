@@ -13,9 +13,10 @@ use winograd::{Call, F2, F4, F6};
 
 use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
-use crate::gemm::{PackedMatrix, Rows, Store, product};
+use crate::gemm::{Order, PackedMatrix, Rows, Store, product};
 use crate::linear::{Epilogue, pointer};
 use crate::simd::Isa;
+use crate::weight::{Memory, WeightRows};
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -31,7 +32,6 @@ impl PackedConv {
     /// # Errors
     /// Where `weight` is not of that size, or kernel or stride are 0.
     pub fn new(isa: Isa, weight: &[f32], shape: ConvShape) -> Result<Self> {
-        shape.check()?;
         let ConvShape {
             inputs,
             outputs,
@@ -43,12 +43,24 @@ impl PackedConv {
             weight.len(),
             &[outputs, inputs, kernel, kernel],
         )?;
-        let (taps, depth) = (kernel * kernel, kernel * kernel * inputs);
-        let at = |output: usize, k: usize| {
-            let (tap, input) = (k / inputs, k % inputs);
-            weight[(output * inputs + input) * taps + tap]
-        };
-        let weight = PackedMatrix::from_fn(isa, outputs, depth, at);
+        Self::read(isa, weight, shape, Memory::Fastest)
+    }
+
+    /// Reads and packs a weight `[outputs, inputs, kernel, kernel]`.
+    ///
+    /// # Errors
+    /// Those of reading; a kernel or stride of 0; a size that no memory holds.
+    pub fn read<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        shape: ConvShape,
+        memory: Memory,
+    ) -> Result<Self, W::Error> {
+        shape.check()?;
+        let (inputs, taps) = (shape.inputs, shape.kernel.saturating_mul(shape.kernel));
+        let order = Order::TapsFirst { inputs, taps };
+        let depth = taps.saturating_mul(inputs);
+        let weight = PackedMatrix::ordered(isa, weight, shape.outputs, depth, order, memory)?;
         Ok(Self { shape, weight })
     }
 

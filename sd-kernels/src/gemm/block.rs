@@ -7,6 +7,7 @@ use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
 use crate::parallel::{for_each, part};
 use crate::simd::{Isa, Kernel, Vector};
+use crate::weight::Numbers;
 
 /// Longest part of the depth multiplied at once: its panel of B (32 columns at 16 lanes) fills
 /// most of a 48 KiB first-level cache.
@@ -51,9 +52,12 @@ pub(crate) struct Panels {
     /// f32 of A per row: `k` rounded up to lines.
     pub(crate) row_size: usize,
     /// B, at the first term of panel 0.
-    pub(crate) b: *const f32,
-    /// f32 from one panel of B to the next.
+    pub(crate) b: *const u8,
+    pub(crate) numbers: Numbers,
+    /// Numbers from one panel of B to the next.
     pub(crate) panel_size: usize,
+    /// Room for the `k` terms of one panel, where B is not of f32.
+    pub(crate) wide: *mut f32,
     pub(crate) k: usize,
 }
 
@@ -68,7 +72,16 @@ impl Panels {
         finish: impl Finish,
     ) {
         for panel in from..to {
-            let b = self.b.add(panel * self.panel_size);
+            let panel_bytes = self.panel_size * self.numbers.bytes();
+            let held = self.b.add(panel * panel_bytes);
+            // All tiles of the block share the conversion.
+            let b = if self.numbers == Numbers::F32 {
+                held.cast()
+            } else {
+                let count = self.k * 2 * V::LANES;
+                self.numbers.widen::<V>(held, count, self.wide);
+                self.wide.cast_const()
+            };
             let registers = if columns - panel * 2 * V::LANES > V::LANES {
                 2
             } else {
@@ -77,14 +90,16 @@ impl Panels {
             // The tiles of this panel together fetch the next one; a single tile could not wait
             // for it anyway.
             let lines = if self.tiles.count > 1 {
-                (2 * V::LANES).div_ceil(self.tiles.count)
+                (2 * V::LANES * self.numbers.bytes() / 4).div_ceil(self.tiles.count)
             } else {
                 0
             };
             for t in 0..self.tiles.count {
                 let (row, rows) = self.tiles.get(t);
                 let ahead = Ahead {
-                    from: b.wrapping_add(self.panel_size + t * lines * self.k),
+                    from: held
+                        .wrapping_add(panel_bytes + t * lines * self.k * 4)
+                        .cast(),
                     lines,
                 };
                 let a = self.a.add(row * self.row_size);
@@ -140,10 +155,18 @@ impl Grid {
         finish: impl Finish,
     ) {
         let block = part(rows, self.row_parts, task / self.panel_parts);
-        let size = (block.1 - block.0) * (lines.1 - lines.0) * LINE;
-        with_scratch(size, |a| {
+        let depth = (lines.1 - lines.0) * LINE;
+        let size = (block.1 - block.0) * depth;
+        let wide = if b.numbers == Numbers::F32 {
+            0
+        } else {
+            depth * 2 * b.isa.lanes()
+        };
+        with_scratch(size + wide, |a| {
             b.isa.run(Task {
                 a,
+                // SAFETY: inside the scratch memory, or its end.
+                wide: unsafe { a.add(size) },
                 block,
                 lines,
                 panels: part(panels, self.panel_parts, task % self.panel_parts),
@@ -190,6 +213,7 @@ pub(crate) fn product_whole(rows: usize, source: impl Source, b: &PackedMatrix, 
 /// One block of rows, one part of the depth, some panels.
 struct Task<'a, S, F> {
     a: *mut f32,
+    wide: *mut f32,
     block: (usize, usize),
     lines: (usize, usize),
     panels: (usize, usize),
@@ -216,8 +240,10 @@ impl<S: Source, F: Finish> Kernel for Task<'_, S, F> {
             a: self.a,
             tiles,
             row_size: lines * LINE,
-            b: self.b.data.as_ptr().add(from * 2 * V::LANES),
+            b: (self.b.as_ptr()).add(from * 2 * V::LANES * self.b.numbers.bytes()),
+            numbers: self.b.numbers,
             panel_size: self.b.depth * 2 * V::LANES,
+            wide: self.wide,
             k: self.b.depth.min(end_line * LINE) - from,
         };
         panels.run::<V>(self.panels, self.b.columns, first_row, self.finish);

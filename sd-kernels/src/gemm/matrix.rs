@@ -1,6 +1,11 @@
-use crate::buffer::Buffer;
-use crate::error::{Result, check_len};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::buffer::{Buffer, LINE, Shared, with_scratch};
+use crate::error::{Error, Result, check_len};
 use crate::simd::Isa;
+use crate::weight::{Memory, Numbers, WeightRows};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///
@@ -8,10 +13,33 @@ use crate::simd::Isa;
 /// columns: `[columns / width][depth][width]`, zero beyond the last column.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
-    pub(crate) data: Buffer,
+    data: Buffer,
+    pub(crate) numbers: Numbers,
     pub(crate) columns: usize,
     pub(crate) depth: usize,
     pub(crate) isa: Isa,
+}
+
+/// In which order the depth is packed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    AsStored,
+    /// Stored `[inputs][taps]`, packed `[taps][inputs]`.
+    TapsFirst {
+        inputs: usize,
+        taps: usize,
+    },
+}
+
+impl Order {
+    /// Where the term stored at `k` goes.
+    #[inline(always)]
+    fn place(self, k: usize) -> usize {
+        match self {
+            Self::AsStored => k,
+            Self::TapsFirst { inputs, taps } => k % taps * inputs + k / taps,
+        }
+    }
 }
 
 impl PackedMatrix {
@@ -21,51 +49,121 @@ impl PackedMatrix {
     /// Where `weight` is not of that size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, depth: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[columns, depth])?;
-        Ok(Self::from_fn(isa, columns, depth, |column, k| {
-            weight[column * depth + k]
-        }))
+        Self::read(isa, weight, columns, depth, Memory::Fastest)
     }
 
-    /// Packs a gated linear layer's `weight`, `[2·columns, depth]`: the values' rows, then the
-    /// gates'. Each panel holds a register of values and the register of their gates, so that a
+    /// Reads and packs a weight `[columns, depth]`.
+    ///
+    /// # Errors
+    /// Those of reading; a size that no memory holds.
+    pub fn read<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        columns: usize,
+        depth: usize,
+        memory: Memory,
+    ) -> Result<Self, W::Error> {
+        Self::ordered(isa, weight, columns, depth, Order::AsStored, memory)
+    }
+
+    /// [`read`](Self::read) with the depth in another order.
+    pub(crate) fn ordered<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        columns: usize,
+        depth: usize,
+        order: Order,
+        memory: Memory,
+    ) -> Result<Self, W::Error> {
+        let width = 2 * isa.lanes();
+        let rows = |panel: usize| {
+            let first = panel * width;
+            [(first, width.min(columns - first), 0), (0, 0, 0)]
+        };
+        Self::pack(isa, weight, [columns, depth], order, memory, rows)
+    }
+
+    /// Reads and packs a gated linear layer's weight, `[2·columns, depth]`: the values' rows, then
+    /// the gates'. Each panel holds a register of values and the register of their gates, so that a
     /// tile has both halves at hand.
     ///
     /// # Errors
-    /// Where `weight` is not of that size.
-    pub(crate) fn gated(isa: Isa, weight: &[f32], columns: usize, depth: usize) -> Result<Self> {
-        check_len("the weight", weight.len(), &[2, columns, depth])?;
-        let row = gated_row(isa.lanes(), columns);
-        let padded = columns.div_ceil(isa.lanes()) * 2 * isa.lanes();
-        Ok(Self::from_fn(isa, padded, depth, |column, k| {
-            row(column).map_or(0.0, |row| weight[row * depth + k])
-        }))
-    }
-
-    /// Packs the matrix whose entry at (`k`, `column`) is `weight(column, k)`.
-    pub(crate) fn from_fn(
+    /// As [`read`](Self::read).
+    pub(crate) fn gated<W: WeightRows + ?Sized>(
         isa: Isa,
+        weight: &W,
         columns: usize,
         depth: usize,
-        weight: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+        memory: Memory,
+    ) -> Result<Self, W::Error> {
+        let lanes = isa.lanes();
+        let padded = columns.div_ceil(lanes) * 2 * lanes;
+        let rows = |panel: usize| {
+            let first = panel * lanes;
+            let count = lanes.min(columns - first);
+            [(first, count, 0), (columns + first, count, lanes)]
+        };
+        Self::pack(isa, weight, [padded, depth], Order::AsStored, memory, rows)
+    }
+
+    /// Packs panel by panel; `rows` says which rows a panel holds: twice the first, how many and in
+    /// which of its columns.
+    fn pack<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        [columns, depth]: [usize; 2],
+        order: Order,
+        memory: Memory,
+        rows: impl Fn(usize) -> [(usize, usize, usize); 2] + Sync,
+    ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
+        let (stored, numbers) = (weight.numbers(), memory.holds(weight.numbers()));
+        let panel_bytes = width.checked_mul(depth).and_then(|n| n.checked_mul(4));
+        let panel_bytes = panel_bytes.ok_or(Error::Dimension {
+            name: "depth",
+            value: depth,
+            expected: "a size that memory holds",
+        })? / 4
+            * numbers.bytes();
         let panels = columns.div_ceil(width);
-        let mut data = Buffer::zeroed(panels * width * depth);
-        let all = data.as_mut_slice();
-        for (panel, out) in all.chunks_exact_mut((width * depth).max(1)).enumerate() {
-            let first = panel * width;
-            for column in first..columns.min(first + width) {
-                for k in 0..depth {
-                    out[k * width + column - first] = weight(column, k);
+        let mut data = Buffer::try_zeroed(panels.saturating_mul(panel_bytes))?;
+        let to = Shared(data.as_mut_ptr());
+        (0..panels)
+            .into_par_iter()
+            .try_for_each(|panel| -> Result<(), W::Error> {
+                for (first, count, column) in rows(panel).into_iter().filter(|rows| rows.1 > 0) {
+                    with_stored(weight, first, count, depth, |bytes| {
+                        // SAFETY: each panel is `panel_bytes` of its own within `data`.
+                        let panel = unsafe {
+                            std::slice::from_raw_parts_mut(
+                                to.get().cast::<u8>().add(panel * panel_bytes),
+                                panel_bytes,
+                            )
+                        };
+                        place(
+                            bytes,
+                            [stored, numbers],
+                            [depth, width],
+                            column,
+                            order,
+                            panel,
+                        );
+                    })?;
                 }
-            }
-        }
-        Self {
+                Ok(())
+            })?;
+        Ok(Self {
             data,
+            numbers,
             columns,
             depth,
             isa,
-        }
+        })
+    }
+
+    /// The numbers, [`numbers`](Self::numbers) says of which type.
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.data.as_ptr().cast()
     }
 
     /// Number of columns of B: the outputs of the layer.
@@ -83,17 +181,103 @@ impl PackedMatrix {
         self.isa
     }
 
+    /// What its numbers are held as.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.bytes()
     }
 }
 
-/// Which row of a gated weight a packed column holds; none for padding.
-fn gated_row(lanes: usize, columns: usize) -> impl Fn(usize) -> Option<usize> {
-    move |packed| {
-        let (register, lane) = (packed / lanes, packed % lanes);
-        let column = register / 2 * lanes + lane;
-        (column < columns).then_some(column + register % 2 * columns)
+/// Runs `f` on the bytes of some rows of `weight`, which start at a cache line.
+fn with_stored<W: WeightRows + ?Sized>(
+    weight: &W,
+    first: usize,
+    count: usize,
+    depth: usize,
+    f: impl FnOnce(&[u8]),
+) -> Result<(), W::Error> {
+    let bytes = count * depth * weight.numbers().bytes();
+    with_scratch(bytes.div_ceil(4), |scratch| {
+        // SAFETY: the scratch memory has so many bytes, of whatever values.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u8>(), bytes) };
+        weight.read(first..first + count, bytes)?;
+        f(bytes);
+        Ok(())
+    })
+}
+
+/// Puts rows of `depth` numbers into the columns of a panel from `column` on.
+fn place(
+    bytes: &[u8],
+    [stored, held]: [Numbers; 2],
+    [depth, width]: [usize; 2],
+    column: usize,
+    order: Order,
+    panel: &mut [u8],
+) {
+    // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
+    unsafe {
+        match (stored, held) {
+            (Numbers::F32, _) => {
+                let rows = bytes.align_to::<f32>().1;
+                columns(
+                    rows,
+                    depth,
+                    width,
+                    column,
+                    order,
+                    panel.align_to_mut::<f32>().1,
+                );
+            }
+            (_, Numbers::F32) => {
+                let panel = panel.align_to_mut::<f32>().1;
+                let count = bytes.len() / 2;
+                with_scratch(count, |wide| {
+                    let wide = std::slice::from_raw_parts_mut(wide, count);
+                    match stored {
+                        Numbers::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
+                        _ => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
+                    }
+                    columns(wide, depth, width, column, order, panel);
+                });
+            }
+            _ => {
+                let rows = bytes.align_to::<u16>().1;
+                columns(
+                    rows,
+                    depth,
+                    width,
+                    column,
+                    order,
+                    panel.align_to_mut::<u16>().1,
+                );
+            }
+        }
+    }
+}
+
+/// Transposes rows of `depth` into columns of `[depth][width]`, a line of each at a time.
+fn columns<T: Copy>(
+    rows: &[T],
+    depth: usize,
+    width: usize,
+    column: usize,
+    order: Order,
+    panel: &mut [T],
+) {
+    if depth == 0 {
+        return;
+    }
+    for first in (0..depth).step_by(LINE) {
+        for (i, row) in rows.chunks_exact(depth).enumerate() {
+            let line = &row[first..depth.min(first + LINE)];
+            for (k, &x) in line.iter().enumerate() {
+                panel[order.place(first + k) * width + column + i] = x;
+            }
+        }
     }
 }

@@ -11,5 +11,6 @@ pub use matrix::PackedMatrix;
 
 pub(crate) use block::{Tiles, product, product_whole};
 pub(crate) use finish::{Gate, Store};
+pub(crate) use matrix::Order;
 pub(crate) use source::{Rows, Source, copy_line};
 pub(crate) use tile::{Ahead, Finish, tile};

@@ -33,6 +33,17 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+        Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+    }
+
+    #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         Self(_mm256_maskload_ps(from, mask(count)))
     }

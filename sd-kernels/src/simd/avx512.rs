@@ -32,6 +32,17 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+        Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+    }
+
+    #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         Self(_mm512_maskz_loadu_ps(mask(count), from))
     }

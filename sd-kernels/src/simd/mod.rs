@@ -31,6 +31,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// From as many f16.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    /// From as many bf16.
+    unsafe fn load_bf16(from: *const u16) -> Self;
     /// The first `count` ≤ `LANES` lanes from memory, zero in the others.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     unsafe fn store_first(self, to: *mut f32, count: usize);

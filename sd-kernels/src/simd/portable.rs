@@ -30,6 +30,18 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        let halves = from.cast::<[u16; 4]>().read_unaligned();
+        Self(halves.map(|bits| half::f16::from_bits(bits).to_f32_const()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let halves = from.cast::<[u16; 4]>().read_unaligned();
+        Self(halves.map(|bits| f32::from_bits(u32::from(bits) << 16)))
+    }
+
+    #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(count) {

@@ -1,31 +1,33 @@
+use std::sync::Arc;
+
 use burn::tensor::{Device, FloatDType};
-use sd_core::{TextEmbedding, TextEncoder};
+use sd_core::{Resident, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipTextConfig, ClipTextModel};
-use crate::{ClipTokenizer, Error, Files, Result};
+use crate::{ClipTokenizer, Error, Files, LoadOptions, Result, Weights};
 
-/// A CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
-#[derive(Debug)]
-pub struct ClipTextEncoder {
-    tokenizer: ClipTokenizer,
-    model: ClipTextModel,
-    clip_skip: usize,
+/// A text encoder's files, found sound; the weights are still in them.
+#[derive(Debug, Clone)]
+pub struct ClipTextFiles {
+    tokenizer: Arc<ClipTokenizer>,
+    config: ClipTextConfig,
+    weights: Weights,
+    options: LoadOptions,
 }
 
-impl ClipTextEncoder {
+impl ClipTextFiles {
     /// Opens a model folder's text encoder, `text_encoder` and `tokenizer` being the names of the
-    /// two sub-folders, to compute on `device` in precision `dtype`.
+    /// two sub-folders.
     ///
     /// # Errors
-    /// Those of [`ClipTokenizer::open`], [`ClipTextConfig::read`], [`Files::weights`] and
-    /// [`Weights::load_into`](crate::Weights::load_into); [`Error::Config`] when prompts of the
-    /// tokenizer's length are longer than the model's.
+    /// Those of [`ClipTokenizer::open`], [`ClipTextConfig::read`] and [`Files::weights`];
+    /// [`Error::Tensors`] when the tensors are not the model's; [`Error::Config`] when prompts of
+    /// the tokenizer's length are longer than the model's.
     pub fn open(
         files: &Files,
         text_encoder: &str,
         tokenizer: &str,
-        device: &Device,
-        dtype: FloatDType,
+        options: &LoadOptions,
     ) -> Result<Self> {
         let folder = files.folder(text_encoder);
         let config = ClipTextConfig::read(&folder)?;
@@ -41,18 +43,65 @@ impl ClipTextEncoder {
                 expected,
             ));
         }
-        let model = ClipTextModel::new(config, device);
-        let mut model = folder.weights("model", None)?.load_into(model, dtype)?;
-        model.optimize();
-        Ok(Self::new(tokenizer, model))
+        let weights = folder.weights("model", None)?;
+        weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            config,
+            weights,
+            options: options.clone(),
+        })
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be read, [`Error::Packing`] when there is not memory enough.
+    pub fn load(&self) -> Result<ClipTextEncoder> {
+        let (model, bytes) =
+            ClipTextModel::load(self.config.clone(), &self.weights, &self.options)?;
+        Ok(ClipTextEncoder {
+            tokenizer: self.tokenizer.clone(),
+            model,
+            clip_skip: 0,
+            bytes,
+        })
+    }
+}
+
+/// A CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
+#[derive(Debug)]
+pub struct ClipTextEncoder {
+    tokenizer: Arc<ClipTokenizer>,
+    model: ClipTextModel,
+    clip_skip: usize,
+    bytes: WeightBytes,
+}
+
+impl ClipTextEncoder {
+    /// [`ClipTextFiles::open`] and [`ClipTextFiles::load`] in one, the fastest way, to compute on
+    /// `device` in precision `dtype`.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn open(
+        files: &Files,
+        text_encoder: &str,
+        tokenizer: &str,
+        device: &Device,
+        dtype: FloatDType,
+    ) -> Result<Self> {
+        let options = LoadOptions::new(device).in_precision(dtype);
+        ClipTextFiles::open(files, text_encoder, tokenizer, &options)?.load()
     }
 
     /// An encoder from parts already loaded.
     pub fn new(tokenizer: ClipTokenizer, model: ClipTextModel) -> Self {
         Self {
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             model,
             clip_skip: 0,
+            bytes: WeightBytes::default(),
         }
     }
 
@@ -109,5 +158,15 @@ impl TextEncoder for ClipTextEncoder {
             Some(_) => embedding.with_pooled(output.pooled),
             None => embedding,
         })
+    }
+
+    fn resident(&self) -> Option<&dyn Resident> {
+        Some(self)
+    }
+}
+
+impl Resident for ClipTextEncoder {
+    fn weights(&self) -> WeightBytes {
+        self.bytes
     }
 }

@@ -6,6 +6,6 @@ mod layer;
 mod model;
 
 pub use config::{Activation, ClipTextConfig};
-pub use encoder::ClipTextEncoder;
+pub use encoder::{ClipTextEncoder, ClipTextFiles};
 use layer::ClipLayer;
 pub use model::{ClipOutput, ClipTextModel};

@@ -1,9 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use sd_core::{Error, Result};
+use sd_core::{Error, Result, WeightBytes};
 
 use super::{ClipLayer, ClipTextConfig};
-use crate::layers::{Embedding, LayerNorm, Linear, Pack, runs_kernels};
+use crate::layers::{Embedding, LayerNorm, Linear, pack_fields};
+use crate::{LoadOptions, Weights};
 
 /// CLIP's text encoder: token ids to one vector per token and one per prompt.
 ///
@@ -65,14 +66,18 @@ impl ClipTextModel {
         }
     }
 
-    /// Hands the weights over to the kernels, where there are kernels for them: text goes through
-    /// several times faster, and the weights can then no longer be read.
-    pub fn optimize(&mut self) {
-        let weight = self.final_layer_norm.weight.val();
-        if runs_kernels(&weight) {
-            self.encoder.layers.pack(0);
-            self.text_projection.pack(0);
-        }
+    /// A model with the weights of a file, packed for the kernels where there are kernels: text then
+    /// goes through several times faster, and the weights can no longer be read. Also gives the
+    /// memory the weights take.
+    ///
+    /// # Errors
+    /// As [`Weights::load_into`].
+    pub fn load(
+        config: ClipTextConfig,
+        weights: &Weights,
+        options: &LoadOptions,
+    ) -> crate::Result<(Self, WeightBytes)> {
+        weights.load_packed(Self::new(config, &options.device), options)
     }
 
     /// The shape of the model.
@@ -160,3 +165,6 @@ impl ClipTextModel {
         Ok(tokens)
     }
 }
+
+pack_fields!(ClipTextModel: encoder, text_projection);
+pack_fields!(ClipStack: layers);

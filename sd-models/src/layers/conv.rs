@@ -4,10 +4,12 @@ use burn::module::{Module, Param};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
-use sd_kernels::{ConvShape, OutputRows, PackedConv};
+use sd_kernels::{ConvShape, Isa, Memory, OutputRows, PackedConv};
 
-use super::cpu::{self, Packed};
-use super::{Pack, parameter};
+use super::cpu::Packed;
+use super::{PackLayer, pack_itself, parameter};
+use crate::Result;
+use crate::weights::Weights;
 
 /// What surrounds the picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,10 +196,11 @@ impl Conv2d {
     }
 }
 
-impl Pack for Conv2d {
-    fn pack(&mut self, _: usize) {
-        let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
-        let [outputs, inputs, kernel, _] = weight.dims();
+pack_itself!(Conv2d);
+
+impl PackLayer for Conv2d {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+        let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();
         let [pad_before, pad_after] = self.zeros();
         let shape = ConvShape {
             inputs,
@@ -208,7 +211,11 @@ impl Pack for Conv2d {
             pad_after,
             upsample: false,
         };
-        self.packed = Some(Packed::conv(weight, bias, shape));
+        let rows = weights.rows(name)?;
+        let weight = PackedConv::read(Isa::best(), &rows, shape, memory)?;
+        let bytes = weight.bytes();
+        let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
+        Ok(self.packed.insert(packed).bytes(bytes))
     }
 }
 

@@ -8,22 +8,27 @@
 
 use std::sync::Arc;
 
-use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, Isa, Moments, OutputRows, PackedConv,
     PackedGeglu, PackedMatrix, Picture,
 };
 
-use super::parameter;
+use crate::weights::Weights;
+use crate::{Result, meter};
 
 /// Whether the kernels can work on `x`, and on all that is made of it.
 pub(crate) fn runs_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    has_kernels(&x.device(), x.dtype())
+}
+
+/// Whether there are kernels for tensors of `dtype` on `device`.
+pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
     #[cfg(feature = "flex")]
-    let is_flex = x.device() == Device::flex();
+    let is_flex = *device == Device::flex();
     #[cfg(not(feature = "flex"))]
     let is_flex = false;
-    is_flex && x.dtype() == DType::F32
+    is_flex && dtype == DType::F32
 }
 
 /// The numbers of `x`, row by row.
@@ -69,24 +74,14 @@ pub(super) fn tensor<const D: usize>(
     shape: [usize; D],
     device: &Device,
 ) -> Tensor<D> {
+    // Here what went in and what came out are in memory side by side.
+    meter::look();
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 
 /// A picture of channels-last `values`; `shape` is `[n, h, w, channels]`.
 fn picture(values: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
     tensor(values, shape, device).permute([0, 3, 1, 2])
-}
-
-/// Takes a layer's loaded weight and bias out of it; what stays has the shape but no memory.
-pub(super) fn take<const D: usize>(
-    weight: &mut Param<Tensor<D>>,
-    bias: &mut Option<Param<Tensor<1>>>,
-) -> (Tensor<D>, Option<Tensor<1>>) {
-    fn take<const D: usize>(param: &mut Param<Tensor<D>>) -> Tensor<D> {
-        let empty = parameter(param.dims(), &param.device());
-        std::mem::replace(param, empty).into_value()
-    }
-    (take(weight), bias.as_mut().map(take))
 }
 
 /// A layer's weight as the kernels want it, and its bias.
@@ -103,21 +98,23 @@ impl<W: std::fmt::Debug> std::fmt::Debug for Packed<W> {
 }
 
 impl<W> Packed<W> {
-    fn new(weight: W, bias: Option<Tensor<1>>) -> Self {
-        Self {
+    /// A packed weight with the bias that belongs to it, `{name}.bias`, where there is one.
+    pub(super) fn new(weight: W, bias: bool, name: &str, weights: &Weights) -> Result<Self> {
+        let bias = bias.then(|| weights.values(&format!("{name}.bias")));
+        Ok(Self {
             weight: Arc::new(weight),
-            bias: bias.map(|bias| values(bias).to_vec().into()),
-        }
+            bias: bias.transpose()?.map(Into::into),
+        })
+    }
+
+    /// Bytes of the whole, of which the weight takes `weight`.
+    pub(super) fn bytes(&self, weight: usize) -> u64 {
+        let bias = self.bias.as_ref().map_or(0, |bias| size_of_val(&**bias));
+        (weight + bias) as u64
     }
 }
 
 impl Packed<PackedConv> {
-    /// Packs a convolution.
-    pub(super) fn conv(weight: Tensor<4>, bias: Option<Tensor<1>>, shape: ConvShape) -> Self {
-        let packed = PackedConv::new(Isa::best(), &values(weight), shape);
-        Self::new(fits(packed), bias)
-    }
-
     /// `x` `[n, in, h, w]`, or with `doubled` that picture twice as high and wide, to
     /// `[n, out, h', w']`, plus `shift` `[1 or n, out]` at every pixel, plus `residual`.
     pub(super) fn forward(
@@ -204,13 +201,6 @@ impl Packed<PackedConv> {
 }
 
 impl Packed<PackedMatrix> {
-    /// Packs a linear layer's `[out, in]`.
-    pub(super) fn linear(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        let [outputs, inputs] = weight.dims();
-        let packed = PackedMatrix::new(Isa::best(), &values(weight), outputs, inputs);
-        Self::new(fits(packed), bias)
-    }
-
     /// `activation(x·Wᵀ + b) + residual`, `[…, in]` to `[…, out]`.
     pub(super) fn forward<const D: usize>(
         &self,
@@ -240,13 +230,6 @@ impl Packed<PackedMatrix> {
 }
 
 impl Packed<PackedGeglu> {
-    /// Packs a gated layer's `[2 · out, in]`.
-    pub(super) fn geglu(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        let [outputs, inputs] = weight.dims();
-        let packed = PackedGeglu::new(Isa::best(), &values(weight), outputs / 2, inputs);
-        Self::new(fits(packed), bias)
-    }
-
     /// `[n, tokens, in]` to `[n, tokens, out]`.
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let ([n, tokens, _], device) = (x.dims(), x.device());

@@ -2,10 +2,12 @@ use burn::module::Module;
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
-use sd_kernels::PackedGeglu;
+use sd_kernels::{Isa, Memory, PackedGeglu};
 
-use super::cpu::{self, Packed};
-use super::{Linear, Pack};
+use super::cpu::Packed;
+use super::{Linear, Pack, PackLayer, Unpacked, join};
+use crate::Result;
+use crate::weights::Weights;
 
 /// The two-layer network a transformer block applies to each token by itself.
 #[derive(Module, Debug)]
@@ -32,10 +34,10 @@ impl FeedForward {
 }
 
 impl Pack for FeedForward {
-    fn pack(&mut self, side: usize) {
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
         let (geglu, Dropout, out) = &mut self.net;
-        geglu.pack(side);
-        out.pack(side);
+        geglu.layers(&join(name, "net.0"), layers);
+        out.layers(&join(name, "net.2"), layers);
     }
 }
 
@@ -70,9 +72,20 @@ impl Geglu {
 }
 
 impl Pack for Geglu {
-    fn pack(&mut self, _: usize) {
-        let (weight, bias) = cpu::take(&mut self.proj.weight, &mut self.proj.bias);
-        self.packed = Some(Packed::geglu(weight, bias));
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        let name = join(name, "proj");
+        layers.push(Unpacked { name, layer: self });
+    }
+}
+
+impl PackLayer for Geglu {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+        let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
+        let rows = weights.rows(name)?;
+        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, memory)?;
+        let bytes = weight.bytes();
+        let packed = Packed::new(weight, self.proj.bias.is_some(), name, weights)?;
+        Ok(self.packed.insert(packed).bytes(bytes))
     }
 }
 

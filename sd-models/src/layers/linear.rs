@@ -2,10 +2,12 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
-use sd_kernels::{Activation, PackedMatrix};
+use sd_kernels::{Activation, Isa, Memory, PackedMatrix};
 
-use super::cpu::{self, Packed};
-use super::{Pack, parameter};
+use super::cpu::Packed;
+use super::{PackLayer, pack_itself, parameter};
+use crate::Result;
+use crate::weights::Weights;
 
 /// `y = x·Wᵀ + b` over the last dimension, as `torch.nn.Linear`.
 #[derive(Module, Debug)]
@@ -61,9 +63,15 @@ impl Linear {
     }
 }
 
-impl Pack for Linear {
-    fn pack(&mut self, _: usize) {
-        let (weight, bias) = cpu::take(&mut self.weight, &mut self.bias);
-        self.packed = Some(Packed::linear(weight, bias));
+pack_itself!(Linear);
+
+impl PackLayer for Linear {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        let rows = weights.rows(name)?;
+        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, memory)?;
+        let bytes = weight.bytes();
+        let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
+        Ok(self.packed.insert(packed).bytes(bytes))
     }
 }

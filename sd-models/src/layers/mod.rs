@@ -19,12 +19,12 @@ mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub use conv::{Conv2d, Padding};
-pub(crate) use cpu::{concat_channels, runs_kernels};
+pub(crate) use cpu::{concat_channels, has_kernels};
 pub use embedding::Embedding;
 pub use feed_forward::{Dropout, FeedForward, Geglu};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
-pub(crate) use pack::{Pack, pack_fields};
+pub(crate) use pack::{Pack, PackLayer, Unpacked, join, pack_fields, pack_itself};
 pub(crate) use precision::multi_head_attention;
 pub use resample::{Downsample2D, Upsample2D};
 pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};

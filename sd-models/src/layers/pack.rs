@@ -1,39 +1,97 @@
-//! Handing a network's weights over to the kernels.
+//! Reading a network's weights as the kernels want them.
 
-/// A module whose layers can keep their weights as the kernels want them.
+use sd_kernels::Memory;
+
+use crate::Result;
+use crate::weights::Weights;
+
+/// A module whose layers can hold their weights as the kernels want them.
 pub(crate) trait Pack {
-    /// Replaces every weight by its packed form, one after the other, so that never much more than
-    /// one copy of all is held. Pictures will have about `side` × `side` pixels here; it decides
-    /// between algorithms, not over what is possible.
-    fn pack(&mut self, side: usize);
+    /// Adds each of those layers to `layers`. `name` is this module's in a checkpoint.
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>);
+}
+
+/// A layer that packs its weight and bias itself.
+pub(crate) trait PackLayer: Send {
+    /// Reads and packs the tensors `{name}.weight` and, if there is one, `{name}.bias`. Gives the
+    /// bytes they now take.
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64>;
+}
+
+/// A layer still to be packed.
+pub(crate) struct Unpacked<'a> {
+    pub(crate) name: String,
+    pub(crate) layer: &'a mut dyn PackLayer,
+}
+
+/// The name of what `part` is in `name`.
+pub(crate) fn join(name: &str, part: impl std::fmt::Display) -> String {
+    if name.is_empty() {
+        part.to_string()
+    } else {
+        format!("{name}.{part}")
+    }
 }
 
 impl<T: Pack> Pack for Option<T> {
-    fn pack(&mut self, side: usize) {
-        self.iter_mut().for_each(|layer| layer.pack(side));
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        if let Some(module) = self {
+            module.layers(name, layers);
+        }
+    }
+}
+
+impl<T: Pack> Pack for [T] {
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        for (index, module) in self.iter_mut().enumerate() {
+            module.layers(&join(name, index), layers);
+        }
     }
 }
 
 impl<T: Pack, const N: usize> Pack for [T; N] {
-    fn pack(&mut self, side: usize) {
-        self.iter_mut().for_each(|layer| layer.pack(side));
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        self.as_mut_slice().layers(name, layers);
     }
 }
 
 impl<T: Pack> Pack for Vec<T> {
-    fn pack(&mut self, side: usize) {
-        self.iter_mut().for_each(|layer| layer.pack(side));
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        self.as_mut_slice().layers(name, layers);
     }
 }
 
-/// Implements [`Pack`] for a module by packing the fields named, at the module's own resolution.
+/// Implements [`Pack`] for a module by the fields named, which are called as in checkpoints.
 macro_rules! pack_fields {
     ($module:ty: $($field:ident),+) => {
         impl $crate::layers::Pack for $module {
-            fn pack(&mut self, side: usize) {
-                $($crate::layers::Pack::pack(&mut self.$field, side);)+
+            fn layers<'a>(
+                &'a mut self,
+                name: &str,
+                layers: &mut Vec<$crate::layers::Unpacked<'a>>,
+            ) {
+                $({
+                    let name = $crate::layers::join(name, stringify!($field));
+                    $crate::layers::Pack::layers(&mut self.$field, &name, layers);
+                })+
             }
         }
     };
 }
 pub(crate) use pack_fields;
+
+/// Implements [`Pack`] for a layer that is a [`PackLayer`].
+macro_rules! pack_itself {
+    ($($layer:ty),+) => {$(
+        impl $crate::layers::Pack for $layer {
+            fn layers<'a>(
+                &'a mut self,
+                name: &str,
+                layers: &mut Vec<$crate::layers::Unpacked<'a>>,
+            ) {
+                layers.push($crate::layers::Unpacked { name: name.into(), layer: self });
+            }
+        }
+    )+};
+}
+pub(crate) use pack_itself;

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::conv::resize_nearest;
-use super::{Conv2d, Pack, Padding, pack_fields};
+use super::{Conv2d, Padding, pack_fields};
 
 /// Half the height and width, by a 3×3 convolution of stride 2.
 #[derive(Module, Debug)]
@@ -59,9 +59,4 @@ impl Upsample2D {
 }
 
 pack_fields!(Downsample2D: conv);
-
-impl Pack for Upsample2D {
-    fn pack(&mut self, side: usize) {
-        self.conv.pack(2 * side);
-    }
-}
+pack_fields!(Upsample2D: conv);

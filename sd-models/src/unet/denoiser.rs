@@ -1,12 +1,88 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use sd_core::{Conditioning, Denoiser, DenoiserSpec, Error, NoiseSchedule, PredictionType};
+use sd_core::{
+    Conditioning, Denoiser, DenoiserSpec, Error, NoiseSchedule, PredictionType, Resident,
+    WeightBytes,
+};
 
 use super::config::{TextTimeConfig, UNetConfig};
 use super::{UNet2DConditionModel, UNetContext, UNetEmbeddings, timestep_embedding};
 use crate::layers::Padding;
-use crate::{ConfigFile, Files, Result};
+use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
+
+/// A U-Net's files, found sound; the weights are still in them.
+#[derive(Debug, Clone)]
+pub struct UNetFiles {
+    weights: Weights,
+    config: UNetConfig,
+    spec: DenoiserSpec,
+    options: LoadOptions,
+    identity: Arc<()>,
+}
+
+impl UNetFiles {
+    /// Opens `config.json` and `diffusion_pytorch_model.safetensors` of the folder `folder` of
+    /// `files`.
+    ///
+    /// `schedule` and `prediction` say how the network was trained; in diffusers' layout that is
+    /// in the scheduler's file.
+    ///
+    /// # Errors
+    /// As [`UNetConfig::new`] and [`Files::weights`]; [`Error::Tensors`](crate::Error::Tensors)
+    /// when the tensors are not the network's.
+    pub fn open(
+        files: &Files,
+        folder: &str,
+        schedule: Arc<NoiseSchedule>,
+        prediction: PredictionType,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let files = files.folder(folder);
+        let config = UNetConfig::new(&ConfigFile::read(&files, "config.json")?)?;
+        let weights = files.weights("diffusion_pytorch_model", None)?;
+        weights.check(&UNet2DConditionModel::new(&config, &options.device))?;
+        let spec = DenoiserSpec {
+            schedule,
+            prediction,
+            latent_channels: config.out_channels,
+            sample_size: config.sample_size,
+            context_width: config.cross_attention_dim,
+            device: options.device.clone(),
+            dtype: options.dtype,
+        };
+        Ok(Self {
+            weights,
+            config,
+            spec,
+            options: options.clone(),
+            identity: Arc::new(()),
+        })
+    }
+
+    /// What the network will work on.
+    pub fn spec(&self) -> &DenoiserSpec {
+        &self.spec
+    }
+
+    /// Reads the weights. What one network so made [prepared](Denoiser::prepare) serves all
+    /// others.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when they cannot be read,
+    /// [`Error::Packing`](crate::Error::Packing) when there is not memory enough.
+    pub fn load(&self) -> Result<UNet> {
+        let (model, bytes) =
+            UNet2DConditionModel::load(&self.config, &self.weights, &self.options)?;
+        Ok(UNet {
+            model,
+            config: self.config.clone(),
+            spec: self.spec.clone(),
+            bytes,
+            identity: self.identity.clone(),
+        })
+    }
+}
 
 /// A [`UNet2DConditionModel`] with its weights: the [`Denoiser`] of every Stable Diffusion 1, 2
 /// and XL model.
@@ -28,6 +104,7 @@ pub struct UNet {
     model: UNet2DConditionModel,
     config: UNetConfig,
     spec: DenoiserSpec,
+    bytes: WeightBytes,
     /// Tells what this network prepared from what another did.
     identity: Arc<()>,
 }
@@ -39,14 +116,11 @@ struct Prepared {
 }
 
 impl UNet {
-    /// Opens `config.json` and `diffusion_pytorch_model.safetensors` of the folder `folder` of
-    /// `files`; the weights are cast to `dtype`.
-    ///
-    /// `schedule` and `prediction` say how the network was trained; in diffusers' layout that is
-    /// in the scheduler's file.
+    /// [`UNetFiles::open`] and [`UNetFiles::load`] in one, the fastest way, to compute on `device`
+    /// in precision `dtype`.
     ///
     /// # Errors
-    /// As [`UNetConfig::new`], [`Files::weights`] and [`Weights::load_into`](crate::Weights).
+    /// Those of both.
     pub fn open(
         files: &Files,
         folder: &str,
@@ -55,26 +129,8 @@ impl UNet {
         device: &Device,
         dtype: FloatDType,
     ) -> Result<Self> {
-        let files = files.folder(folder);
-        let config = UNetConfig::new(&ConfigFile::read(&files, "config.json")?)?;
-        let weights = files.weights("diffusion_pytorch_model", None)?;
-        let mut model = weights.load_into(UNet2DConditionModel::new(&config, device), dtype)?;
-        model.optimize(config.sample_size[0]);
-        let spec = DenoiserSpec {
-            schedule,
-            prediction,
-            latent_channels: config.out_channels,
-            sample_size: config.sample_size,
-            context_width: config.cross_attention_dim,
-            device: device.clone(),
-            dtype,
-        };
-        Ok(Self {
-            model,
-            config,
-            spec,
-            identity: Arc::new(()),
-        })
+        let options = LoadOptions::new(device).in_precision(dtype);
+        UNetFiles::open(files, folder, schedule, prediction, &options)?.load()
     }
 
     /// What the network's `config.json` says.
@@ -238,5 +294,15 @@ impl Denoiser for UNet {
                 .model
                 .forward(x, timestep, &self.context(conditioning)?)),
         }
+    }
+
+    fn resident(&self) -> Option<&dyn Resident> {
+        Some(self)
+    }
+}
+
+impl Resident for UNet {
+    fn weights(&self) -> WeightBytes {
+        self.bytes
     }
 }

@@ -15,6 +15,6 @@ mod supported;
 
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
-pub use denoiser::UNet;
+pub use denoiser::{UNet, UNetFiles};
 pub use embedding::{TimestepEmbedding, timestep_embedding};
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};

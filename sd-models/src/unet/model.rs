@@ -1,11 +1,13 @@
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
+use sd_core::WeightBytes;
 
 use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
-use crate::layers::{Conv2d, GroupNorm, Pack, runs_kernels};
+use crate::layers::{Conv2d, GroupNorm, pack_fields};
+use crate::{LoadOptions, Result, Weights};
 
 /// The network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752): a U-Net (Ronneberger
 /// et al. 2015, arXiv:1505.04597) of residual blocks and transformers that look at the prompt.
@@ -84,26 +86,18 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// Hands the weights over to the kernels, where there are kernels for them, for latents of
-    /// about `side` × `side`: the network is then several times faster, and its weights can no
-    /// longer be read.
-    pub fn optimize(&mut self, side: usize) {
-        if !runs_kernels(&self.conv_in.weight.val()) {
-            return;
-        }
-        let at = |level: usize| (side >> level).max(1);
-        let coarsest = self.down_blocks.len() - 1;
-        self.conv_in.pack(side);
-        self.time_embedding.pack(side);
-        self.add_embedding.pack(side);
-        for (level, block) in self.down_blocks.iter_mut().enumerate() {
-            block.pack(at(level));
-        }
-        self.mid_block.pack(at(coarsest));
-        for (level, block) in self.up_blocks.iter_mut().enumerate() {
-            block.pack(at(coarsest - level));
-        }
-        self.conv_out.pack(side);
+    /// A network with the weights of a file, packed for the kernels where there are kernels: it is
+    /// then several times faster, and its weights can no longer be read. Also gives the memory the
+    /// weights take.
+    ///
+    /// # Errors
+    /// As [`Weights::load_into`].
+    pub fn load(
+        config: &UNetConfig,
+        weights: &Weights,
+        options: &LoadOptions,
+    ) -> Result<(Self, WeightBytes)> {
+        weights.load_packed(Self::new(config, &options.device), options)
     }
 
     /// Computes once what the steps of a run share: the keys and values of the prompt
@@ -158,3 +152,8 @@ impl UNet2DConditionModel {
         })
     }
 }
+
+pack_fields!(
+    UNet2DConditionModel: conv_in, time_embedding, add_embedding, down_blocks, mid_block, up_blocks,
+    conv_out
+);

@@ -1,10 +1,90 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise};
+use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise, Resident, WeightBytes};
 
 use super::model::each;
 use super::tiling::{Planner, Tiles};
 use super::{AutoencoderKL, Limits, Plan, Posterior, Tiling, VaeConfig, Work};
-use crate::{ConfigFile, Files, Result};
+use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
+
+/// An autoencoder's files, found sound; the weights are still in them.
+#[derive(Debug, Clone)]
+pub struct VaeFiles {
+    weights: Weights,
+    config: VaeConfig,
+    spec: AutoencoderSpec,
+    options: LoadOptions,
+    tiling: Tiling,
+    limits: Limits,
+}
+
+impl VaeFiles {
+    /// Opens `config.json` and `diffusion_pytorch_model.safetensors` of the folder `folder` of
+    /// `files`. It will compute in the precision asked for, or in f32 where the configuration says
+    /// that less overflows (`force_upcast`): [`AutoencoderSpec::dtype`] is what it comes to.
+    ///
+    /// # Errors
+    /// As [`VaeConfig::new`] and [`Files::weights`]; [`Error::Tensors`](crate::Error::Tensors) when
+    /// the tensors are not the network's.
+    pub fn open(files: &Files, folder: &str, options: &LoadOptions) -> Result<Self> {
+        let files = files.folder(folder);
+        let config = VaeConfig::new(&ConfigFile::read(&files, "config.json")?)?;
+        let is_half = matches!(options.dtype, FloatDType::F16 | FloatDType::BF16);
+        let mut options = options.clone();
+        if is_half && config.force_upcast {
+            options.dtype = FloatDType::F32;
+        }
+        let weights = files.weights("diffusion_pytorch_model", None)?;
+        weights.check(&AutoencoderKL::new(&config, &options.device))?;
+        let spec = AutoencoderSpec {
+            latent_channels: config.latent_channels,
+            factor: config.factor(),
+            device: options.device.clone(),
+            dtype: options.dtype,
+        };
+        Ok(Self {
+            weights,
+            config,
+            spec,
+            options,
+            tiling: Tiling::default(),
+            limits: Limits::default(),
+        })
+    }
+
+    /// The same with pictures cut as `tiling` says.
+    #[must_use]
+    pub fn with_tiling(self, tiling: Tiling) -> Self {
+        Self { tiling, ..self }
+    }
+
+    /// The same within `limits` of the device's memory.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What the autoencoder will work on.
+    pub fn spec(&self) -> &AutoencoderSpec {
+        &self.spec
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when they cannot be read,
+    /// [`Error::Packing`](crate::Error::Packing) when there is not memory enough.
+    pub fn load(&self) -> Result<Vae> {
+        let (model, bytes) = AutoencoderKL::load(&self.config, &self.weights, &self.options)?;
+        Ok(Vae {
+            model,
+            config: self.config.clone(),
+            spec: self.spec.clone(),
+            bytes,
+            tiling: self.tiling,
+            limits: self.limits,
+        })
+    }
+}
 
 /// An [`AutoencoderKL`] with its weights: the [`Autoencoder`] of every Stable Diffusion model.
 #[derive(Debug, Clone)]
@@ -14,41 +94,18 @@ pub struct Vae {
     spec: AutoencoderSpec,
     tiling: Tiling,
     limits: Limits,
+    bytes: WeightBytes,
 }
 
 impl Vae {
-    /// Opens `config.json` and `diffusion_pytorch_model.safetensors` of the folder `folder` of
-    /// `files`; the weights are cast to `dtype`, or to f32 where the configuration says that
-    /// less overflows (`force_upcast`): [`AutoencoderSpec::dtype`] is what it came to.
+    /// [`VaeFiles::open`] and [`VaeFiles::load`] in one, the fastest way, to compute on `device` in
+    /// precision `dtype`.
     ///
     /// # Errors
-    /// As [`VaeConfig::new`], [`Files::weights`] and [`Weights::load_into`](crate::Weights).
+    /// Those of both.
     pub fn open(files: &Files, folder: &str, device: &Device, dtype: FloatDType) -> Result<Self> {
-        let files = files.folder(folder);
-        let config = VaeConfig::new(&ConfigFile::read(&files, "config.json")?)?;
-        let is_half = matches!(dtype, FloatDType::F16 | FloatDType::BF16);
-        let dtype = if is_half && config.force_upcast {
-            FloatDType::F32
-        } else {
-            dtype
-        };
-        let weights = files.weights("diffusion_pytorch_model", None)?;
-        let mut model = weights.load_into(AutoencoderKL::new(&config, device), dtype)?;
-        // 512 × 512, what most pictures have.
-        model.optimize(64 * config.factor());
-        let spec = AutoencoderSpec {
-            latent_channels: config.latent_channels,
-            factor: config.factor(),
-            device: device.clone(),
-            dtype,
-        };
-        Ok(Self {
-            model,
-            config,
-            spec,
-            tiling: Tiling::default(),
-            limits: Limits::default(),
-        })
+        let options = LoadOptions::new(device).in_precision(dtype);
+        VaeFiles::open(files, folder, &options)?.load()
     }
 
     /// What the network's `config.json` says.
@@ -198,5 +255,15 @@ impl Autoencoder for Vae {
             Some(strips) => self.model.decode_strips(latent, strips),
             None => self.in_pieces(Work::Decode, latent, &plan, |x| self.model.decode(x)),
         }
+    }
+
+    fn resident(&self) -> Option<&dyn Resident> {
+        Some(self)
+    }
+}
+
+impl Resident for Vae {
+    fn weights(&self) -> WeightBytes {
+        self.bytes
     }
 }

@@ -5,7 +5,7 @@ use sd_core::Result;
 
 use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D, plain};
 use super::{StripRows, VaeConfig};
-use crate::layers::{Conv2d, GroupNorm, Output, Pack, StripConv, Strips};
+use crate::layers::{Conv2d, GroupNorm, Output, StripConv, Strips, pack_fields};
 
 /// From latents to pixels.
 #[derive(Module, Debug)]
@@ -69,15 +69,4 @@ impl Decoder {
     }
 }
 
-impl Pack for Decoder {
-    /// `side` is the picture's.
-    fn pack(&mut self, side: usize) {
-        let coarsest = side >> (self.up_blocks.len() - 1);
-        self.conv_in.pack(coarsest);
-        self.mid_block.pack(coarsest);
-        for (i, block) in self.up_blocks.iter_mut().enumerate() {
-            block.pack(coarsest << i);
-        }
-        self.conv_out.pack(side);
-    }
-}
+pack_fields!(Decoder: conv_in, mid_block, up_blocks, conv_out);

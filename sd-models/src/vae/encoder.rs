@@ -5,7 +5,7 @@ use sd_core::Result;
 
 use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock, plain};
 use super::{StripRows, VaeConfig};
-use crate::layers::{Conv2d, GroupNorm, Output, Pack, StripConv, Strips};
+use crate::layers::{Conv2d, GroupNorm, Output, StripConv, Strips, pack_fields};
 
 /// From pixels to the parameters of a distribution of latents.
 #[derive(Module, Debug)]
@@ -70,15 +70,4 @@ impl Encoder {
     }
 }
 
-impl Pack for Encoder {
-    /// `side` is the picture's.
-    fn pack(&mut self, mut side: usize) {
-        self.conv_in.pack(side);
-        for block in &mut self.down_blocks {
-            block.pack(side);
-            side = (side / 2).max(1);
-        }
-        self.mid_block.pack(side);
-        self.conv_out.pack(side);
-    }
-}
+pack_fields!(Encoder: conv_in, down_blocks, mid_block, conv_out);

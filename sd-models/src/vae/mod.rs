@@ -11,7 +11,7 @@ mod encoder;
 mod model;
 mod tiling;
 
-pub use autoencoder::Vae;
+pub use autoencoder::{Vae, VaeFiles};
 pub use blocks::{DownEncoderBlock2D, MidBlock, UpDecoderBlock2D};
 pub use config::VaeConfig;
 pub use decoder::Decoder;

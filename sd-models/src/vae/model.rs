@@ -1,10 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-
-use sd_core::Result;
+use sd_core::{Result, WeightBytes};
 
 use super::{Decoder, Encoder, StripRows, VaeConfig};
-use crate::layers::{Conv2d, Pack, runs_kernels};
+use crate::layers::{Conv2d, pack_fields};
+use crate::{LoadOptions, Weights};
 
 /// The autoencoder of Stable Diffusion: a variational autoencoder (Kingma & Welling 2013,
 /// arXiv:1312.6114) whose latents are pictures too, an eighth as high and wide (Rombach et al.
@@ -36,17 +36,18 @@ impl AutoencoderKL {
         }
     }
 
-    /// Hands the weights over to the kernels, where there are kernels for them, for pictures of
-    /// about `side` × `side` pixels: the network is then several times faster, and its weights can
-    /// no longer be read.
-    pub fn optimize(&mut self, side: usize) {
-        if !runs_kernels(&self.decoder.conv_in.weight.val()) {
-            return;
-        }
-        self.encoder.pack(side);
-        self.decoder.pack(side);
-        self.quant_conv.pack(side);
-        self.post_quant_conv.pack(side);
+    /// A network with the weights of a file, packed for the kernels where there are kernels: it is
+    /// then several times faster, and its weights can no longer be read. Also gives the memory the
+    /// weights take.
+    ///
+    /// # Errors
+    /// As [`Weights::load_into`].
+    pub fn load(
+        config: &VaeConfig,
+        weights: &Weights,
+        options: &LoadOptions,
+    ) -> crate::Result<(Self, WeightBytes)> {
+        weights.load_packed(Self::new(config, &options.device), options)
     }
 
     /// Whether the kernels have the weights.
@@ -113,6 +114,8 @@ pub(super) fn each(
     let pictures = (0..n).map(|k| run(x.clone().narrow(0, k, 1)));
     Ok(Tensor::cat(pictures.collect::<Result<Vec<_>>>()?, 0))
 }
+
+pack_fields!(AutoencoderKL: encoder, decoder, quant_conv, post_quant_conv);
 
 /// A normal distribution for every number of a latent, unscaled.
 #[derive(Debug, Clone)]

@@ -1,13 +1,15 @@
 //! From the tensors of a file into the parameters of a module.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+use sd_core::WeightBytes;
 
 use super::Weights;
 use crate::error::{Misshapen, TensorMismatch};
-use crate::{Error, Result};
+use crate::layers::{Pack, Unpacked, has_kernels};
+use crate::{Error, LoadOptions, Result};
 
 impl Weights {
     /// Puts every tensor into the parameter of its name, on the module's device, in precision
@@ -22,23 +24,72 @@ impl Weights {
     /// [`Error::Tensors`] unless the file has exactly the module's parameters, with their shapes;
     /// [`Error::Io`] when the file cannot be read any more.
     pub fn load_into<M: Module>(&self, module: M, dtype: FloatDType) -> Result<M> {
+        self.check(&module)?;
+        Ok(self.fill(module, dtype, &HashSet::new())?.0)
+    }
+
+    /// As [`load_into`](Self::load_into), but where there are kernels for the layers, these get
+    /// their weights packed: read a few rows at a time by all threads of the caller's pool, so that
+    /// nothing is ever in memory twice.
+    ///
+    /// # Errors
+    /// As [`load_into`](Self::load_into); [`Error::Packing`] when there is not memory enough.
+    pub(crate) fn load_packed<M: Module + Pack>(
+        &self,
+        mut module: M,
+        options: &LoadOptions,
+    ) -> Result<(M, WeightBytes)> {
+        self.check(&module)?;
+        let (mut names, mut packed) = (HashSet::new(), 0);
+        if has_kernels(&options.device, options.dtype.into()) {
+            let mut layers = Vec::new();
+            module.layers("", &mut layers);
+            // One after the other: each is already the work of all threads.
+            for Unpacked { name, layer } in layers {
+                packed += layer.pack(&name, self, options.memory)?;
+                names.extend([format!("{name}.weight"), format!("{name}.bias")]);
+            }
+        }
+        let (module, plain) = self.fill(module, options.dtype, &names)?;
+        Ok((module, WeightBytes { plain, packed }))
+    }
+
+    /// Whether the file has exactly the module's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] where it has not.
+    pub(crate) fn check<M: Module>(&self, module: &M) -> Result<()> {
         let mut parameters = Parameters::default();
         module.visit(&mut parameters);
         let mismatch = self.compare(&parameters.shapes);
-        if !mismatch.is_empty() {
-            return Err(Error::Tensors {
-                path: self.path.clone(),
-                mismatch: Box::new(mismatch),
-            });
+        if mismatch.is_empty() {
+            return Ok(());
         }
+        Err(Error::Tensors {
+            path: self.path.clone(),
+            mismatch: Box::new(mismatch),
+        })
+    }
+
+    /// Puts the tensors into their parameters but for those in `without`; also gives the bytes the
+    /// parameters take.
+    fn fill<M: Module>(
+        &self,
+        module: M,
+        dtype: FloatDType,
+        without: &HashSet<String>,
+    ) -> Result<(M, u64)> {
         let mut loader = Loader {
             weights: self,
             dtype: dtype.into(),
+            without,
             path: ModulePath::default(),
+            bytes: 0,
             error: None,
         };
         let module = module.map(&mut loader);
-        loader.error.map_or(Ok(module), Err)
+        let bytes = loader.bytes;
+        loader.error.map_or(Ok((module, bytes)), Err)
     }
 
     fn compare(&self, parameters: &BTreeMap<String, Vec<usize>>) -> TensorMismatch {
@@ -113,19 +164,21 @@ impl ModuleVisitor for Parameters {
 struct Loader<'a> {
     weights: &'a Weights,
     dtype: DType,
+    without: &'a HashSet<String>,
     path: ModulePath,
+    bytes: u64,
     error: Option<Error>,
 }
 
 impl Loader<'_> {
-    fn read<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
-        let name = self.path.name();
-        let tensor = self.weights.tensors.get(&name).ok_or_else(|| {
-            Error::safetensors(&self.weights.path, format!("tensor {name} is gone"))
-        })?;
-        let (bytes, _, dtype) = tensor.read()?.into_parts();
+    fn read<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+        let data = self.weights.stored(name)?.read()?;
+        let (bytes, _, dtype) = data.into_parts();
         let data = TensorData::from_bytes(bytes, param.lazy_shape(), dtype);
-        Ok(Tensor::from_data(data, (&param.lazy_device(), self.dtype)))
+        let tensor = Tensor::from_data(data, (&param.lazy_device(), self.dtype));
+        let size = tensor.shape().num_elements() * self.dtype.size();
+        self.bytes += size as u64;
+        Ok(tensor)
     }
 }
 
@@ -140,10 +193,11 @@ impl ModuleMapper for Loader<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         // A mapper cannot stop the traversal; behind the first error it only passes through.
-        if self.error.is_some() {
+        let name = self.path.name();
+        if self.error.is_some() || self.without.contains(&name) {
             return param;
         }
-        match self.read(&param) {
+        match self.read(&name, &param) {
             Ok(tensor) => {
                 let id = param.id;
                 param.transform_for_load(tensor, id)

@@ -4,12 +4,12 @@ mod find;
 mod header;
 mod load;
 mod names;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{DType, TensorData};
 
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 
 /// The tensors of a checkpoint: names, shapes and number types, the values still in the file.
 ///
-/// A tensor's values are read from the file when they are put into a module, so that no more than
-/// one is held twice. Names are today's (diffusers 0.42, transformers 5), whichever generation
+/// A tensor's values are read from the file when they are put into a module, a tensor or a few rows
+/// of one at a time. Names are today's (diffusers 0.42, transformers 5), whichever generation
 /// wrote the file.
 #[derive(Clone)]
 pub struct Weights {
@@ -42,7 +42,7 @@ struct Stored {
 #[derive(Clone)]
 enum Data {
     /// From the first byte to the one behind the last, from the start of the file.
-    File(Arc<Mutex<File>>, [u64; 2]),
+    File(Arc<File>, [u64; 2]),
     Embedded(&'static [u8]),
 }
 
@@ -70,7 +70,7 @@ impl Weights {
         let (path, entries, source) = match located {
             Located::Disk(path) => {
                 let (entries, file) = open(&path)?;
-                (path, entries, Source::File(Arc::new(Mutex::new(file))))
+                (path, entries, Source::File(Arc::new(file)))
             }
             Located::Embedded(path, bytes) => {
                 let entries = header::read(bytes, bytes.len() as u64);
@@ -128,7 +128,7 @@ impl Weights {
 
 /// Where the values of one file's tensors are.
 enum Source {
-    File(Arc<Mutex<File>>),
+    File(Arc<File>),
     Embedded(&'static [u8]),
 }
 
@@ -148,16 +148,12 @@ impl Source {
 impl Stored {
     /// Reads the values.
     fn read(&self) -> Result<TensorData> {
-        let bytes = match &self.data {
-            Data::Embedded(bytes) => bytes.to_vec(),
-            Data::File(file, range) => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                read_range(&mut file, *range).map_err(|source| Error::Io {
-                    path: self.file.clone(),
-                    source,
-                })?
-            }
+        let size = match &self.data {
+            Data::Embedded(bytes) => bytes.len(),
+            Data::File(_, [from, to]) => (to - from) as usize,
         };
+        let mut bytes = vec![0; size];
+        self.read_at(0, &mut bytes)?;
         let shape = self.shape.clone();
         Ok(TensorData::from_bytes_vec(bytes, shape, self.dtype))
     }
@@ -198,16 +194,4 @@ fn open(path: &Path) -> Result<(Vec<header::Entry>, File)> {
     let size = file.metadata().map_err(io)?.len();
     let entries = header::read(&file, size).map_err(|e| Error::safetensors(path, e))?;
     Ok((entries, file))
-}
-
-/// A file that was cut short since its header was read gives an error.
-fn read_range(file: &mut File, [from, to]: [u64; 2]) -> io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::with_capacity((to - from) as usize);
-    file.take(to - from).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == to - from {
-        Ok(bytes)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
 }

@@ -2,23 +2,17 @@
 
 use super::scheme::Scheme;
 use super::{Layer, Shared};
+use crate::gemm::PackedMatrix;
 use crate::simd::{Kernel, Vector};
 
 impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT> {
     /// Transforms `inputs` (from, to) of a panel: `to` becomes `[IN²]` right-hand matrices
     /// `[inputs][width]`.
     pub(super) fn filter(&self, panel: usize, inputs: (usize, usize), to: Shared) {
-        // SAFETY: a panel of the weight is `[9][inputs][width]`.
-        let weight = unsafe {
-            let panel = self
-                .weight
-                .data
-                .as_ptr()
-                .add(panel * 9 * self.inputs * self.width);
-            panel.add(inputs.0 * self.width)
-        };
         self.weight.isa.run(Filter::<S, IN, OUT> {
-            weight,
+            weight: self.weight,
+            // A panel of the weight is `[9][inputs][width]`.
+            first: (panel * 9 * self.inputs + inputs.0) * self.width,
             tap: self.inputs * self.width,
             len: (inputs.1 - inputs.0) * self.width,
             to: to.get(),
@@ -28,9 +22,11 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
     }
 }
 
-struct Filter<S, const IN: usize, const OUT: usize> {
-    weight: *const f32,
-    /// f32 from one tap to the next.
+struct Filter<'a, S, const IN: usize, const OUT: usize> {
+    weight: &'a PackedMatrix,
+    /// The first number to read.
+    first: usize,
+    /// Numbers from one tap to the next.
     tap: usize,
     len: usize,
     to: *mut f32,
@@ -39,15 +35,16 @@ struct Filter<S, const IN: usize, const OUT: usize> {
     scheme: std::marker::PhantomData<S>,
 }
 
-impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Filter<S, IN, OUT> {
+impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Filter<'_, S, IN, OUT> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
+        let (weight, numbers) = (self.weight.as_ptr(), self.weight.numbers());
         for at in (0..self.len).step_by(V::LANES) {
             let mut half = [[V::zero(); 3]; IN];
             for j in 0..3 {
                 let mut taps = [V::zero(); 3];
                 for (i, tap) in taps.iter_mut().enumerate() {
-                    *tap = V::load(self.weight.add((3 * i + j) * self.tap + at));
+                    *tap = numbers.load(weight, self.first + (3 * i + j) * self.tap + at);
                 }
                 for (row, x) in half.iter_mut().zip(S::filter(taps)) {
                     row[j] = x;

@@ -1,0 +1,111 @@
+//! What a pipeline and a run take of memory.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sd_core::{Held, Resident, Result, WeightBytes};
+use sd_models::meter::PeakWatch;
+
+use crate::Pipeline;
+
+/// The weights a [`Pipeline`]'s components hold in memory now, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PipelineMemory {
+    /// The text encoder's.
+    pub text_encoder: WeightBytes,
+    /// The denoiser's.
+    pub denoiser: WeightBytes,
+    /// The autoencoder's.
+    pub autoencoder: WeightBytes,
+}
+
+impl PipelineMemory {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.text_encoder.total() + self.denoiser.total() + self.autoencoder.total()
+    }
+}
+
+/// The most memory the process occupied during each phase of a [`Run`](crate::Run), in bytes: what
+/// the system says of the whole process, weights and all else included. `None` for a phase that is
+/// still to come, and where the system does not tell (it does on Linux).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PhasePeaks {
+    /// Encoding the text.
+    pub text: Option<u64>,
+    /// All steps so far.
+    pub denoise: Option<u64>,
+    /// Decoding the latents.
+    pub decode: Option<u64>,
+}
+
+impl Pipeline {
+    /// The weights the components hold in memory now. A component that is not of this library
+    /// counts as far as it [tells](Resident::weights).
+    pub fn memory(&self) -> PipelineMemory {
+        let weights = |resident: Option<&dyn Resident>| {
+            resident.map_or_else(WeightBytes::default, Resident::weights)
+        };
+        PipelineMemory {
+            text_encoder: weights(self.text_encoder.resident()),
+            denoiser: weights(self.denoiser.resident()),
+            autoencoder: weights(self.autoencoder.resident()),
+        }
+    }
+
+    /// The time that loading the weights took so far: all of it when everything is loaded at once,
+    /// else what was needed until now.
+    pub fn load_time(&self) -> Duration {
+        self.residents().map(Resident::load_time).sum()
+    }
+
+    /// Gives back the memory of all components that can be loaded again, which are those a
+    /// pipeline was opened with. They are loaded again when they are needed; what a run holds stays
+    /// until that run needs it no more.
+    pub fn release(&self) {
+        self.residents().for_each(Resident::release);
+    }
+
+    fn residents(&self) -> impl Iterator<Item = &dyn Resident> {
+        let residents = [
+            self.text_encoder.resident(),
+            self.denoiser.resident(),
+            self.autoencoder.resident(),
+        ];
+        residents.into_iter().flatten()
+    }
+}
+
+/// Keeps a component loaded, if it has a say in that.
+pub(crate) fn hold(resident: Option<&dyn Resident>) -> Result<Held> {
+    resident.map_or_else(|| Ok(Held::default()), Resident::hold)
+}
+
+/// A phase's peak among all.
+pub(crate) type Phase = fn(&mut PhasePeaks) -> &mut Option<u64>;
+pub(crate) const TEXT: Phase = |peaks| &mut peaks.text;
+pub(crate) const DENOISE: Phase = |peaks| &mut peaks.denoise;
+pub(crate) const DECODE: Phase = |peaks| &mut peaks.decode;
+
+/// The peaks of a run, as they are measured.
+#[derive(Debug, Default)]
+pub(crate) struct Phases(Mutex<PhasePeaks>);
+
+impl Phases {
+    /// Runs `work`, a piece of `phase`.
+    pub(crate) fn watch<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        let watch = PeakWatch::start();
+        let result = work();
+        let peak = watch.peak();
+        let mut peaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let highest = phase(&mut peaks);
+        *highest = (*highest).max(peak);
+        result
+    }
+
+    pub(crate) fn peaks(&self) -> PhasePeaks {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
