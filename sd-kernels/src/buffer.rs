@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use memmap2::MmapMut;
+
 use crate::error::{Error, Result};
 
 /// A cache line: what makes a `Vec` aligned to 64 bytes.
@@ -12,9 +14,35 @@ struct Line([f32; LINE]);
 /// f32 in a cache line.
 pub(crate) const LINE: usize = 16;
 
+/// Buffers of so many bytes are mapped: the system has their memory back as soon as they are
+/// dropped, where an allocator might keep it for later.
+const MAPPED: usize = 1 << 20;
+
 /// f32 memory that starts at a cache line.
-#[derive(Clone, Default)]
-pub(crate) struct Buffer(Vec<Line>);
+#[derive(Default)]
+pub(crate) struct Buffer(Memory);
+
+enum Memory {
+    Lines(Vec<Line>),
+    Pages(MmapMut),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Lines(Vec::new())
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.bytes() / size_of::<f32>());
+        // SAFETY: both have so many bytes, of plain numbers.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.as_ptr(), copy.as_mut_ptr(), self.bytes() / 4);
+        }
+        copy
+    }
+}
 
 /// Its size: a layer's numbers would fill a book.
 impl std::fmt::Debug for Buffer {
@@ -26,7 +54,9 @@ impl std::fmt::Debug for Buffer {
 impl Buffer {
     /// At least `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
+        let lines = len.div_ceil(LINE);
+        Self::mapped(lines * size_of::<Line>())
+            .unwrap_or_else(|| Self(Memory::Lines(vec![Line([0.0; LINE]); lines])))
     }
 
     /// Zeros of at least so many bytes.
@@ -35,32 +65,55 @@ impl Buffer {
     /// Where the system has not so much memory.
     pub(crate) fn try_zeroed(bytes: usize) -> Result<Self> {
         let lines = bytes.div_ceil(size_of::<Line>());
+        if let Some(buffer) = Self::mapped(lines.saturating_mul(size_of::<Line>())) {
+            return Ok(buffer);
+        }
         // A failing allocation must not end the program; asking first leaves `vec!` its way of
         // getting zeros from the system without writing them.
         if Vec::<Line>::new().try_reserve_exact(lines).is_err() {
             return Err(Error::OutOfMemory { bytes });
         }
-        Ok(Self(vec![Line([0.0; LINE]); lines]))
+        Ok(Self(Memory::Lines(vec![Line([0.0; LINE]); lines])))
+    }
+
+    /// Pages of the system's, for large buffers and where there are such.
+    fn mapped(bytes: usize) -> Option<Self> {
+        let pages = (bytes >= MAPPED).then(|| MmapMut::map_anon(bytes))?.ok()?;
+        // Larger pages: fewer faults when they are written, and fewer walks through the page
+        // tables when a product reads them. Without them it works too.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Some(Self(Memory::Pages(pages)))
     }
 
     pub(crate) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
+        match &self.0 {
+            Memory::Lines(lines) => lines.as_ptr().cast(),
+            Memory::Pages(pages) => pages.as_ptr().cast(),
+        }
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+        match &mut self.0 {
+            Memory::Lines(lines) => lines.as_mut_ptr().cast(),
+            Memory::Pages(pages) => pages.as_mut_ptr().cast(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.0.len() * size_of::<Line>()
+        match &self.0 {
+            Memory::Lines(lines) => size_of_val(lines.as_slice()),
+            Memory::Pages(pages) => pages.len(),
+        }
     }
 
     fn grow(&mut self, len: usize) {
-        let lines = len.div_ceil(LINE);
-        if self.0.len() < lines {
+        if self.bytes() < len * size_of::<f32>() {
+            // Not both at once.
+            *self = Self::default();
             *self = Self::zeroed(len);
         }
-        debug_assert!(self.0.len() >= lines);
+        debug_assert!(self.bytes() >= len * size_of::<f32>());
     }
 }
 

@@ -52,10 +52,18 @@ fn check(name: &str) {
         let found = unet.predict(x.clone(), t, &conditioning).expect("predicts");
         fixture.assert_tensor(&format!("{i}.out"), found.clone(), 1e-5);
 
-        let prepared = unet.prepare(conditioning).expect("prepares");
+        let prepared = unet.prepare(conditioning.clone()).expect("prepares");
         assert!(prepared.prepared.is_some());
-        let again = unet.predict(x, t, &prepared).expect("predicts");
-        assert_eq!(found.to_data(), again.to_data(), "prepared, the same bits");
+        // The second time the timestep's embedding is kept too.
+        for _ in 0..2 {
+            let again = unet.predict(x.clone(), t, &prepared).expect("predicts");
+            assert_eq!(found.to_data(), again.to_data(), "prepared, the same bits");
+        }
+        let other = unet.predict(x.clone(), t + 0.5, &prepared);
+        let plain = unet.predict(x, t + 0.5, &conditioning);
+        let [other, plain] = [other, plain].map(|x| x.expect("predicts").to_data());
+        assert_eq!(other, plain, "another timestep, the same bits");
+        assert_ne!(found.to_data(), plain);
     }
 }
 

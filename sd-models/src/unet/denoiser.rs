@@ -1,4 +1,5 @@
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use sd_core::{
@@ -113,6 +114,28 @@ struct Prepared {
     by: Arc<()>,
     batch: usize,
     context: UNetContext,
+    /// Each timestep that was asked for, by its bits, as the blocks see it.
+    times: Mutex<HashMap<u64, Tensor<2>>>,
+}
+
+impl Prepared {
+    /// The timestep `t`, embedded when it is first asked for: solvers that evaluate the network
+    /// twice in a step ask again.
+    fn time(&self, t: f64, embed: impl FnOnce() -> Tensor<2>) -> Tensor<2> {
+        // More than any run has steps; a program that asks for ever other ones must not fill memory.
+        const MOST: usize = 4096;
+        let lock = || self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(time) = lock().get(&t.to_bits()) {
+            return time.clone();
+        }
+        // Not under the lock: the network computes in a pool whose threads may be asked for `t` too.
+        let time = embed();
+        let mut times = lock();
+        if times.len() < MOST {
+            times.insert(t.to_bits(), time.clone());
+        }
+        time
+    }
 }
 
 impl UNet {
@@ -235,6 +258,13 @@ impl UNet {
         timestep_embedding(t, channels, time.flip_sin_to_cos, time.freq_shift)
     }
 
+    /// The timestep as the network's blocks see it.
+    fn time(&self, t: f64, context: &UNetContext) -> Tensor<2> {
+        let channels = self.config.time.channels;
+        let timestep = self.upload(self.sinusoids(t, channels), [1, channels]);
+        self.model.embed_time(timestep, context)
+    }
+
     fn upload(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
         let (device, dtype) = (&self.spec.device, DType::from(self.spec.dtype));
         Tensor::from_data(TensorData::new(values, shape), (device, dtype))
@@ -268,6 +298,7 @@ impl Denoiser for UNet {
             by: self.identity.clone(),
             batch: conditioning.len(),
             context: self.context(&conditioning)?,
+            times: Mutex::default(),
         };
         conditioning.prepared = Some(Arc::new(prepared));
         Ok(conditioning)
@@ -284,15 +315,17 @@ impl Denoiser for UNet {
         if !t.is_finite() {
             return Err(Error::invalid("timestep", t, "expected a finite number"));
         }
-        let channels = self.config.time.channels;
-        let timestep = self.upload(self.sinusoids(t, channels), [1, channels]);
         let prepared = conditioning.prepared.as_ref();
         let prepared = prepared.and_then(|any| any.downcast_ref::<Prepared>());
         match prepared.filter(|p| Arc::ptr_eq(&p.by, &self.identity) && p.batch == batch) {
-            Some(prepared) => Ok(self.model.forward(x, timestep, &prepared.context)),
-            None => Ok(self
-                .model
-                .forward(x, timestep, &self.context(conditioning)?)),
+            Some(prepared) => {
+                let time = prepared.time(t, || self.time(t, &prepared.context));
+                Ok(self.model.forward(x, &time, &prepared.context))
+            }
+            None => {
+                let context = self.context(conditioning)?;
+                Ok(self.model.forward(x, &self.time(t, &context), &context))
+            }
         }
     }
 

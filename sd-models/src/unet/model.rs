@@ -117,9 +117,8 @@ impl UNet2DConditionModel {
     }
 
     /// One evaluation: `x` `[n, in channels, h, w]` of any height and width to
-    /// `[n, out channels, h, w]`. `timestep` are the timestep's sines and cosines, `[1, channels]`.
-    pub fn forward(&self, x: Tensor<4>, timestep: Tensor<2>, context: &UNetContext) -> Tensor<4> {
-        let time = self.embed_time(timestep, context);
+    /// `[n, out channels, h, w]`. `time` is what [`embed_time`](Self::embed_time) made.
+    pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: &UNetContext) -> Tensor<4> {
         let x = if self.center_input_sample {
             x * 2.0 - 1.0
         } else {
@@ -128,19 +127,21 @@ impl UNet2DConditionModel {
         let mut x = self.conv_in.forward(x);
         let mut skips = vec![x.clone()];
         for (block, context) in self.down_blocks.iter().zip(&context.down) {
-            x = block.forward(x, &time, context, &mut skips);
+            x = block.forward(x, time, context, &mut skips);
         }
         if let Some(block) = &self.mid_block {
-            x = block.forward(x, &time, &context.mid);
+            x = block.forward(x, time, &context.mid);
         }
         for (block, context) in self.up_blocks.iter().zip(&context.up) {
-            x = block.forward(x, &time, context, &mut skips);
+            x = block.forward(x, time, context, &mut skips);
         }
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
     }
 
-    /// SiLU of the embedding that all residual blocks see: each of them begins with that SiLU.
-    fn embed_time(&self, timestep: Tensor<2>, context: &UNetContext) -> Tensor<2> {
+    /// The timestep as all residual blocks see it, `[1, width]` or `[n, width]`: SiLU of its
+    /// embedding, as each of them begins with that SiLU. `timestep` are its sines and cosines,
+    /// `[1, channels]`.
+    pub fn embed_time(&self, timestep: Tensor<2>, context: &UNetContext) -> Tensor<2> {
         let timestep = match &context.guidance {
             Some(guidance) => timestep + guidance.clone(),
             None => timestep,

@@ -19,7 +19,7 @@ impl Weights {
     /// All values of a tensor in f32.
     pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>> {
         let data = self.stored(name)?.read()?;
-        let values = data.convert::<f32>().into_vec();
+        let values = data.convert::<f32>().try_into_vec::<f32>();
         values.map_err(|e| Error::safetensors(&self.path, format!("tensor {name}: {e}")))
     }
 
