@@ -100,6 +100,13 @@ impl Buffer {
         }
     }
 
+    /// All of it, rounded up to whole lines.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        let len = self.bytes() / size_of::<f32>();
+        // SAFETY: so many plain numbers, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), len) }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         match &self.0 {
             Memory::Lines(lines) => size_of_val(lines.as_slice()),
