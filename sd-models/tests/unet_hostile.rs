@@ -187,6 +187,7 @@ fn what_is_absent_is_as_in_diffusers() {
         use_post_quant_conv: true,
         mid_block_add_attention: true,
         force_upcast: true,
+        sample_size: 32,
     };
     assert_eq!(vae.expect("a good configuration"), defaults);
 }
