@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use burn::tensor::wgpu::wgpu::util::{DeviceExt, TextureDataOrder};
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
-use sd_pipeline::{Request, RgbImage, wgpu_device};
+use sd_pipeline::{RgbImage, wgpu_device};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let setup = application()?;
@@ -17,12 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The handles are reference-counted: the application keeps its own.
     let pipeline = sd_tiny::pipeline(&wgpu_device(setup.clone())?)?;
-    let request = Request {
-        steps: 10,
-        guidance_scale: 5.0,
-        ..Request::new(sd_tiny::PROMPT)
-    };
-    let picture = &pipeline.generate(&request)?[0];
+    let picture = &pipeline.generate(&sd_tiny::request(sd_tiny::PROMPT))?[0];
     let texture = upload(picture, &setup.device, &setup.queue);
     println!("a texture of {:?} on the same device", texture.size());
     sd_pipeline::write_png(picture, "out.png")?;

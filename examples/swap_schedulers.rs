@@ -2,9 +2,12 @@
 //!
 //! `cargo run --release --example swap_schedulers -- [PROMPT] [--output F.png]`
 
+#[path = "support/grid.rs"]
+mod grid;
+
 use clap::Parser;
-use font8x8::UnicodeFonts;
-use sd_pipeline::{Request, Result, RgbImage, device, write_png};
+use grid::Grid;
+use sd_pipeline::{Request, Result, device, write_png};
 
 /// Draws a grid of schedulers and numbers of steps.
 #[derive(Parser)]
@@ -28,55 +31,26 @@ struct Arguments {
     output: String,
 }
 
-/// Width of the column with the names, height of the row with the numbers, in pixels.
-const MARGIN: [u32; 2] = [136, 20];
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut pipeline = sd_tiny::pipeline(&device("flex")?)?;
-    let (columns, rows) = (
-        arguments.steps.len() as u32,
-        arguments.schedulers.len() as u32,
-    );
-    let [width, height] = [MARGIN[0] + 128 * columns, MARGIN[1] + 128 * rows];
-    let mut grid = RgbImage::from_pixel(width, height, [255; 3].into());
-
-    for (row, name) in (0..).zip(&arguments.schedulers) {
+    let columns: Vec<String> = arguments
+        .steps
+        .iter()
+        .map(|n| format!("{n} steps"))
+        .collect();
+    let mut grid = Grid::new(&columns, &arguments.schedulers);
+    for (row, name) in arguments.schedulers.iter().enumerate() {
         // The swap: by name, with the settings of the model's folder.
         pipeline.set_scheduler(name)?;
-        let y = MARGIN[1] + 128 * row;
-        print(&mut grid, name, [4, y + 60]);
-        for (column, &steps) in (0..).zip(&arguments.steps) {
+        for (column, &steps) in arguments.steps.iter().enumerate() {
             let request = Request {
                 steps,
-                guidance_scale: 5.0,
                 seed: arguments.seed,
-                ..Request::new(&arguments.prompt)
+                ..sd_tiny::request(&arguments.prompt)
             };
-            let picture = &pipeline.generate(&request)?[0];
-            let x = MARGIN[0] + 128 * column;
-            for (dx, dy, pixel) in picture
-                .enumerate_pixels()
-                .filter(|p| p.0 < 128 && p.1 < 128)
-            {
-                grid.put_pixel(x + dx, y + dy, *pixel);
-            }
-            print(&mut grid, &format!("{steps} steps"), [x + 32, 6]);
+            grid.put(&pipeline.generate(&request)?[0], row, column);
         }
     }
-    write_png(&grid, arguments.output)
-}
-
-/// Writes `text` in 8×8 letters.
-fn print(image: &mut RgbImage, text: &str, [left, top]: [u32; 2]) {
-    let glyphs = text.chars().filter_map(|c| font8x8::BASIC_FONTS.get(c));
-    for (x, glyph) in (left..).step_by(8).zip(glyphs) {
-        for (y, bits) in (top..).zip(glyph) {
-            for column in (0..8).filter(|column| bits >> column & 1 == 1) {
-                if let Some(pixel) = image.get_pixel_mut_checked(x + column, y) {
-                    *pixel = [0; 3].into();
-                }
-            }
-        }
-    }
+    write_png(grid.image(), arguments.output)
 }

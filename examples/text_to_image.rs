@@ -47,7 +47,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let latents = arguments.latents_in.as_ref();
     let request = Request {
         negative_prompt: arguments.negative.clone(),
-        guidance_scale: arguments.guidance,
+        guidance_scale: arguments.guidance(),
         steps: arguments.steps,
         width: arguments.width,
         height: arguments.height,

@@ -44,8 +44,9 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=20, help="of the showpiece, a red cube on top of a blue sphere")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=5.0, help="5 is the examples' default")
+    parser.add_argument("--guidance", type=float, default=2.0, help="2 is the model's default")
     parser.add_argument("--scheduler", help="a diffusers class; without one, the folder's own")
+    parser.add_argument("--karras", action="store_true", help="that scheduler with Karras' noise levels")
     parser.add_argument("--trained", action="store_true", help="prompts from the trained part instead of the held-out one")
     parser.add_argument("--varied", action="store_true", help="synonyms and free word order instead of the plain wording")
     parser.add_argument("--batch", type=int, default=20)
@@ -56,7 +57,8 @@ if __name__ == "__main__":
     pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     if args.scheduler:
-        pipe.scheduler = getattr(diffusers, args.scheduler).from_config(pipe.scheduler.config)
+        options = {"use_karras_sigmas": True} if args.karras else {}
+        pipe.scheduler = getattr(diffusers, args.scheduler).from_config(pipe.scheduler.config, **options)
     asked = prompts(args.prompts, held_out=not args.trained, wording=varied if args.varied else None)
     counts, pairs, pictures, failures = Counter(), Counter(), [], []
     for i in range(0, len(asked), args.batch):

@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
     /// Steps of the scheduler
     #[arg(long, default_value_t = 20)]
     pub(crate) steps: usize,
-    /// Guidance scale; 1 or less switches guidance off
-    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
-    pub(crate) guidance: f64,
+    /// Guidance scale; 1 or less switches guidance off [default: 7.5, the embedded model's 2]
+    #[arg(long, allow_negative_numbers = true)]
+    guidance: Option<f64>,
     /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
@@ -94,6 +94,13 @@ impl Arguments {
             Precision::F16 => FloatDType::F16,
             Precision::Bf16 => FloatDType::BF16,
         }
+    }
+
+    pub(crate) fn guidance(&self) -> f64 {
+        self.guidance.unwrap_or(match self.model {
+            Some(_) => 7.5,
+            None => sd_tiny::GUIDANCE_SCALE,
+        })
     }
 
     /// One file per picture.

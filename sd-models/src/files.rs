@@ -1,8 +1,10 @@
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
@@ -13,26 +15,35 @@ const MAX_SIZE: u64 = 64 << 20;
 /// A file's name relative to a model's folder, with `/`, and its bytes.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
 
-/// Where a model's files come from: a folder in diffusers layout, on disk or embedded in the
-/// program.
+/// Where a model's files come from: a folder in diffusers layout, on disk or in memory.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Root,
-    /// On disk the folder itself, embedded the path within the model, for messages and look-up.
+    /// On disk the folder itself, in memory the path within the model, for messages and look-up.
     folder: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 enum Root {
     Disk,
-    Embedded(&'static [EmbeddedFile]),
+    /// By the names within the model.
+    Memory(Arc<BTreeMap<String, Bytes>>),
 }
 
-/// One file as it is found: not yet read on disk, already in memory when embedded.
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk => f.write_str("Disk"),
+            Self::Memory(files) => f.debug_set().entries(files.keys()).finish(),
+        }
+    }
+}
+
+/// One file as it is found: not yet read on disk.
 #[derive(Debug, Clone)]
 pub(crate) enum Located {
     Disk(PathBuf),
-    Embedded(PathBuf, &'static [u8]),
+    Memory(PathBuf, Bytes),
 }
 
 impl Files {
@@ -48,8 +59,18 @@ impl Files {
     /// Files that are part of the program, by their names within the model:
     /// `("unet/config.json", include_bytes!(…))`.
     pub fn embedded(files: &'static [EmbeddedFile]) -> Self {
+        Self::memory(files.iter().map(|&(name, bytes)| (name, bytes)))
+    }
+
+    /// Files that the program has read or made, by their names within the model, with `/`. The
+    /// bytes are shared, not copied.
+    pub fn memory<N: Into<String>, B: Into<Bytes>>(
+        files: impl IntoIterator<Item = (N, B)>,
+    ) -> Self {
+        let files = files.into_iter();
+        let files = files.map(|(name, bytes)| (name.into(), bytes.into()));
         Self {
-            root: Root::Embedded(files),
+            root: Root::Memory(Arc::new(files.collect())),
             folder: PathBuf::new(),
         }
     }
@@ -57,12 +78,12 @@ impl Files {
     /// The files of a sub-folder. It need not exist: see [`has`](Self::has).
     pub fn folder(&self, name: &str) -> Self {
         Self {
-            root: self.root,
+            root: self.root.clone(),
             folder: self.folder.join(name),
         }
     }
 
-    /// How messages name the file `name`: its path on disk, or within the embedded model.
+    /// How messages name the file `name`: its path on disk, or within the model.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -79,12 +100,11 @@ impl Files {
             return None;
         }
         let path = self.path(name);
-        match self.root {
+        match &self.root {
             Root::Disk => path.is_file().then_some(Located::Disk(path)),
-            Root::Embedded(files) => {
-                let wanted = path.to_string_lossy().replace('\\', "/");
-                let (_, bytes) = files.iter().find(|(name, _)| *name == wanted)?;
-                Some(Located::Embedded(path, bytes))
+            Root::Memory(files) => {
+                let bytes = files.get(&path.to_string_lossy().replace('\\', "/"))?;
+                Some(Located::Memory(path, bytes.clone()))
             }
         }
     }
@@ -93,15 +113,15 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Io`] when the file is not there, cannot be read or has more than 64 MB.
-    pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+    pub fn read(&self, name: &str) -> Result<Bytes> {
         let io = |source| Error::Io {
             path: self.path(name),
             source,
         };
         match self.locate(name) {
             None => Err(io(io::ErrorKind::NotFound.into())),
-            Some(Located::Embedded(_, bytes)) => Ok(bytes.into()),
-            Some(Located::Disk(path)) => read_capped(&path).map(Cow::Owned).map_err(io),
+            Some(Located::Memory(_, bytes)) => Ok(bytes),
+            Some(Located::Disk(path)) => read_capped(&path).map(Bytes::from).map_err(io),
         }
     }
 

@@ -22,4 +22,4 @@ pub use files::{EmbeddedFile, Files};
 pub use options::LoadOptions;
 pub use sd_kernels::Memory;
 pub use tokenizer::{ClipTokenizer, Tokens};
-pub use weights::Weights;
+pub use weights::{Weights, parameter_shapes};

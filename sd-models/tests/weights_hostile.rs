@@ -24,20 +24,20 @@ fn sound() -> Vec<u8> {
     file(&header, 28)
 }
 
-/// Opens the bytes as a file on disk and as one in the program; both must agree.
+/// Opens the bytes as a file on disk and as one in memory; both must agree.
 fn open(bytes: &[u8]) -> Result<Weights, Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, bytes).unwrap();
     let disk = Weights::open(&path);
-    let embedded = Weights::from_bytes("embedded", Box::leak(bytes.into()));
-    match (&disk, &embedded) {
+    let memory = Weights::from_bytes("memory", bytes.to_vec());
+    match (&disk, &memory) {
         (Ok(a), Ok(b)) => assert!(a.shapes().eq(b.shapes())),
         (Err(_), Err(_)) => {}
-        _ => panic!("from disk {disk:?}, embedded {embedded:?}"),
+        _ => panic!("from disk {disk:?}, in memory {memory:?}"),
     }
-    // The folder is gone when this returns; the embedded one can still be loaded.
-    disk.and(embedded)
+    // The folder is gone when this returns; the one in memory can still be loaded.
+    disk.and(memory)
 }
 
 fn load(weights: &Weights) -> Result<Linear, Error> {
@@ -151,7 +151,7 @@ fn a_tensor_that_is_no_floating_point_number_is_an_error() {
     ] {
         let tensor = format!(r#"{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{size}]}}"#);
         let bytes = file(&format!(r#"{{"w":{tensor}}}"#), size);
-        let error = Weights::from_bytes("model.safetensors", Box::leak(bytes.into())).unwrap_err();
+        let error = Weights::from_bytes("model.safetensors", bytes).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         let message = format!("tensor w is of {dtype}; expected F16, BF16, F32 or F64");
         assert!(error.to_string().contains(&message), "{error}");

@@ -81,8 +81,8 @@ fn values_arrive_in_the_precision_asked_for_whatever_the_files() {
         let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
         fs::write(&path, &bytes).unwrap();
         let disk = Weights::open(&path).unwrap();
-        let embedded = Weights::from_bytes("model", Box::leak(bytes.into())).unwrap();
-        for weights in [disk, embedded] {
+        let memory = Weights::from_bytes("model", bytes).unwrap();
+        for weights in [disk, memory] {
             assert_eq!(weights.dtype("weight"), Some(burn));
             for asked in [FloatDType::F32, FloatDType::F16, FloatDType::BF16] {
                 let linear = weights.load_into(linear(), asked).unwrap();
@@ -97,7 +97,7 @@ fn values_arrive_in_the_precision_asked_for_whatever_the_files() {
 #[test]
 fn a_tensor_missing_left_over_or_misshapen_is_named() {
     let tensors: Tensors<'_> = &[("weight", &[3, 2], &VALUES), ("running_mean", &[1], &[0.0])];
-    let weights = Weights::from_bytes("unet", Box::leak(serialize(tensors).into())).unwrap();
+    let weights = Weights::from_bytes("unet", serialize(tensors)).unwrap();
     let error = weights.load_into(linear(), FloatDType::F32).unwrap_err();
     let message = "unet: the tensors are not this model's (1 missing: bias; 1 unused: \
                    running_mean; 1 misshapen: weight is [3, 2] and should be [2, 3])";
@@ -114,7 +114,7 @@ fn of_many_wrong_tensors_ten_are_named_and_all_counted() {
     let names: Vec<String> = (0..25).map(|i| format!("layer.{i:02}")).collect();
     let mut tensors: Vec<(&str, &[usize], &[f32])> = LINEAR.to_vec();
     tensors.extend(names.iter().map(|n| (n.as_str(), &[1][..], &[0.0][..])));
-    let weights = Weights::from_bytes("m", Box::leak(serialize(&tensors).into())).unwrap();
+    let weights = Weights::from_bytes("m", serialize(&tensors)).unwrap();
     let error = weights
         .load_into(linear(), FloatDType::F32)
         .unwrap_err()
@@ -220,13 +220,11 @@ fn sharded_fp16_files_are_found() {
 }
 
 #[test]
-fn files_in_the_program_are_found_by_folder_and_name() {
-    let bytes: &'static [u8] = Box::leak(serialize(LINEAR).into());
-    let list = vec![
-        ("unet/model.safetensors", bytes),
-        ("unet/config.json", b"{\"a\": 1}"),
-    ];
-    let files = Files::embedded(Box::leak(list.into()));
+fn files_in_memory_are_found_by_folder_and_name() {
+    let files = Files::memory([
+        ("unet/model.safetensors", serialize(LINEAR)),
+        ("unet/config.json", b"{\"a\": 1}".to_vec()),
+    ]);
     assert!(!files.has("config.json"));
     let unet = files.folder("unet");
     assert!(unet.has("config.json") && !unet.has("../unet/config.json"));
@@ -289,7 +287,7 @@ fn load_vae(names: [&str; 4], shape: &[usize]) -> Result<Vae, Error> {
         .iter()
         .map(|(n, s, v)| (n.as_str(), *s, &v[..]))
         .collect();
-    let weights = Weights::from_bytes("vae", Box::leak(serialize(&tensors).into()))?;
+    let weights = Weights::from_bytes("vae", serialize(&tensors))?;
     weights.load_into(vae(), FloatDType::F32)
 }
 

@@ -205,10 +205,8 @@ fn colours_and_relations_are_as_asked() -> Result<()> {
     let mut wrong = Vec::new();
     for (seed, (prompt, axis, expected)) in PROMPTS.into_iter().enumerate() {
         let request = Request {
-            steps: 20,
-            guidance_scale: 5.0,
             seed: seed as u64,
-            ..Request::new(prompt)
+            ..sd_tiny::request(prompt)
         };
         let picture = &pipeline.generate(&request)?[0];
         let found = order(picture.as_raw(), picture.width() as usize, axis);

@@ -15,9 +15,8 @@ impl Weights {
     /// Puts every tensor into the parameter of its name, on the module's device, in precision
     /// `dtype`, one tensor at a time.
     ///
-    /// A parameter's name is the path of field names that leads to it
-    /// (`encoder.layers.0.mlp.fc1.weight`); the variants of an enum do not count. Parameters that
-    /// hold no values yet never get any but these. A 1×1 convolution's weight `[out, in, 1, 1]`
+    /// Names are those of [`parameter_shapes`]. Parameters that hold no values yet never get any
+    /// but these. A 1×1 convolution's weight `[out, in, 1, 1]`
     /// fits a linear layer's `[out, in]`: older VAEs are saved so.
     ///
     /// # Errors
@@ -59,9 +58,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Tensors`] where it has not.
     pub(crate) fn check<M: Module>(&self, module: &M) -> Result<()> {
-        let mut parameters = Parameters::default();
-        module.visit(&mut parameters);
-        let mismatch = self.compare(&parameters.shapes);
+        let mismatch = self.compare(&parameter_shapes(module));
         if mismatch.is_empty() {
             return Ok(());
         }
@@ -109,6 +106,15 @@ impl Weights {
         mismatch.unused = unused.cloned().collect();
         mismatch
     }
+}
+
+/// The shape of each parameter of `module`, by the name it has in a checkpoint: the path of field
+/// names that leads to it (`encoder.layers.0.mlp.fc1.weight`), in which the variants of an enum do
+/// not count. No values are made.
+pub fn parameter_shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut parameters = Parameters::default();
+    module.visit(&mut parameters);
+    parameters.shapes
 }
 
 fn fits(found: &[usize], expected: &[usize]) -> bool {

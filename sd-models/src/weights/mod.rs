@@ -6,12 +6,15 @@ mod load;
 mod names;
 mod rows;
 
+pub use load::parameter_shapes;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{DType, TensorData};
+use bytes::Bytes;
 
 use crate::files::Located;
 use crate::{Error, Result};
@@ -43,7 +46,7 @@ struct Stored {
 enum Data {
     /// From the first byte to the one behind the last, from the start of the file.
     File(Arc<File>, [u64; 2]),
-    Embedded(&'static [u8]),
+    Memory(Bytes),
 }
 
 impl Weights {
@@ -58,12 +61,12 @@ impl Weights {
         Self::from_located(Located::Disk(path.into()))
     }
 
-    /// The tensors of a safetensors file that is part of the program; errors call it `path`.
+    /// The tensors of a safetensors file in memory, shared and not copied; errors call it `path`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_bytes(path: impl Into<PathBuf>, bytes: &'static [u8]) -> Result<Self> {
-        Self::from_located(Located::Embedded(path.into(), bytes))
+    pub fn from_bytes(path: impl Into<PathBuf>, bytes: impl Into<Bytes>) -> Result<Self> {
+        Self::from_located(Located::Memory(path.into(), bytes.into()))
     }
 
     fn from_located(located: Located) -> Result<Self> {
@@ -72,10 +75,10 @@ impl Weights {
                 let (entries, file) = open(&path)?;
                 (path, entries, Source::File(Arc::new(file)))
             }
-            Located::Embedded(path, bytes) => {
-                let entries = header::read(bytes, bytes.len() as u64);
+            Located::Memory(path, bytes) => {
+                let entries = header::read(&bytes[..], bytes.len() as u64);
                 let entries = entries.map_err(|e| Error::safetensors(&path, e))?;
-                (path, entries, Source::Embedded(bytes))
+                (path, entries, Source::Memory(bytes))
             }
         };
         let mut tensors = BTreeMap::new();
@@ -129,7 +132,7 @@ impl Weights {
 /// Where the values of one file's tensors are.
 enum Source {
     File(Arc<File>),
-    Embedded(&'static [u8]),
+    Memory(Bytes),
 }
 
 impl Source {
@@ -137,9 +140,9 @@ impl Source {
     fn data(&self, range: [u64; 2]) -> Data {
         match self {
             Self::File(file) => Data::File(file.clone(), range),
-            Self::Embedded(bytes) => {
+            Self::Memory(bytes) => {
                 let [from, to] = range.map(|offset| offset as usize);
-                Data::Embedded(&bytes[from..to])
+                Data::Memory(bytes.slice(from..to))
             }
         }
     }
@@ -149,7 +152,7 @@ impl Stored {
     /// Reads the values.
     fn read(&self) -> Result<TensorData> {
         let size = match &self.data {
-            Data::Embedded(bytes) => bytes.len(),
+            Data::Memory(bytes) => bytes.len(),
             Data::File(_, [from, to]) => (to - from) as usize,
         };
         let mut bytes = vec![0; size];

@@ -65,7 +65,7 @@ impl Stored {
     /// its header was read gives an error.
     pub(super) fn read_at(&self, first: usize, to: &mut [u8]) -> Result<()> {
         let read = match &self.data {
-            Data::Embedded(bytes) => match bytes.get(first..first + to.len()) {
+            Data::Memory(bytes) => match bytes.get(first..first + to.len()) {
                 Some(bytes) => {
                     to.copy_from_slice(bytes);
                     Ok(())

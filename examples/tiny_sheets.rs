@@ -1,0 +1,112 @@
+//! What the embedded model draws, in three sheets: prompts, guidance scales, negative prompts.
+//!
+//! `cargo run --release --example tiny_sheets -- DIR`
+
+#[path = "support/grid.rs"]
+mod grid;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use grid::Grid;
+use sd_pipeline::{Pipeline, Request, Result, RgbImage, device, write_png};
+
+/// Draws tiny.png, guidance.png and negative.png.
+#[derive(Parser)]
+struct Arguments {
+    /// An existing folder to write into
+    folder: PathBuf,
+}
+
+const PROMPTS: [[&str; 8]; 2] = [
+    [
+        "a red cube on top of a blue sphere",
+        "a yellow star to the left of a purple ring",
+        "a green cone below an orange cube on a teal background",
+        "a large black sphere on a pink background",
+        "a white cube above a red star on a gray background",
+        "a small orange ring on a cream background",
+        "a purple cone to the right of a green sphere",
+        "a blue star on top of a yellow cube on a pink background",
+    ],
+    [
+        "a blue sphere on top of a red cube",
+        "a big green hoop on a gray background",
+        "a black cone above a white sphere on a teal background",
+        "an orange cube to the left of a blue cone on a cream background",
+        "a little purple star",
+        "a red ring below a yellow ball on a gray background",
+        "a green box to the right of a purple cone on a pink background",
+        "below a black cube is an orange star",
+    ],
+];
+
+/// One prompt each, drawn with every guidance scale by two schedulers.
+const GUIDANCE: [f64; 6] = [1.0, 1.5, 2.0, 3.0, 5.0, 7.5];
+const SCHEDULERS: [&str; 2] = ["DDIM", "PNDM"];
+
+/// No background is asked for, and what is not wanted decides.
+const NEGATIVE: [&str; 5] = [
+    "",
+    "a gray background",
+    "a pink background",
+    "a teal background",
+    "a cream background",
+];
+
+fn main() -> Result<()> {
+    let folder = Arguments::parse().folder;
+    let pipeline = sd_tiny::pipeline(&device("flex")?)?;
+    write_png(prompts(&pipeline)?.image(), folder.join("tiny.png"))?;
+    write_png(guidance(&pipeline)?.image(), folder.join("guidance.png"))?;
+    write_png(negative(&pipeline)?.image(), folder.join("negative.png"))
+}
+
+fn draw(pipeline: &Pipeline, request: &Request) -> Result<RgbImage> {
+    Ok(pipeline.generate(request)?.remove(0))
+}
+
+fn prompts(pipeline: &Pipeline) -> Result<Grid> {
+    let mut grid = Grid::new(&[const { String::new() }; 8], &[const { String::new() }; 2]);
+    for (row, prompts) in PROMPTS.iter().enumerate() {
+        for (column, prompt) in prompts.iter().enumerate() {
+            grid.put(&draw(pipeline, &sd_tiny::request(*prompt))?, row, column);
+        }
+    }
+    Ok(grid)
+}
+
+fn guidance(pipeline: &Pipeline) -> Result<Grid> {
+    let columns = GUIDANCE.map(|scale| format!("{scale}"));
+    let mut grid = Grid::new(&columns, &SCHEDULERS.map(String::from));
+    let mut pipeline = pipeline.clone();
+    for (row, name) in SCHEDULERS.iter().enumerate() {
+        pipeline.set_scheduler(name)?;
+        for (column, &guidance_scale) in GUIDANCE.iter().enumerate() {
+            let request = Request {
+                guidance_scale,
+                ..sd_tiny::request(sd_tiny::PROMPT)
+            };
+            grid.put(&draw(&pipeline, &request)?, row, column);
+        }
+    }
+    Ok(grid)
+}
+
+fn negative(pipeline: &Pipeline) -> Result<Grid> {
+    let columns = [0, 1, 2, 3, 4, 5].map(|seed| format!("seed {seed}"));
+    let rows = NEGATIVE.map(|text| text.replacen(' ', "\n", 1).replace(' ', "\n"));
+    let mut grid = Grid::new(&columns, &rows);
+    for (row, text) in NEGATIVE.iter().enumerate() {
+        for column in 0..columns.len() {
+            let request = Request {
+                negative_prompt: (*text).into(),
+                guidance_scale: 5.0,
+                seed: column as u64,
+                ..sd_tiny::request(sd_tiny::PROMPT)
+            };
+            grid.put(&draw(pipeline, &request)?, row, column);
+        }
+    }
+    Ok(grid)
+}

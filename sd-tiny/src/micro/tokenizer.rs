@@ -1,0 +1,57 @@
+//! CLIP's tokenizer with a vocabulary of single bytes: complete, and without a merge.
+
+use serde_json::{Map, Value, json};
+
+use super::{Family, config};
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// The files of the folder `tokenizer`.
+pub(super) fn files(family: Family) -> Vec<(String, Vec<u8>)> {
+    let special = json!({
+        "bos_token": START,
+        "eos_token": END,
+        "pad_token": pad(family).0,
+        "unk_token": END,
+    });
+    let mut config = special.clone();
+    config["model_max_length"] = 77.into();
+    config["tokenizer_class"] = "CLIPTokenizer".into();
+    let vocabulary: Map<String, Value> = tokens().zip((0..).map(Value::from)).collect();
+    [
+        ("vocab.json", config::bytes(Value::Object(vocabulary))),
+        ("merges.txt", b"#version: 0.2\n".into()),
+        ("special_tokens_map.json", config::bytes(special)),
+        ("tokenizer_config.json", config::bytes(config)),
+    ]
+    .map(|(name, bytes)| (format!("tokenizer/{name}"), bytes))
+    .into()
+}
+
+/// The token that fills a prompt up to 77, and its number.
+pub(super) fn pad(family: Family) -> (&'static str, usize) {
+    match family {
+        Family::Sd1 => (END, COUNT - 1),
+        Family::Sd2 => ("!", 0),
+    }
+}
+
+/// In the order of CLIP's own vocabulary: the bytes within a word, the bytes that end one, and the
+/// two tokens around a prompt.
+fn tokens() -> impl Iterator<Item = String> {
+    let ends = bytes().map(|c| format!("{c}</w>"));
+    let inner = bytes().map(String::from);
+    inner.chain(ends).chain([START, END].map(String::from))
+}
+
+/// How many [`tokens`] there are.
+pub(super) const COUNT: usize = 2 * 256 + 2;
+
+/// The 256 characters that stand for bytes (Radford et al. 2019, GPT-2): the printable ones for
+/// themselves, behind them the others as the characters from U+0100 on.
+fn bytes() -> impl Iterator<Item = char> {
+    let printable = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ');
+    let others = 256 - printable.clone().count() as u32;
+    printable.chain((0x100..0x100 + others).filter_map(char::from_u32))
+}
