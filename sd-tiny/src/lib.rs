@@ -21,7 +21,8 @@
 //! As a test kit: `cargo add --dev sd-tiny`. Within a minor version the model stays the same, and
 //! so does what it draws: from one request, no byte of the picture moves by more than 2, on any
 //! CPU. The last bits of a sum depend on the processor, so compare pictures with that tolerance
-//! (`tests/stable.rs` does) and not by hash.
+//! (`tests/stable.rs` does) and not by hash. The feature `micro` adds random-weight models of every
+//! family, to test on them that a program opens what its users have.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "micro")]
