@@ -101,7 +101,7 @@ fn negative(pipeline: &Pipeline) -> Result<Grid> {
         for column in 0..columns.len() {
             let request = Request {
                 negative_prompt: (*text).into(),
-                guidance_scale: 5.0,
+                guidance_scale: 3.0,
                 seed: column as u64,
                 ..sd_tiny::request(sd_tiny::PROMPT)
             };
