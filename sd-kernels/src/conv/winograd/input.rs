@@ -69,13 +69,13 @@ unsafe fn transform<V: Vector, S: Scheme<IN, OUT>, const IN: usize, const OUT: u
     let half = half.as_mut_ptr().cast::<V>();
     for j in 0..IN {
         let mut d = [V::zero(); IN];
-        for i in 0..IN {
-            if let Some(pixel) = pixels[i][j] {
+        for (d, row) in d.iter_mut().zip(pixels) {
+            if let Some(pixel) = row[j] {
                 if j >= IN - OUT {
                     // New to the tile at the right: the processor does not foresee six short runs.
                     V::prefetch(pixel.wrapping_add(c + next));
                 }
-                d[i] = V::load(pixel.add(c));
+                *d = V::load(pixel.add(c));
             }
         }
         let d = S::input(d);
