@@ -61,7 +61,8 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let mut run = pipeline.start(&request)?;
     let loaded = pipeline.load_time();
-    report.encode = clock.elapsed() - loaded;
+    report.encode = clock.elapsed().saturating_sub(loaded);
+    report.weights = pipeline.memory();
 
     let bar = progress_bar(run.plan().stages.len());
     let mut clock = Instant::now();
@@ -74,7 +75,9 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     let images = run.images()?;
     report.load = open + pipeline.load_time();
-    report.decode = clock.elapsed() - (pipeline.load_time() - loaded);
+    report.decode = clock
+        .elapsed()
+        .saturating_sub(pipeline.load_time() - loaded);
     report.peaks = run.memory_peaks();
 
     if let Some(file) = &arguments.latents_out {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
-use sd_pipeline::{FloatDType, Memory, PhasePeaks};
+use sd_pipeline::{FloatDType, Memory, PhasePeaks, PipelineMemory, WeightBytes};
 use serde_json::json;
 
 /// Draws pictures from a prompt.
@@ -151,18 +151,26 @@ pub(crate) struct Report {
     pub(crate) encode: Duration,
     pub(crate) steps: Vec<Duration>,
     pub(crate) decode: Duration,
+    /// While the steps are taken.
+    pub(crate) weights: PipelineMemory,
     pub(crate) peaks: PhasePeaks,
 }
 
 impl Report {
     pub(crate) fn json(&self) -> String {
         let steps: Vec<f64> = self.steps.iter().map(Duration::as_secs_f64).collect();
+        let bytes = |w: WeightBytes| json!({ "plain": w.plain, "packed": w.packed });
         json!({
             "load_seconds": self.load.as_secs_f64(),
             "encode_seconds": self.encode.as_secs_f64(),
             "step_seconds": steps,
             "decode_seconds": self.decode.as_secs_f64(),
             "peak_memory_bytes": peak_memory(),
+            "denoise_weight_bytes": {
+                "text_encoder": bytes(self.weights.text_encoder),
+                "denoiser": bytes(self.weights.denoiser),
+                "autoencoder": bytes(self.weights.autoencoder),
+            },
             "text_peak_bytes": self.peaks.text,
             "denoise_peak_bytes": self.peaks.denoise,
             "decode_peak_bytes": self.peaks.decode,

@@ -71,6 +71,20 @@ fn count_json_and_latents_do_what_they_say() {
     for key in ["load_seconds", "encode_seconds", "decode_seconds"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key}");
     }
+    let weights = &report["denoise_weight_bytes"];
+    let bytes = |part: &str, kind: &str| weights[part][kind].as_u64().unwrap();
+    assert!(bytes("denoiser", "packed") > bytes("denoiser", "plain"));
+    assert!(bytes("denoiser", "plain") > 0);
+    for part in ["text_encoder", "autoencoder"] {
+        assert_eq!(bytes(part, "packed"), 0, "{part} is not there in its turn");
+    }
+    if cfg!(target_os = "linux") {
+        let peak = report["peak_memory_bytes"].as_u64().unwrap() as f64;
+        for phase in ["text", "denoise", "decode"] {
+            let bytes = report[format!("{phase}_peak_bytes")].as_u64().unwrap();
+            assert!(bytes as f64 <= 1.02 * peak, "{phase}: {bytes} of {peak}");
+        }
+    }
     let exists = |name: &str| folder.path().join(name).exists();
     assert!(exists("ring-0.png") && exists("ring-1.png") && !exists("ring.png"));
 
@@ -88,6 +102,20 @@ fn count_json_and_latents_do_what_they_say() {
     assert!(again.status.success() && exists("again-1.png"));
     let one = run(folder.path(), &back);
     assert!(String::from_utf8_lossy(&one.stderr).contains("latents has shape [2, 4, 16, 16]"));
+}
+
+#[test]
+fn the_least_memory_draws_the_same_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = ["fastest", "smallest"].map(|memory| {
+        let output = run(
+            folder.path(),
+            &["--steps", "2", "--width", "72", "--memory", memory],
+        );
+        assert!(output.status.success());
+        std::fs::read(folder.path().join("out.png")).unwrap()
+    });
+    assert_eq!(pictures[0], pictures[1]);
 }
 
 #[test]
