@@ -126,6 +126,10 @@ fn a_text_encoder_of_halves_encodes_the_same_bits() {
         let [fastest, smallest] = results;
         assert_eq!(fastest.0, smallest.0, "{case}");
         assert!(smallest.1.packed < fastest.1.packed);
+        assert!(
+            smallest.1.plain < fastest.1.plain,
+            "the table of tokens is half too"
+        );
     }
 }
 

@@ -104,7 +104,8 @@ impl ClipTextModel {
         let indices = Tensor::<2, Int>::from_data(TensorData::new(flat, [n, tokens]), &device);
         let positions = self.embeddings.position_embedding.weight.val();
         let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
-        let mut x = self.embeddings.token_embedding.forward(indices) + positions;
+        let tokens = self.embeddings.token_embedding.forward(indices);
+        let mut x = tokens.cast(positions.dtype()) + positions;
 
         let mut hidden_states = vec![x.clone()];
         for layer in &self.encoder.layers {
@@ -166,5 +167,6 @@ impl ClipTextModel {
     }
 }
 
-pack_fields!(ClipTextModel: encoder, text_projection);
+pack_fields!(ClipTextModel: embeddings, encoder, text_projection);
+pack_fields!(ClipEmbeddings: token_embedding);
 pack_fields!(ClipStack: layers);

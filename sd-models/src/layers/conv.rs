@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
+use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, Memory, OutputRows, PackedConv};
 
 use super::cpu::Packed;
@@ -199,7 +200,7 @@ impl Conv2d {
 pack_itself!(Conv2d);
 
 impl PackLayer for Conv2d {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
         let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();
         let [pad_before, pad_after] = self.zeros();
         let shape = ConvShape {

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use sd_core::WeightBytes;
 use sd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, Isa, Moments, OutputRows, PackedConv,
     PackedGeglu, PackedMatrix, Picture,
@@ -108,9 +109,12 @@ impl<W> Packed<W> {
     }
 
     /// Bytes of the whole, of which the weight takes `weight`.
-    pub(super) fn bytes(&self, weight: usize) -> u64 {
+    pub(super) fn bytes(&self, weight: usize) -> WeightBytes {
         let bias = self.bias.as_ref().map_or(0, |bias| size_of_val(&**bias));
-        (weight + bias) as u64
+        WeightBytes {
+            plain: 0,
+            packed: (weight + bias) as u64,
+        }
     }
 }
 

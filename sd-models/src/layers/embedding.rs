@@ -1,7 +1,11 @@
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
+use sd_core::WeightBytes;
+use sd_kernels::Memory;
 
-use super::parameter;
+use super::{PackLayer, pack_itself, parameter};
+use crate::Result;
+use crate::weights::{Weights, size};
 
 /// A table of vectors, as `torch.nn.Embedding`.
 #[derive(Module, Debug)]
@@ -18,8 +22,26 @@ impl Embedding {
         }
     }
 
-    /// Indices `[n, l]`, each below the number of entries, to vectors `[n, l, width]`.
+    /// Indices `[n, l]`, each below the number of entries, to vectors `[n, l, width]` of the number
+    /// type that the table has.
     pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         burn::tensor::module::embedding(self.weight.val(), indices)
+    }
+}
+
+pack_itself!(Embedding);
+
+/// There is nothing to pack in a table that is only looked up, but it may stay half.
+impl PackLayer for Embedding {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+        let name = format!("{name}.weight");
+        let dtype = match (memory, weights.dtype(&name)) {
+            (Memory::Smallest, Some(half @ (DType::F16 | DType::BF16))) => half,
+            _ => DType::F32,
+        };
+        let table = weights.tensor(&name, &self.weight, dtype)?;
+        let plain = size(&table);
+        self.weight = Param::from_tensor(table);
+        Ok(WeightBytes { plain, packed: 0 })
     }
 }

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
+use sd_core::WeightBytes;
 use sd_kernels::{Isa, Memory, PackedGeglu};
 
 use super::cpu::Packed;
@@ -79,7 +80,7 @@ impl Pack for Geglu {
 }
 
 impl PackLayer for Geglu {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
         let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
         let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, memory)?;

@@ -2,6 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
+use sd_core::WeightBytes;
 use sd_kernels::{Activation, Isa, Memory, PackedMatrix};
 
 use super::cpu::Packed;
@@ -66,7 +67,7 @@ impl Linear {
 pack_itself!(Linear);
 
 impl PackLayer for Linear {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64> {
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
         let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, memory)?;

@@ -1,5 +1,6 @@
 //! Reading a network's weights as the kernels want them.
 
+use sd_core::WeightBytes;
 use sd_kernels::Memory;
 
 use crate::Result;
@@ -15,7 +16,7 @@ pub(crate) trait Pack {
 pub(crate) trait PackLayer: Send {
     /// Reads and packs the tensors `{name}.weight` and, if there is one, `{name}.bias`. Gives the
     /// bytes they now take.
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<u64>;
+    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes>;
 }
 
 /// A layer still to be packed.

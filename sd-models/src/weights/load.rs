@@ -39,18 +39,21 @@ impl Weights {
         options: &LoadOptions,
     ) -> Result<(M, WeightBytes)> {
         self.check(&module)?;
-        let (mut names, mut packed) = (HashSet::new(), 0);
+        let (mut names, mut bytes) = (HashSet::new(), WeightBytes::default());
         if has_kernels(&options.device, options.dtype.into()) {
             let mut layers = Vec::new();
             module.layers("", &mut layers);
             // One after the other: each is already the work of all threads.
             for Unpacked { name, layer } in layers {
-                packed += layer.pack(&name, self, options.memory)?;
+                let layer = layer.pack(&name, self, options.memory)?;
+                bytes.plain += layer.plain;
+                bytes.packed += layer.packed;
                 names.extend([format!("{name}.weight"), format!("{name}.bias")]);
             }
         }
         let (module, plain) = self.fill(module, options.dtype, &names)?;
-        Ok((module, WeightBytes { plain, packed }))
+        bytes.plain += plain;
+        Ok((module, bytes))
     }
 
     /// Whether the file has exactly the module's parameters.
@@ -89,6 +92,18 @@ impl Weights {
         loader.error.map_or(Ok((module, bytes)), Err)
     }
 
+    /// The tensor that belongs into `param`, in precision `dtype`.
+    pub(crate) fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        param: &Param<Tensor<D>>,
+        dtype: DType,
+    ) -> Result<Tensor<D>> {
+        let (bytes, _, stored) = self.stored(name)?.read()?.into_parts();
+        let data = TensorData::from_bytes(bytes, param.lazy_shape(), stored);
+        Ok(Tensor::from_data(data, (&param.lazy_device(), dtype)))
+    }
+
     fn compare(&self, parameters: &BTreeMap<String, Vec<usize>>) -> TensorMismatch {
         let mut mismatch = TensorMismatch::default();
         for (name, expected) in parameters {
@@ -115,6 +130,11 @@ pub fn parameter_shapes<M: Module>(module: &M) -> BTreeMap<String, Vec<usize>> {
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
     parameters.shapes
+}
+
+/// Bytes of a tensor's values.
+pub(crate) fn size<const D: usize>(tensor: &Tensor<D>) -> u64 {
+    (tensor.shape().num_elements() * tensor.dtype().size()) as u64
 }
 
 fn fits(found: &[usize], expected: &[usize]) -> bool {
@@ -178,12 +198,8 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn read<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
-        let data = self.weights.stored(name)?.read()?;
-        let (bytes, _, dtype) = data.into_parts();
-        let data = TensorData::from_bytes(bytes, param.lazy_shape(), dtype);
-        let tensor = Tensor::from_data(data, (&param.lazy_device(), self.dtype));
-        let size = tensor.shape().num_elements() * self.dtype.size();
-        self.bytes += size as u64;
+        let tensor = self.weights.tensor(name, param, self.dtype)?;
+        self.bytes += size(&tensor);
         Ok(tensor)
     }
 }

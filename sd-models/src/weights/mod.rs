@@ -16,6 +16,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, TensorData};
 use bytes::Bytes;
 
+pub(crate) use load::size;
+
 use crate::files::Located;
 use crate::{Error, Result};
 
