@@ -14,6 +14,7 @@ mod error;
 mod gemm;
 mod linear;
 mod norm;
+mod outputs;
 mod parallel;
 mod peak;
 mod simd;
@@ -29,7 +30,11 @@ pub use elementwise::activate;
 pub use error::{Error, Result};
 pub use gemm::{Activation, PackedMatrix};
 pub use linear::{Epilogue, PackedGeglu, geglu, linear};
-pub use norm::{GroupNorm, Moments, group_norm, group_norm_shifted, group_norm_with, layer_norm};
+pub use norm::{
+    GroupNorm, Moments, group_norm, group_norm_in_place, group_norm_shifted, group_norm_with,
+    layer_norm,
+};
+pub use outputs::{recycle_output, release_outputs, take_output};
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};

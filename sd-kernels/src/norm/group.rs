@@ -38,6 +38,30 @@ pub fn group_norm(
     normalise(isa, x, n, pixels, None, norm, out)
 }
 
+/// [`group_norm`] that writes its result over `x`.
+///
+/// # Errors
+/// As [`group_norm`].
+pub fn group_norm_in_place(
+    isa: Isa,
+    x: &mut [f32],
+    n: usize,
+    pixels: usize,
+    norm: GroupNorm<'_>,
+) -> Result<()> {
+    let channels = norm.weight.len();
+    norm.check()?;
+    check_len("the input", x.len(), &[n, pixels, channels])?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let moments = moments(isa, x, n, pixels, channels);
+    for (x, moments) in x.chunks_exact_mut(pixels * channels).zip(&moments) {
+        group_norm_with(isa, x, moments, norm)?;
+    }
+    Ok(())
+}
+
 /// [`group_norm`] of `x + shift`, where `shift`, `[1 or n, channels]`, is added at every pixel: a
 /// residual block's time embedding, at no cost.
 ///

@@ -5,6 +5,6 @@ mod group;
 mod layer;
 mod moments;
 
-pub use group::{GroupNorm, group_norm, group_norm_shifted, group_norm_with};
+pub use group::{GroupNorm, group_norm, group_norm_in_place, group_norm_shifted, group_norm_with};
 pub use layer::layer_norm;
 pub use moments::Moments;

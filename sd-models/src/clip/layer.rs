@@ -26,11 +26,10 @@ impl ClipLayer {
 
     /// `[n, tokens, width]` to the same shape.
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self
-            .self_attn
-            .forward_onto(self.layer_norm1.forward(x.clone()), x);
-        self.mlp
-            .forward_onto(self.layer_norm2.forward(x.clone()), x)
+        let (normed, x) = self.layer_norm1.forward_keeping(x);
+        let x = self.self_attn.forward_onto(normed, x);
+        let (normed, x) = self.layer_norm2.forward_keeping(x);
+        self.mlp.forward_onto(normed, x)
     }
 }
 
@@ -60,8 +59,8 @@ impl CausalAttention {
     }
 
     fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let query = self.q_proj.forward(x.clone());
-        let key = self.k_proj.forward(x.clone());
+        let (query, x) = self.q_proj.forward_keeping(x);
+        let (key, x) = self.k_proj.forward_keeping(x);
         let value = self.v_proj.forward(x);
         let x = multi_head_attention(query, key, value, self.heads, true);
         self.out_proj.forward_onto(x, residual)

@@ -76,15 +76,19 @@ impl Attention {
 
     /// Self-attention of the tokens `[n, tokens, width]`, added to `residual`.
     pub fn forward_self_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let key_value = self.key_value(x.clone());
-        self.forward_onto(x, &key_value, residual)
+        let (key, x) = self.to_k.forward_keeping(x);
+        let (value, x) = self.to_v.forward_keeping(x);
+        let query = self.to_q.forward(x);
+        self.gather_onto(query, KeyValue { key, value }, residual)
     }
 
     /// What the tokens `[n, tokens, width]` gather from `context`, added to `residual`.
     pub fn forward_onto(&self, x: Tensor<3>, context: &KeyValue, residual: Tensor<3>) -> Tensor<3> {
-        let query = self.to_q.forward(x);
-        let (key, value) = (context.key.clone(), context.value.clone());
-        let x = multi_head_attention(query, key, value, self.heads, false);
+        self.gather_onto(self.to_q.forward(x), context.clone(), residual)
+    }
+
+    fn gather_onto(&self, query: Tensor<3>, of: KeyValue, residual: Tensor<3>) -> Tensor<3> {
+        let x = multi_head_attention(query, of.key, of.value, self.heads, false);
         let [out] = &self.to_out;
         out.forward_onto(x, residual)
     }
@@ -93,9 +97,9 @@ impl Attention {
     /// shape, normalised first where the layer does that.
     pub fn forward_picture(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
-        let normed = match &self.group_norm {
-            Some(norm) => norm.forward(x.clone()),
-            None => x.clone(),
+        let (normed, x) = match &self.group_norm {
+            Some(norm) => norm.forward_keeping(x),
+            None => (x.clone(), x),
         };
         to_picture(
             self.forward_self_onto(to_tokens(normed), to_tokens(x)),

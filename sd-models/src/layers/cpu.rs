@@ -12,7 +12,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_core::WeightBytes;
 use sd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, Isa, Moments, OutputRows, PackedConv,
-    PackedGeglu, PackedMatrix, Picture,
+    PackedGeglu, PackedMatrix, Picture, take_output,
 };
 
 use crate::weights::Weights;
@@ -38,7 +38,7 @@ pub(super) fn values<const D: usize>(x: Tensor<D>) -> Values {
     Values(data.unwrap_or_else(|_| unreachable!("a tensor in this process's memory can be read")))
 }
 
-/// The numbers of a tensor in f32.
+/// The numbers of a tensor in f32. Their memory will be a later layer's output.
 pub(super) struct Values(TensorData);
 
 impl std::ops::Deref for Values {
@@ -57,10 +57,28 @@ impl std::ops::DerefMut for Values {
     }
 }
 
+impl Drop for Values {
+    fn drop(&mut self) {
+        let (bytes, _, _) = self.take().into_parts();
+        if let Ok(values) = bytes.try_into_vec::<f32>() {
+            sd_kernels::recycle_output(values);
+        }
+    }
+}
+
 impl Values {
+    fn take(&mut self) -> TensorData {
+        std::mem::replace(&mut self.0, TensorData::new(Vec::<f32>::new(), [0]))
+    }
+
+    /// The tensor whose [`values`] these are.
+    fn into_tensor<const D: usize>(mut self, device: &Device) -> Tensor<D> {
+        Tensor::from_data(self.take(), (device, DType::F32))
+    }
+
     /// The picture whose [`pixels`] these are.
     fn into_picture(self, device: &Device) -> Tensor<4> {
-        Tensor::from_data(self.0, (device, DType::F32)).permute([0, 3, 1, 2])
+        self.into_tensor(device).permute([0, 3, 1, 2])
     }
 }
 
@@ -137,7 +155,7 @@ impl Packed<PackedConv> {
         let (out_height, out_width) = fits(shape.output(whole));
         let dims = [n, out_height, out_width, shape.outputs];
         let (x, residual) = (pixels(x), residual.map(pixels));
-        let mut out = vec![0.0; dims.iter().product()];
+        let mut out = take_output(dims.iter().product());
 
         // Samples whose shift differs are convolved one by one, each with a bias of its own.
         let shift = shift.map(|shift| (shift.dims()[0], values(shift)));
@@ -193,7 +211,7 @@ impl Packed<PackedConv> {
         };
         let dims = [n, rows.count, fits(shape.output(any)).1, shape.outputs];
         let (x, residual) = (pixels(x), residual.map(pixels));
-        let mut out = vec![0.0; dims.iter().product()];
+        let mut out = take_output(dims.iter().product());
         let epilogue = Epilogue {
             bias: self.bias.as_deref(),
             residual: residual.as_deref(),
@@ -212,24 +230,43 @@ impl Packed<PackedMatrix> {
         activation: Activation,
         residual: Option<Tensor<D>>,
     ) -> Tensor<D> {
-        let (mut dims, device) = (x.dims(), x.device());
+        let (dims, device) = (x.dims(), x.device());
+        let residual = residual.map(values);
+        self.run(&values(x), dims, activation, residual.as_deref(), &device)
+    }
+
+    /// `x·Wᵀ + b`, and `x`.
+    pub(super) fn forward_keeping<const D: usize>(&self, x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+        let (dims, device) = (x.dims(), x.device());
+        let x = values(x);
+        let out = self.run(&x, dims, Activation::None, None, &device);
+        (out, x.into_tensor(&device))
+    }
+
+    fn run<const D: usize>(
+        &self,
+        x: &[f32],
+        mut dims: [usize; D],
+        activation: Activation,
+        residual: Option<&[f32]>,
+        device: &Device,
+    ) -> Tensor<D> {
         let rows = dims[..D - 1].iter().product();
         dims[D - 1] = self.weight.columns();
-        let (x, residual) = (values(x), residual.map(values));
-        let mut out = vec![0.0; rows * self.weight.columns()];
+        let mut out = take_output(rows * self.weight.columns());
         let epilogue = Epilogue {
             bias: self.bias.as_deref(),
             activation,
-            residual: residual.as_deref(),
+            residual,
         };
         fits(sd_kernels::linear(
-            &x,
+            x,
             rows,
             &self.weight,
             epilogue,
             &mut out,
         ));
-        tensor(out, dims, &device)
+        tensor(out, dims, device)
     }
 }
 
@@ -238,7 +275,7 @@ impl Packed<PackedGeglu> {
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let ([n, tokens, _], device) = (x.dims(), x.device());
         let columns = self.weight.columns();
-        let mut out = vec![0.0; n * tokens * columns];
+        let mut out = take_output(n * tokens * columns);
         let bias = self.bias.as_deref();
         let x = values(x);
         fits(sd_kernels::geglu(
@@ -252,7 +289,8 @@ impl Packed<PackedGeglu> {
     }
 }
 
-/// A group normalisation of `[n, channels, h, w]`, `activation` behind it.
+/// A group normalisation of `[n, channels, h, w]`, `activation` behind it, in place where nobody
+/// else holds the picture.
 pub(super) fn group_norm(
     x: Tensor<4>,
     weight: Tensor<1>,
@@ -261,6 +299,29 @@ pub(super) fn group_norm(
     epsilon: f64,
     activation: Activation,
 ) -> Tensor<4> {
+    let ([n, _, h, w], device) = (x.dims(), x.device());
+    let (mut x, weight, bias) = (pixels(x), values(weight), values(bias));
+    let norm = sd_kernels::GroupNorm {
+        weight: &weight,
+        bias: &bias,
+        groups,
+        epsilon: epsilon as f32,
+        activation,
+    };
+    let isa = Isa::best();
+    fits(sd_kernels::group_norm_in_place(isa, &mut x, n, h * w, norm));
+    x.into_picture(&device)
+}
+
+/// [`group_norm`], and the picture it was made of.
+pub(super) fn group_norm_keeping(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> (Tensor<4>, Tensor<4>) {
     let ([n, c, h, w], device) = (x.dims(), x.device());
     let (x, weight, bias) = (pixels(x), values(weight), values(bias));
     let norm = sd_kernels::GroupNorm {
@@ -270,16 +331,10 @@ pub(super) fn group_norm(
         epsilon: epsilon as f32,
         activation,
     };
-    let mut out = vec![0.0; x.len()];
-    fits(sd_kernels::group_norm(
-        Isa::best(),
-        &x,
-        n,
-        h * w,
-        norm,
-        &mut out,
-    ));
-    picture(out, [n, h, w, c], &device)
+    let (isa, mut out) = (Isa::best(), take_output(x.len()));
+    fits(sd_kernels::group_norm(isa, &x, n, h * w, norm, &mut out));
+    let out = picture(out, [n, h, w, c], &device);
+    (out, x.into_picture(&device))
 }
 
 /// A group normalisation of some rows of a picture whose moments are known, in place where nobody
@@ -319,22 +374,22 @@ pub(super) fn moments(x: Tensor<4>) -> (Tensor<4>, Moments) {
     (x.into_picture(&device), moments)
 }
 
-/// A layer normalisation of `[…, width]`.
+/// A layer normalisation of `[…, width]`, and the tensor it was made of.
 pub(super) fn layer_norm<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
     bias: Tensor<1>,
     epsilon: f64,
-) -> Tensor<D> {
+) -> (Tensor<D>, Tensor<D>) {
     let (dims, device) = (x.dims(), x.device());
     let rows = dims[..D - 1].iter().product();
     let (x, weight, bias) = (values(x), values(weight), values(bias));
-    let (mut out, epsilon) = (vec![0.0; x.len()], epsilon as f32);
+    let (mut out, epsilon) = (take_output(x.len()), epsilon as f32);
     let isa = Isa::best();
     fits(sd_kernels::layer_norm(
         isa, &x, rows, &weight, &bias, epsilon, &mut out,
     ));
-    tensor(out, dims, &device)
+    (tensor(out, dims, &device), x.into_tensor(&device))
 }
 
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
@@ -351,7 +406,7 @@ pub(super) fn attention(
         ..AttentionShape::new(n, heads, width / heads, queries, key.dims()[1])
     };
     let (q, k, v) = (values(query), values(key), values(value));
-    let mut out = vec![0.0; q.len()];
+    let mut out = take_output(q.len());
     fits(sd_kernels::attention(
         Isa::best(),
         &q,
@@ -368,8 +423,14 @@ pub(crate) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     if !runs_kernels(&a) {
         return Tensor::cat(vec![a, b], 1);
     }
-    let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
-    Tensor::cat(vec![last(a), last(b)], 3).permute([0, 3, 1, 2])
+    let ([n, channels_a, h, w], channels_b) = (a.dims(), b.dims()[1]);
+    let (device, count) = (a.device(), n * h * w);
+    let (a, b) = (pixels(a), pixels(b));
+    let mut out = take_output(a.len() + b.len());
+    fits(sd_kernels::concat_channels(
+        &a, channels_a, &b, channels_b, count, &mut out,
+    ));
+    picture(out, [n, h, w, channels_a + channels_b], &device)
 }
 
 /// The kernels check the sizes they are given; here these come from the tensors themselves.

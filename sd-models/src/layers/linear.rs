@@ -42,6 +42,14 @@ impl Linear {
         }
     }
 
+    /// [`forward`](Self::forward) and `x` itself. On the CPU a clone of `x` would be a copy.
+    pub fn forward_keeping<const D: usize>(&self, x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+        match &self.packed {
+            Some(packed) => packed.forward_keeping(x),
+            None => (self.forward(x.clone()), x),
+        }
+    }
+
     /// [`forward`](Self::forward), added to `residual`.
     pub fn forward_onto<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
         match &self.packed {

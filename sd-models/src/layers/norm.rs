@@ -33,12 +33,22 @@ impl LayerNorm {
     /// number above 256 overflows in f16.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if runs_kernels(&x) {
-            return cpu::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon);
+            return self.forward_keeping(x).0;
         }
         let dtype = x.dtype();
         let (weight, bias) = (to_f32(self.weight.val()), to_f32(self.bias.val()));
         let x = burn::tensor::module::layer_norm(to_f32(x), weight, Some(bias), self.epsilon);
         from_f32(x, dtype)
+    }
+}
+
+impl LayerNorm {
+    /// [`forward`](Self::forward) and `x` itself. On the CPU a clone of `x` would be a copy.
+    pub fn forward_keeping<const D: usize>(&self, x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+        if runs_kernels(&x) {
+            return cpu::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon);
+        }
+        (self.forward(x.clone()), x)
     }
 }
 
@@ -79,6 +89,23 @@ impl GroupNorm {
         let per_channel = |p: &Param<Tensor<1>>| to_f32(p.val()).reshape([1, c, 1, 1]);
         let x = x.reshape([n, c, h, w]) * per_channel(&self.weight) + per_channel(&self.bias);
         from_f32(x, dtype)
+    }
+
+    /// [`forward`](Self::forward) and `x` itself. On the CPU a clone of `x` would be a copy.
+    pub fn forward_keeping(&self, x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        if runs_kernels(&x) {
+            return self.compute_keeping(x, Activation::None);
+        }
+        (self.forward(x.clone()), x)
+    }
+
+    /// [`forward_silu`](Self::forward_silu) and `x` itself, as
+    /// [`forward_keeping`](Self::forward_keeping).
+    pub fn forward_silu_keeping(&self, x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        if runs_kernels(&x) {
+            return self.compute_keeping(x, Activation::Silu);
+        }
+        (self.forward_silu(x.clone()), x)
     }
 
     /// [`forward`](Self::forward), then SiLU: the pair stands before nearly every convolution.
@@ -122,6 +149,11 @@ impl GroupNorm {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         let (groups, epsilon) = (self.groups, self.epsilon);
         cpu::group_norm_with(x, moments, weight, bias, groups, epsilon, activation)
+    }
+
+    fn compute_keeping(&self, x: Tensor<4>, activation: Activation) -> (Tensor<4>, Tensor<4>) {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        cpu::group_norm_keeping(x, weight, bias, self.groups, self.epsilon, activation)
     }
 
     fn compute(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {

@@ -88,7 +88,7 @@ impl ResnetBlock2D {
     /// `[n, in, h, w]` to `[n, out, h, w]`. `time` is the SiLU of the timestep's embedding,
     /// `[n, width]` or `[1, width]`, in networks that have one.
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let hidden = self.norm1.forward_silu(x.clone());
+        let (hidden, x) = self.norm1.forward_silu_keeping(x);
         let time = (self.time_emb_proj.as_ref().zip(time))
             .map(|(layer, time)| layer.forward(time.clone()));
         let hidden = match (time, self.time_effect) {

@@ -59,12 +59,12 @@ impl Transformer2DModel {
     /// `[n, channels, h, w]` to the same shape; `context` is what [`prepare`](Self::prepare) made.
     pub fn forward(&self, x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
-        let residual = to_tokens(x.clone());
-        let mut tokens = self.proj_in.forward(to_tokens(self.norm.forward(x)));
+        let (normed, x) = self.norm.forward_keeping(x);
+        let mut tokens = self.proj_in.forward(to_tokens(normed));
         for (block, context) in self.transformer_blocks.iter().zip(context) {
             tokens = block.forward(tokens, context);
         }
-        to_picture(self.proj_out.forward_onto(tokens, residual), h, w)
+        to_picture(self.proj_out.forward_onto(tokens, to_tokens(x)), h, w)
     }
 }
 
@@ -141,14 +141,14 @@ impl BasicTransformerBlock {
 
     /// `[n, pixels, width]` to the same shape.
     pub fn forward(&self, x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
-        let normed = self.norm1.forward(x.clone());
+        let (normed, x) = self.norm1.forward_keeping(x);
         let x = match &context.first {
             Some(prompt) => self.attn1.forward_onto(normed, prompt, x),
             None => self.attn1.forward_self_onto(normed, x),
         };
-        let normed = self.norm2.forward(x.clone());
+        let (normed, x) = self.norm2.forward_keeping(x);
         let x = self.attn2.forward_onto(normed, &context.second, x);
-        let normed = self.norm3.forward(x.clone());
+        let (normed, x) = self.norm3.forward_keeping(x);
         self.ff.forward_onto(normed, x)
     }
 }
