@@ -24,10 +24,15 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
-    /// The fastest set of this processor.
+    /// The fastest set of this processor, or that of its sets which the environment variable
+    /// `SD_KERNELS_ISA` names when this is first called.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| Self::all()[0])
+        *BEST.get_or_init(|| {
+            let (all, wanted) = (Self::all(), std::env::var("SD_KERNELS_ISA"));
+            let named = all.iter().find(|isa| wanted.as_deref() == Ok(isa.name()));
+            *named.unwrap_or(&all[0])
+        })
     }
 
     /// Every set of this processor, the fastest first; the last is [`Isa::portable`].

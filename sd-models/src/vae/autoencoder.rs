@@ -231,6 +231,7 @@ impl Autoencoder for Vae {
                 Posterior::new(self.in_pieces(Work::Encode, image, &plan, network)?)
             }
         };
+        sd_kernels::release_outputs();
         let latent = match noise {
             None => posterior.mean,
             Some(noise) => {
@@ -251,10 +252,13 @@ impl Autoencoder for Vae {
         self.check_dtype("latent dtype", latent.dtype())?;
         let latent = latent / self.config.scaling_factor + self.config.shift_factor;
         let plan = self.plan_for(Work::Decode, &latent)?;
-        match &plan.strips {
+        let image = match &plan.strips {
             Some(strips) => self.model.decode_strips(latent, strips),
             None => self.in_pieces(Work::Decode, latent, &plan, |x| self.model.decode(x)),
-        }
+        };
+        // Nothing else has outputs so large.
+        sd_kernels::release_outputs();
+        image
     }
 
     fn resident(&self) -> Option<&dyn Resident> {
