@@ -2,10 +2,11 @@
 
 mod seed_sequence;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
 use sd_core::{Error, Level, Noise, Plan, Result, TorchRng, noise_like};
 
 use seed_sequence::generate_state;
@@ -18,6 +19,7 @@ pub(crate) struct Brownian {
     ends: Ends,
     /// The last few points asked for, of all images: a step begins where the one before ended.
     points: VecDeque<(f64, Arc<Vec<f64>>)>,
+    kept: Kept,
 }
 
 /// Where the paths begin and end.
@@ -48,6 +50,7 @@ impl Brownian {
         Self {
             ends: Ends::between(low, high),
             points: VecDeque::new(),
+            kept: Kept::new(),
         }
     }
 
@@ -86,7 +89,8 @@ impl Brownian {
         }
         let ends = self.ends;
         let paths = seeds.iter().map(|&seed| Path { ends, seed, count });
-        let point = Arc::new(paths.flat_map(|path| path.at(sigma)).collect());
+        let kept = &mut self.kept;
+        let point = Arc::new(paths.flat_map(|path| path.at(sigma, kept)).collect());
         self.points.push_front((sigma, Arc::clone(&point)));
         self.points.truncate(3);
         point
@@ -99,35 +103,102 @@ struct Path {
     count: usize,
 }
 
+/// A halving of an interval on the way to a point.
+struct Halving {
+    /// What its noise is seeded with, beside the path's seed.
+    key: [u64; 2],
+    /// The noise's standard deviation.
+    deviation: f64,
+    /// The left half's share of the interval.
+    share: f64,
+    goes_left: bool,
+}
+
+/// The noises of the halvings nearest the root, which the next point's way has in common.
+type Kept = HashMap<(u64, [u64; 2]), Arc<Vec<f32>>>;
+
+/// How many halvings are kept; further down two points seldom share one.
+const KEPT: u64 = 10;
+
 impl Path {
     /// `W(sigma) − W(low)`: from the whole interval's increment down by halves, each half's
     /// increment drawn given the whole's (Lévy's construction), until `sigma` is reached.
-    fn at(&self, sigma: f64) -> Vec<f64> {
-        let (mut start, mut end) = (self.ends.low, self.ends.high);
-        let target = round(sigma).clamp(start, end);
-        let mut sum = vec![0.0; self.count];
-        if target == start {
-            return sum;
+    fn at(&self, sigma: f64, kept: &mut Kept) -> Vec<f64> {
+        let Ends { low, high } = self.ends;
+        let target = round(sigma).clamp(low, high);
+        if target == low {
+            return vec![0.0; self.count];
         }
-        let whole = self.draw(generate_state(self.seed, &[]), (end - start).sqrt());
-        let mut increment = whole;
+        let halvings = self.halvings(target);
+        // Every noise has a seed of its own, so that all can be drawn at once.
+        let root = (Vec::new(), None);
+        let seeds = halvings.iter().map(|h| (h.key.to_vec(), Some(h.key)));
+        let draws: Vec<Arc<Vec<f32>>> = std::iter::once(root)
+            .chain(seeds)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|(spawn, key)| {
+                let known = kept.get(&(self.seed, key.unwrap_or([u64::MAX; 2])));
+                known.cloned().unwrap_or_else(|| {
+                    let seed = generate_state(self.seed, &spawn);
+                    Arc::new(TorchRng::new(u64::from(seed)).randn(self.count))
+                })
+            })
+            .collect();
+        kept.retain(|(seed, _), _| *seed != self.seed);
+        kept.insert((self.seed, [u64::MAX; 2]), draws[0].clone());
+        for (halving, draw) in halvings.iter().zip(&draws[1..]) {
+            if halving.key[1] < KEPT {
+                kept.insert((self.seed, halving.key), draw.clone());
+            }
+        }
+
+        const CHUNK: usize = 4096;
+        let whole = (high - low).sqrt();
+        let mut sums = vec![0.0; self.count];
+        sums.par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(k, sums)| {
+                let of = |draw: &Arc<Vec<f32>>| {
+                    let noise = draw[k * CHUNK..].iter().take(CHUNK).map(|v| f64::from(*v));
+                    noise.collect::<Vec<f64>>()
+                };
+                let mut increments: Vec<f64> = of(&draws[0]).iter().map(|v| v * whole).collect();
+                for (halving, draw) in halvings.iter().zip(&draws[1..]) {
+                    let noise = of(draw);
+                    for ((increment, sum), noise) in
+                        increments.iter_mut().zip(&mut *sums).zip(noise)
+                    {
+                        let to_middle = *increment * halving.share + noise * halving.deviation;
+                        if halving.goes_left {
+                            *increment = to_middle;
+                        } else {
+                            *sum += to_middle;
+                            *increment -= to_middle;
+                        }
+                    }
+                }
+                for (sum, increment) in sums.iter_mut().zip(increments) {
+                    *sum += increment;
+                }
+            });
+        sums
+    }
+
+    fn halvings(&self, target: f64) -> Vec<Halving> {
+        let (mut start, mut end) = (self.ends.low, self.ends.high);
         let (mut key, mut depth) = (0u64, 0u64);
+        let mut halvings = Vec::with_capacity(32);
         while target != end {
             let middle = round(0.5 * (end + start));
             let (left, right) = (middle - start, end - middle);
-            let deviation = (left * right / (end - start)).sqrt();
-            let noise = self.draw(generate_state(self.seed, &[key, depth]), deviation);
-            let share = left / (end - start);
             let goes_left = target <= middle;
-            for ((increment, sum), noise) in increment.iter_mut().zip(&mut sum).zip(noise) {
-                let to_middle = *increment * share + noise;
-                if goes_left {
-                    *increment = to_middle;
-                } else {
-                    *sum += to_middle;
-                    *increment -= to_middle;
-                }
-            }
+            halvings.push(Halving {
+                key: [key, depth],
+                deviation: (left * right / (end - start)).sqrt(),
+                share: left / (end - start),
+                goes_left,
+            });
             key = 2 * key + u64::from(!goes_left);
             depth += 1;
             if goes_left {
@@ -136,15 +207,7 @@ impl Path {
                 start = middle;
             }
         }
-        sum.iter().zip(&increment).map(|(a, b)| a + b).collect()
-    }
-
-    fn draw(&self, seed: u32, deviation: f64) -> Vec<f64> {
-        let values = TorchRng::new(u64::from(seed)).randn(self.count);
-        values
-            .into_iter()
-            .map(|v| f64::from(v) * deviation)
-            .collect()
+        halvings
     }
 }
 
@@ -156,7 +219,7 @@ fn round(sigma: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ends, Path};
+    use super::{Ends, Kept, Path};
 
     #[test]
     fn the_path_is_torchsdes() {
@@ -170,7 +233,9 @@ mod tests {
                 seed,
                 count: fixture.shape(&format!("{i}"))[0],
             };
-            let (from, to) = (path.at(number("from")), path.at(number("to")));
+            let mut kept = Kept::new();
+            let [from, to] = ["from", "to"].map(|key| path.at(number(key), &mut kept));
+            assert_eq!(to, path.at(number("to"), &mut Kept::new()));
             let found: Vec<f32> = to.iter().zip(from).map(|(t, f)| (t - f) as f32).collect();
             fixture.assert_close(&format!("{i}"), &found, 3e-6);
         }

@@ -25,6 +25,12 @@ impl History {
         self.outputs.truncate(self.keep);
     }
 
+    /// Puts `output` in the newest one's place.
+    pub(crate) fn replace_newest(&mut self, output: Tensor<4>) {
+        self.outputs.pop_front();
+        self.outputs.push_front(output);
+    }
+
     /// How many are remembered.
     pub(crate) fn len(&self) -> usize {
         self.outputs.len()

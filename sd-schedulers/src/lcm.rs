@@ -122,13 +122,9 @@ impl Solver for Lcm {
         model: &mut Model<'_>,
         noise: &mut dyn Noise,
     ) -> Result<Advance> {
-        const DATA: f64 = 0.5;
         let Stage { from, to } = at.stage();
         let predicted = self.clip.apply(model.predict(&x, from)?.denoised);
-        let t = from.t * self.timestep_scaling;
-        let skip = DATA * DATA / (t * t + DATA * DATA);
-        let out = t / t.hypot(DATA);
-        let denoised = predicted * out + x * skip;
+        let denoised = bounded(predicted, x, from.t * self.timestep_scaling);
         if at.remaining() == 0 {
             return Ok(Advance {
                 x: denoised.clone(),
@@ -138,4 +134,11 @@ impl Solver for Lcm {
         let x = denoised.clone() * to.alpha + noise_like(&denoised, noise)? * to.sigma;
         Ok(Advance { x, denoised })
     }
+}
+
+/// The boundary condition of a consistency model: x₀ is the latent itself at the scaled timestep 0.
+pub(crate) fn bounded(denoised: Tensor<4>, x: Tensor<4>, timestep: f64) -> Tensor<4> {
+    const DATA: f64 = 0.5;
+    let skip = DATA * DATA / (timestep * timestep + DATA * DATA);
+    denoised * (timestep / timestep.hypot(DATA)) + x * skip
 }

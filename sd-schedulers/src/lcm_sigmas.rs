@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
+use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::euler_ancestral::check_ancestral;
-use crate::levels::Levels;
+use crate::lcm::bounded;
+use crate::levels::{Levels, Rungs};
+use crate::spacing::{check_steps, linspace};
+use crate::table::SigmaTable;
 use crate::walk::{Advance, Place, Solver, Walk};
 
 /// Multistep consistency sampling on any σ (ComfyUI's and stable-diffusion.cpp's `lcm`): to x₀ in
@@ -18,6 +21,9 @@ pub struct LcmSigmas {
     pub levels: Levels,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
+    /// Whether a run is spread evenly over the 50 timesteps of distillation, whatever its levels
+    /// say, and [`Lcm`](crate::Lcm)'s boundary condition holds (A1111).
+    pub distilled: bool,
 }
 
 impl Default for LcmSigmas {
@@ -25,6 +31,7 @@ impl Default for LcmSigmas {
         Self {
             levels: Levels::default(),
             s_noise: 1.0,
+            distilled: false,
         }
     }
 }
@@ -32,13 +39,44 @@ impl Default for LcmSigmas {
 impl Scheduler for LcmSigmas {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(1.0, self.s_noise)?;
-        let rungs = self.levels.rungs(train, steps)?;
+        let rungs = match self.distilled {
+            true => distilled(train, steps)?,
+            false => self.levels.rungs(train, steps)?,
+        };
         Ok(rungs.exploding(train, &self.levels))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         Walk::start(plan, first, self.clone())
     }
+}
+
+/// Even steps over the last of each twenty timesteps, σ between two of them interpolated in ln σ; the
+/// network is told of the nearest.
+fn distilled(train: &NoiseSchedule, steps: usize) -> Result<Rungs> {
+    const ORIGINAL: usize = 50;
+    let table = SigmaTable::new(train);
+    check_steps(steps, table.len())?;
+    let skip = table.len() / ORIGINAL;
+    if skip == 0 {
+        let expected = "expected at least 50, those of distillation";
+        return Err(Error::invalid("num_train_timesteps", table.len(), expected));
+    }
+    let timestep = |i: usize| (i + 1) * skip - 1;
+    let sigma = |place: &f64| {
+        let low = (*place as usize).min(ORIGINAL - 2);
+        let share = place - low as f64;
+        let [a, b] = [low, low + 1].map(|i| table.sigmas()[timestep(i)].ln());
+        (a * (1.0 - share) + b * share).exp()
+    };
+    let places = linspace((ORIGINAL - 1) as f64, 0.0, steps);
+    Ok(Rungs {
+        sigmas: places.iter().map(sigma).chain([0.0]).collect(),
+        timesteps: places
+            .iter()
+            .map(|place| timestep(place.round_ties_even() as usize) as f64)
+            .collect(),
+    })
 }
 
 impl Solver for LcmSigmas {
@@ -53,6 +91,10 @@ impl Solver for LcmSigmas {
     ) -> Result<Advance> {
         let to = at.stage().to.sigma;
         let denoised = model.predict(&x, at.stage().from)?.denoised;
+        let denoised = match self.distilled {
+            true => bounded(denoised, x, at.stage().from.t * 10.0),
+            false => denoised,
+        };
         let mut x = denoised.clone();
         if to > 0.0 {
             x = x + noise_like(&denoised, noise)? * (to * self.s_noise);

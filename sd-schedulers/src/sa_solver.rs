@@ -25,7 +25,8 @@ use crate::walk::{Advance, Place, Solver, Walk};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SaSolver {
-    /// Which noise levels a run visits; its final σ counts as [`FinalSigma::SigmaMin`].
+    /// Which noise levels a run visits; by diffusers' convention its final σ counts as
+    /// [`FinalSigma::SigmaMin`].
     pub levels: Levels,
     /// The predictor's order, 1 to 4.
     pub predictor_order: usize,
@@ -43,6 +44,12 @@ pub struct SaSolver {
     pub clip: Clip,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
     pub lambda_min_clipped: f64,
+    /// Whether a second-order step has ½h² for the exact second moment, the authors' own rule.
+    pub simple_second_order: bool,
+    /// Whether τ is that of the timestep a step leads to, as in ComfyUI, not where it begins.
+    pub tau_at_end: bool,
+    /// Whether the corrected latent is evaluated once more (PECE): two model calls a step.
+    pub pece: bool,
 }
 
 impl Default for SaSolver {
@@ -60,6 +67,9 @@ impl Default for SaSolver {
             lower_order_final: true,
             clip: Clip::Off,
             lambda_min_clipped: f64::NEG_INFINITY,
+            simple_second_order: true,
+            tau_at_end: false,
+            pece: false,
         }
     }
 }
@@ -72,16 +82,20 @@ impl Scheduler for SaSolver {
         if !(0.0..=10.0).contains(&self.tau) {
             return Err(Error::invalid("tau", self.tau, "expected 0 to 10"));
         }
-        let levels = Levels {
-            final_sigma: FinalSigma::SigmaMin,
-            ..self.levels.clone()
+        let diffusers = self.levels.convention.is_diffusers();
+        let levels = match diffusers {
+            true => Levels {
+                final_sigma: FinalSigma::SigmaMin,
+                ..self.levels.clone()
+            },
+            false => self.levels.clone(),
         };
         let choice = MultistepLevels {
             lambda_min_clipped: self.lambda_min_clipped,
             ..MultistepLevels::default()
         };
         let mut rungs = choice.rungs(&levels, train, steps)?;
-        if levels.are_spread() {
+        if diffusers && levels.are_spread() {
             rungs.end_at_last();
         }
         Ok(rungs.preserving(train, &self.levels))
@@ -132,20 +146,41 @@ impl Solver for Run {
         } else {
             Algorithm::Ode
         };
-        let (output, denoised) = solver_output(algorithm, self.settings.clip, &x, s, prediction);
+        let clip = self.settings.clip;
+        let (output, mut denoised) = solver_output(algorithm, clip, &x, s, prediction);
         self.outputs.push(output);
 
+        let pece = self.settings.pece;
         let corrected = match (self.last.take(), at.before(1)) {
-            (Some(last), Some(before)) => {
+            (Some(last), Some(before)) if t.sigma > 0.0 || pece => {
                 let nodes = self.levels(at, last.corrector_order);
                 let integral = Integral::new(&self.settings, before.from, s, &nodes, true);
-                self.update(&integral, last.x, last.noise)
+                let corrected = self.update(&integral, last.x, last.noise);
+                if pece {
+                    let prediction = model.predict(&corrected, s)?;
+                    let (output, again) = solver_output(algorithm, clip, &corrected, s, prediction);
+                    self.outputs.replace_newest(output);
+                    denoised = again;
+                }
+                corrected
             }
             _ => x,
         };
+        if t.sigma == 0.0 {
+            return Ok(Advance {
+                x: denoised.clone(),
+                denoised,
+            });
+        }
 
+        // A last step to σ = 0 needs no order.
+        let zero = usize::from(
+            at.stages()
+                .last()
+                .is_some_and(|stage| stage.to.sigma == 0.0),
+        );
         let left = if self.settings.lower_order_final {
-            at.remaining() + 1
+            at.remaining() + 1 - zero
         } else {
             4
         };
@@ -153,12 +188,19 @@ impl Solver for Run {
         let order = self.settings.predictor_order.min(left).min(held);
         let nodes = self.levels(at, order);
         let integral = Integral::new(&self.settings, s, t, &nodes, false);
-        let z = noise_like(&corrected, noise)?;
+        let z = match self.settings.levels.convention.is_diffusers() || integral.noise > 0.0 {
+            true => noise_like(&corrected, noise)?,
+            false => corrected.zeros_like(),
+        };
         let next = self.update(&integral, corrected.clone(), z.clone());
         self.last = Some(Last {
             x: corrected,
             noise: z,
-            corrector_order: self.settings.corrector_order.min(left + 1).min(held + 1),
+            corrector_order: self
+                .settings
+                .corrector_order
+                .min(left + 1 - zero)
+                .min(held + 1),
         });
         Ok(Advance { x: next, denoised })
     }
@@ -227,9 +269,9 @@ impl Integral {
     fn new(settings: &SaSolver, s: Level, t: Level, nodes: &[Level], corrects: bool) -> Self {
         let (from, to) = (s.log_snr(), t.log_snr());
         let h = to - from;
-        // τ is that of the step's beginning.
         let [first, last] = settings.tau_range;
-        let tau = if (first..=last).contains(&s.t) {
+        let timestep = if settings.tau_at_end { t.t } else { s.t };
+        let tau = if (first..=last).contains(&timestep) {
             settings.tau
         } else {
             0.0
@@ -240,7 +282,7 @@ impl Integral {
         if settings.predict_x0 {
             let rate = 1.0 + tau2;
             let mut weights = lagrange_integrals(&lambdas, -h, rate);
-            if nodes.len() == 2 {
+            if nodes.len() == 2 && settings.simple_second_order {
                 // The authors' own rule for order 2 has ½h² for the exact second moment.
                 let exact = (h * rate - 1.0 + (-rate * h).exp()) / (rate * rate);
                 let span = if corrects { h } else { lambdas[0] - lambdas[1] };

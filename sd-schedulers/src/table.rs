@@ -77,6 +77,16 @@ impl SigmaTable {
         (self.sigmas[low].ln() * (1.0 - share) + self.sigmas[high].ln() * share).exp()
     }
 
+    /// As [`sigma`](Self::sigma), linear in ln α, with `σ² = 1/α² − 1`.
+    pub(crate) fn log_alpha_sigma(&self, t: f64) -> f64 {
+        let t = t.clamp(0.0, (self.len() - 1) as f64);
+        let low = t.floor() as usize;
+        let high = (low + 1).min(self.len() - 1);
+        let share = t - low as f64;
+        let [a, b] = [low, high].map(|i| self.sigmas[i].hypot(1.0).ln());
+        (2.0 * (a * (1.0 - share) + b * share)).exp_m1().sqrt()
+    }
+
     /// The timestep of `sigma`, linear in ln σ between two timesteps, within the table's ends; the
     /// nearest where the table rounds.
     pub(crate) fn timestep(&self, sigma: f64) -> f64 {

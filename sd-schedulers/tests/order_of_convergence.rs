@@ -354,6 +354,7 @@ fn rows() -> Vec<Row> {
         }),
     );
     add("DPM++ 2M v2", false, 2.0, Box::new(Dpmpp2mV2::default()));
+    add("DEIS tab", false, 2.0, Box::new(DeisTab::default()));
     let seeds = |stages, ratio, exact| Seeds {
         stages,
         ratio,

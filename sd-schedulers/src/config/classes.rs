@@ -80,6 +80,7 @@ static CLASSES: &[Class] = &[
     entry("ErSde", SD_BETAS, k::er_sde),
     entry("GradientEstimation", SD_BETAS, k::gradient_estimation),
     entry("EulerCfgPp", SD_BETAS, k::euler_cfg_pp),
+    entry("DeisTab", SD_BETAS, k::deis_tab),
     entry("Dpmpp2mV2", SD_BETAS, k::dpmpp_2m_v2),
     entry("LcmSigmas", SD_BETAS, k::lcm_sigmas),
     entry("Seeds", SD_BETAS, k::seeds),

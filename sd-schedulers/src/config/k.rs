@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::classes::Built;
 use super::fields::Fields;
 use crate::{
-    Clip, ConfigError, DpmAdaptive, DpmFast, DpmSolverMultistep, DpmSolverSde, Dpmpp2mCfgPp,
-    Dpmpp2mV2, Dpmpp2sAncestral, Dpmpp3mSde, EdmDpmSolverMultistep, EdmEuler, EdmLevels, ErSde,
-    EulerCfgPp, GradientEstimation, HeunPp2, Ipndm, IpndmCosine, IpndmWeights, LcmSigmas, Levels,
-    NoiseScale, ResMultistep, Restart, Seeds, SigmaSchedule, Spacing,
+    Clip, ConfigError, DeisTab, DpmAdaptive, DpmFast, DpmSolverMultistep, DpmSolverSde,
+    Dpmpp2mCfgPp, Dpmpp2mV2, Dpmpp2sAncestral, Dpmpp3mSde, EdmDpmSolverMultistep, EdmEuler,
+    EdmLevels, ErSde, EulerCfgPp, GradientEstimation, HeunPp2, Ipndm, IpndmCosine, IpndmWeights,
+    LcmSigmas, Levels, NoiseScale, ResMultistep, Restart, Seeds, SigmaSchedule, Spacing,
 };
 
 fn levels(fields: &Fields<'_>) -> Result<Levels, ConfigError> {
@@ -177,9 +177,17 @@ pub(super) fn dpmpp_2m_v2(fields: &Fields<'_>) -> Built {
     }))
 }
 
+pub(super) fn deis_tab(fields: &Fields<'_>) -> Built {
+    Ok(Arc::new(DeisTab {
+        levels: levels(fields)?,
+        order: fields.count("order", 3)?,
+    }))
+}
+
 pub(super) fn lcm_sigmas(fields: &Fields<'_>) -> Built {
     Ok(Arc::new(LcmSigmas {
         levels: levels(fields)?,
+        distilled: fields.flag("distilled", false)?,
         s_noise: fields.number("s_noise", 1.0)?,
     }))
 }

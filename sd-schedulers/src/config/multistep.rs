@@ -155,5 +155,8 @@ pub(super) fn sa_solver(fields: &Fields<'_>) -> Built {
         lower_order_final: fields.flag("lower_order_final", true)?,
         clip: fields.thresholding(Clip::Off)?,
         lambda_min_clipped: fields.number("lambda_min_clipped", f64::NEG_INFINITY)?,
+        simple_second_order: fields.flag("simple_second_order", true)?,
+        tau_at_end: fields.flag("tau_at_end", false)?,
+        pece: fields.flag("pece", false)?,
     }))
 }

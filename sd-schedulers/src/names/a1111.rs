@@ -35,7 +35,7 @@ static SOLVERS: &[ToolSolver] = &[
     solver("DDIM CFG++", "DDIM CFG++", &[("clip_sample", Flag(false)), ("ends_at_last_timestep", Flag(true))]),
     solver("PLMS", "PLMS", &[("ends_at_last_timestep", Flag(true))]),
     solver("UniPC", "UniPC", &[("solver_type", Text("bh1")), ("solver_order", Count(3)), ("sigmas", Text("time_uniform"))]),
-    solver("LCM", "LCM", &[]),
+    solver("LCM", "LCM Sigmas", &[("distilled", Flag(true))]).bare("LCM"),
 ];
 
 static SCHEDULES: &[ToolSchedule] = &[

@@ -1,7 +1,7 @@
 //! ComfyUI.
 
 use super::table::Opt::{Count, Flag, Number, Text};
-use super::table::{Tool, ToolSchedule, ToolSolver, schedule, solver};
+use super::table::{Options, Tool, ToolSchedule, ToolSolver, schedule, solver};
 
 /// k-diffusion's solvers and later ones, with whole timesteps. `ddpm` is the same step as Euler a's,
 /// and `ddim` is Euler's on the schedule of that name.
@@ -13,6 +13,15 @@ pub(crate) static COMFYUI: Tool = Tool {
     usual: "normal",
     automatic: None,
 };
+
+const SA_SOLVER: Options = &[
+    ("predictor_order", Count(3)),
+    ("corrector_order", Count(4)),
+    ("simple_second_order", Flag(false)),
+    ("tau_at_end", Flag(true)),
+    ("tau_from", Number(199.8)),
+    ("tau_to", Number(799.2)),
+];
 
 #[rustfmt::skip]
 static SOLVERS: &[ToolSolver] = &[
@@ -44,6 +53,7 @@ static SOLVERS: &[ToolSolver] = &[
     solver("ddpm", "Euler a", &[]).bare("DDPM"),
     solver("ipndm", "IPNDM", &[("euler_at_final", Flag(true))]),
     solver("ipndm_v", "IPNDM v", &[("euler_at_final", Flag(true))]),
+    solver("deis", "DEIS tab", &[]).bare("DEIS"),
     solver("res_multistep", "Res Multistep", &[]),
     solver("res_multistep_cfg_pp", "Res Multistep CFG++", &[]),
     solver("res_multistep_ancestral", "Res Multistep a", &[]),
@@ -53,6 +63,8 @@ static SOLVERS: &[ToolSolver] = &[
     solver("er_sde", "ER-SDE", &[]),
     solver("seeds_2", "SEEDS 2", &[]),
     solver("seeds_3", "SEEDS 3", &[]),
+    solver("sa_solver", "SA-Solver", SA_SOLVER),
+    solver("sa_solver_pece", "SA-Solver PECE", SA_SOLVER),
     solver("lcm", "LCM Sigmas", &[]).bare("LCM"),
     solver("uni_pc", "UniPC", &[("solver_type", Text("bh1")), ("solver_order", Count(3)), ("final_sigma", Number(0.001)), ("discard_penultimate", Flag(true))]),
     solver("uni_pc_bh2", "UniPC", &[("solver_order", Count(3)), ("final_sigma", Number(0.001)), ("discard_penultimate", Flag(true))]),

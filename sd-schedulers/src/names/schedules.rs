@@ -33,6 +33,7 @@ pub(crate) static SCHEDULES: &[ScheduleRow] = &[
     sigmas("Align Your Steps", "align_your_steps"),
     sigmas("Align Your Steps XL", "align_your_steps_sdxl"),
     sigmas("Linear Quadratic", "linear_quadratic"),
+    sigmas("GITS", "gits"),
     sigmas("Smoothstep", "smoothstep"),
     sigmas("Bong Tangent", "bong_tangent"),
     sigmas("LCM Timesteps", "lcm_timesteps"),

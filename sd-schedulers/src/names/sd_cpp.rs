@@ -44,6 +44,7 @@ static SCHEDULES: &[ToolSchedule] = &[
     schedule("karras", "Karras", "karras"),
     schedule("exponential", "Exponential", "exponential"),
     schedule("ays", "Align Your Steps", "align_your_steps"),
+    schedule("gits", "GITS", "gits"),
     schedule("sgm_uniform", "SGM Uniform", "sgm_uniform"),
     schedule("simple", "Simple", "simple"),
     schedule("smoothstep", "Smoothstep", "smoothstep"),

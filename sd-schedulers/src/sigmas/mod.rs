@@ -1,6 +1,7 @@
 //! The noise levels of a run: which σ it visits, and at which timestep each is evaluated.
 
 mod beta;
+mod gits;
 mod schedule;
 mod tables;
 

@@ -1,7 +1,7 @@
 use sd_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{AlignedModel, beta, tables};
+use super::{AlignedModel, beta, gits, tables};
 use crate::spacing::linspace;
 use crate::table::SigmaTable;
 
@@ -69,6 +69,9 @@ pub enum SigmaSchedule {
     /// The timesteps that latent consistency models are distilled on, 50 of them (stable-
     /// diffusion.cpp's `lcm`).
     LcmTimesteps,
+    /// Timesteps chosen for Stable Diffusion by the geometry of its trajectories (Chen et al. 2024,
+    /// arXiv:2405.11326).
+    Gits,
     /// As [`Self::Normal`] with a point more, the first timestep left out (Stability's own code;
     /// ComfyUI's `sgm_uniform`).
     SgmUniform,
@@ -120,6 +123,7 @@ impl SigmaSchedule {
             "smoothstep" => Self::SmoothStep,
             "bong_tangent" => Self::BongTangent,
             "lcm_timesteps" => Self::LcmTimesteps,
+            "gits" => Self::Gits,
             _ => return None,
         })
     }
@@ -174,6 +178,7 @@ impl SigmaSchedule {
             }
             Self::BongTangent => tables::bong_tangent(max, min, steps),
             Self::LcmTimesteps => tables::lcm_timesteps(table, steps),
+            Self::Gits => gits::gits(table, steps),
             Self::LinearQuadratic => tables::linear_quadratic(max, steps),
             Self::Normal => at(linspace(last, 0.0, steps)),
             Self::SgmUniform => at(linspace(last, 0.0, steps + 1)[..steps].to_vec()),

@@ -36,18 +36,9 @@ pub(super) fn align_your_steps(model: AlignedModel, count: usize) -> Vec<f64> {
 /// Equal steps in the timestep with a point more than there are steps, ln α interpolated: the
 /// discrete-time schedule of Lu et al. 2022 (arXiv:2206.00927, appendix D.4).
 pub(super) fn time_uniform(table: &SigmaTable, steps: usize) -> Vec<f64> {
-    let log_alpha: Vec<f64> = (table.sigmas().iter())
-        .map(|sigma| -sigma.hypot(1.0).ln())
-        .collect();
-    let sigma = |t: &f64| {
-        let low = (*t as usize).min(table.len().saturating_sub(2));
-        let high = (low + 1).min(table.len() - 1);
-        let log = log_alpha[low] + (t - low as f64) * (log_alpha[high] - log_alpha[low]);
-        // σ² = 1/α² − 1.
-        (-2.0 * log).exp_m1().sqrt()
-    };
     let points = linspace((table.len() - 1) as f64, 0.0, steps + 1);
-    points[..steps].iter().map(sigma).collect()
+    let sigmas = points[..steps].iter().map(|&t| table.log_alpha_sigma(t));
+    sigmas.collect()
 }
 
 /// Every `50 / steps`-th of the 50 timesteps of a latent consistency model's distillation, from the
