@@ -273,10 +273,12 @@ fn columns<T: Copy>(
         return;
     }
     for first in (0..depth).step_by(LINE) {
+        // Once for all rows: a division takes as long as many copies.
+        let places: [usize; LINE] = std::array::from_fn(|k| order.place(first + k) * width);
         for (i, row) in rows.chunks_exact(depth).enumerate() {
             let line = &row[first..depth.min(first + LINE)];
-            for (k, &x) in line.iter().enumerate() {
-                panel[order.place(first + k) * width + column + i] = x;
+            for (&place, &x) in places.iter().zip(line) {
+                panel[place + column + i] = x;
             }
         }
     }
