@@ -25,6 +25,11 @@ pub(crate) fn multi_head_attention(
     x.swap_dims(1, 2).reshape(shape)
 }
 
+/// Scores that may be in memory at once: 2²⁵ in f32 are 128 MiB, the largest buffer that every wgpu
+/// adapter binds. A picture of 1024×1024 has 2³² of them in one layer of the U-Net, and a backend
+/// without a fused kernel for a shape would store them all, more than once.
+const SCORES: usize = 1 << 25;
+
 /// `softmax(q·kᵀ / √width)·v` of `[n, heads, tokens, width]`; with `is_causal` a token sees only
 /// itself and those before it.
 ///
@@ -32,14 +37,38 @@ pub(crate) fn multi_head_attention(
 /// 65504, and backends that have no fused kernel for a shape round it to the tokens' precision.
 fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, is_causal: bool) -> Tensor<4> {
     let dtype = query.dtype();
+    let (query, key, value) = (to_f32(query), to_f32(key), to_f32(value));
+    // A text's tokens are few, and those of a part would count from its own beginning.
+    let scores = if is_causal { usize::MAX } else { SCORES };
+    from_f32(by_queries(query, key, value, is_causal, scores), dtype)
+}
+
+/// Attention, as many queries at a time as make `most` scores: each query's result is its own.
+fn by_queries(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    is_causal: bool,
+    most: usize,
+) -> Tensor<4> {
     // A bias or a scale of our own would send GPU backends to a kernel that stores all scores.
     let options = AttentionModuleOptions {
         is_causal,
         ..AttentionModuleOptions::default()
     };
-    let (query, key, value) = (to_f32(query), to_f32(key), to_f32(value));
-    let x = burn::tensor::module::attention(query, key, value, None, None, options);
-    from_f32(x, dtype)
+    let attend = |query| {
+        let (key, value) = (key.clone(), value.clone());
+        burn::tensor::module::attention(query, key, value, None, None, options)
+    };
+    let [n, heads, tokens, _] = query.dims();
+    let at_once = (most / (n * heads * key.dims()[2]).max(1)).max(1);
+    if at_once >= tokens {
+        return attend(query);
+    }
+    // A power of two, because fused kernels want their blocks of queries full.
+    let at_once = 1 << at_once.ilog2();
+    let parts = query.split(at_once, 2).into_iter().map(attend);
+    Tensor::cat(parts.collect(), 2)
 }
 
 pub(super) fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -37,11 +37,20 @@ impl Apis {
     pub(super) fn open(&self, wanted: &Wanted<'_>) -> Result<Device, DeviceError> {
         let needs = wanted.backend.needs;
         let (api, kind) = self.adapter(wanted)?;
-        let options = Device::wgpu_options().device_kind(kind).graphics_api(api);
-        match options.init_with_setup() {
+        // `wgpu` and `vulkan` may be the same GPU, which Burn opens once.
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = opened.iter().find(|o| o.api == api && o.kind == kind) {
+            return Ok(same.device.clone());
+        }
+        let options = Device::wgpu_options().device_kind(kind.clone());
+        match options.graphics_api(api).init_with_setup() {
             Ok((device, setup)) => {
-                let mut setups = SETUPS.lock().unwrap_or_else(PoisonError::into_inner);
-                setups.push((device.clone(), setup));
+                opened.push(Opened {
+                    api,
+                    kind,
+                    device: device.clone(),
+                    setup,
+                });
                 Ok(device)
             }
             Err(WgpuInitError::Registration { message }) => Err(DeviceError::Failed {
@@ -134,17 +143,24 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// The handles of the devices opened here.
-static SETUPS: Mutex<Vec<(Device, WgpuSetup)>> = Mutex::new(Vec::new());
+/// A device opened here, and the handles behind it.
+struct Opened {
+    api: WgpuBackend,
+    kind: DeviceKind,
+    device: Device,
+    setup: WgpuSetup,
+}
+
+static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
 
 /// The wgpu handles of a device that [`device`](crate::device) opened, so that the application
 /// works on the same GPU, memory and queue. `None` for any other device.
 ///
 /// Do not register them again; clone the device.
 pub fn wgpu_setup(device: &Device) -> Option<WgpuSetup> {
-    let setups = SETUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = setups.iter().find(|(opened, _)| opened == device);
-    found.map(|(_, setup)| setup.clone())
+    let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = opened.iter().find(|opened| opened.device == *device);
+    found.map(|opened| opened.setup.clone())
 }
 
 /// A device on wgpu handles that the application already has, so that a game or an editor and

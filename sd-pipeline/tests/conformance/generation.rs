@@ -1,7 +1,7 @@
 //! Whole generations on the embedded model, against diffusers.
 
 use sd_fixtures::Fixture;
-use sd_pipeline::{FloatDType, OpenOptions, Pipeline, Placement, Request, device};
+use sd_pipeline::{FloatDType, OpenOptions, Pipeline, Placement, Request, RgbImage, device};
 use serde_json::Value;
 
 use crate::report::{Log, difference, psnr_of};
@@ -11,9 +11,16 @@ use crate::{Place, tolerance};
 const CASES: [&str; 2] = ["unguided", "dpm_karras"];
 
 pub(crate) fn check(place: &Place, log: &mut Log) {
-    for case in CASES {
-        compare(case, place, log, &options(place));
-    }
+    log.pictures = draw(place, log);
+}
+
+/// The picture of each case.
+pub(crate) fn draw(place: &Place, log: &mut Log) -> Vec<RgbImage> {
+    let options = options(place);
+    let cases = CASES.into_iter();
+    cases
+        .map(|case| compare(case, place, log, &options))
+        .collect()
 }
 
 /// The text encoder and the autoencoder on the CPU, the U-Net here.
@@ -42,7 +49,7 @@ fn options(place: &Place) -> OpenOptions {
     }
 }
 
-fn compare(name: &str, place: &Place, log: &mut Log, options: &OpenOptions) {
+fn compare(name: &str, place: &Place, log: &mut Log, options: &OpenOptions) -> RgbImage {
     let fixture = Fixture::open("pipeline");
     let case = &fixture.settings()[name];
     let tolerance = tolerance::of(place.dtype);
@@ -63,13 +70,13 @@ fn compare(name: &str, place: &Place, log: &mut Log, options: &OpenOptions) {
         tolerance.latents,
     );
 
-    let picture = &run.images().expect("the pictures")[0];
+    let picture = run.images().expect("the pictures").swap_remove(0);
     let expected = fixture.values(&format!("{name}.pictures"));
     let found = picture.as_raw().iter().map(|byte| f64::from(*byte));
     assert_eq!(found.len(), expected.len());
     let psnr = psnr_of(found.zip(expected).map(|(a, b)| a - b));
     log.at_least(format!("psnr {name}"), psnr, tolerance.picture);
-    log.keep(picture);
+    picture
 }
 
 pub(crate) fn request(case: &Value) -> Request {

@@ -1,25 +1,25 @@
-//! Attention and normalisations of numbers whose squares and products no half precision holds.
+//! Normalisations of numbers whose squares and sums no half precision holds, and attention.
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_pipeline::burn;
-use sd_pipeline::models::layers::{Attention, AttentionConfig, GroupNorm, LayerNorm, Linear};
+use sd_pipeline::models::layers::{GroupNorm, LayerNorm};
 
 use crate::report::{Log, largest_difference};
-use crate::{Place, tolerance};
+use crate::{Place, attention, tolerance};
 
 const WIDTH: usize = 64;
 const TOKENS: usize = 48;
 
 pub(crate) fn check(place: &Place, log: &mut Log) {
     let epsilon = tolerance::of(place.dtype).epsilon;
-    attention(place, log, 16.0 * epsilon);
+    attention::large_values(place, log, 16.0 * epsilon);
     group_norm(place, log, 16.0 * epsilon);
     layer_norm(place, log, 16.0 * epsilon);
 }
 
 /// `count` multiples of `unit` from -127 to 127, which every precision holds exactly.
-fn values(count: usize, unit: f32) -> Vec<f32> {
+pub(crate) fn values(count: usize, unit: f32) -> Vec<f32> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -28,71 +28,17 @@ fn values(count: usize, unit: f32) -> Vec<f32> {
     (0..count).map(|_| next() as f32 * unit).collect()
 }
 
-fn upload<const D: usize>(values: &[f32], shape: [usize; D], place: &Place) -> Tensor<D> {
+pub(crate) fn upload<const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    place: &Place,
+) -> Tensor<D> {
     let data = TensorData::new(values.to_vec(), shape);
     Tensor::from_data(data, (&place.device, DType::from(place.dtype)))
 }
 
-fn download<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+pub(crate) fn download<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("the device's values")
-}
-
-/// A projection that leaves its input as it is.
-fn identity(place: &Place, layer: &mut Linear) {
-    let one = |i| if i % (WIDTH + 1) == 0 { 1.0 } else { 0.0 };
-    let weight: Vec<f32> = (0..WIDTH * WIDTH).map(one).collect();
-    layer.weight = Param::from_tensor(upload(&weight, [WIDTH, WIDTH], place));
-    if layer.bias.is_some() {
-        layer.bias = Some(Param::from_tensor(upload(&[0.0; WIDTH], [WIDTH], place)));
-    }
-}
-
-/// q·kᵀ of a token with itself is 10⁵, above f16's largest number.
-fn attention(place: &Place, log: &mut Log, tolerance: f64) {
-    let config = AttentionConfig {
-        width: WIDTH,
-        context_width: WIDTH,
-        heads: 1,
-        bias: false,
-        norm: None,
-    };
-    let mut layer = Attention::new(config, &place.device);
-    let Attention {
-        to_q,
-        to_k,
-        to_v,
-        to_out,
-        ..
-    } = &mut layer;
-    for projection in [to_q, to_k, to_v, &mut to_out[0]] {
-        identity(place, projection);
-    }
-    let x = values(TOKENS * WIDTH, 0.5);
-    let tokens = upload(&x, [1, TOKENS, WIDTH], place);
-    let nothing = tokens.zeros_like();
-    let found = download(layer.forward_self_onto(tokens, nothing));
-    let x: Vec<f64> = x.into_iter().map(f64::from).collect();
-    let rows: Vec<&[f64]> = x.chunks(WIDTH).collect();
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    assert!(dot(rows[0], rows[0]) > 65504.0, "large enough to overflow");
-    let expected = rows.iter().flat_map(|query| {
-        let scores = rows
-            .iter()
-            .map(|key| dot(query, key) / (WIDTH as f64).sqrt());
-        let scores: Vec<f64> = scores.collect();
-        let most = scores.iter().copied().fold(f64::MIN, f64::max);
-        let shares: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-        let all: f64 = shares.iter().sum();
-        let value = |i: usize| {
-            let weighted = rows.iter().zip(&shares).map(|(row, share)| row[i] * share);
-            weighted.sum::<f64>() / all
-        };
-        (0..WIDTH).map(value).collect::<Vec<f64>>()
-    });
-    let expected: Vec<f64> = expected.collect();
-    let largest = 127.0 * 0.5;
-    let difference = largest_difference(&found, &expected) / largest;
-    log.at_most("attention", difference, tolerance);
 }
 
 fn group_norm(place: &Place, log: &mut Log, tolerance: f64) {

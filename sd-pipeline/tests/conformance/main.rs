@@ -6,6 +6,7 @@
 //! are checked, and one that is absent is a failure. Words on the command line choose among the
 //! checks: `cargo test --test conformance -- wgpu f16`.
 
+mod attention;
 mod failures;
 mod generation;
 mod large_values;
@@ -37,11 +38,12 @@ impl Place {
 
 type Check = (&'static str, fn(&Place, &mut Log));
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("text encoder", networks::text_encoder),
     ("unet", networks::unet),
     ("vae", networks::vae),
     ("large values", large_values::check),
+    ("many tokens", attention::many_tokens),
     ("generation", generation::check),
     ("mixed placement", generation::mixed_placement),
     ("shared wgpu device", shared_device::check),

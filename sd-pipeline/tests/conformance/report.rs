@@ -17,7 +17,8 @@ pub(crate) struct Log {
     /// Name, value and whether it is as it should be.
     measured: Vec<(String, f64, bool)>,
     not_here: bool,
-    picture: Option<RgbImage>,
+    /// To compare with other devices'.
+    pub(crate) pictures: Vec<RgbImage>,
 }
 
 impl Default for Log {
@@ -26,7 +27,7 @@ impl Default for Log {
             begin: Instant::now(),
             measured: Vec::new(),
             not_here: false,
-            picture: None,
+            pictures: Vec::new(),
         }
     }
 }
@@ -46,11 +47,6 @@ impl Log {
     pub(crate) fn not_here(&mut self) {
         self.not_here = true;
     }
-
-    /// The picture to compare with other devices'.
-    pub(crate) fn keep(&mut self, picture: &RgbImage) {
-        self.picture = Some(picture.clone());
-    }
 }
 
 #[derive(Default)]
@@ -59,9 +55,11 @@ pub(crate) struct Report {
     failed: usize,
     skipped: usize,
     /// In f32, by device.
-    pictures: BTreeMap<String, RgbImage>,
+    pictures: BTreeMap<String, Vec<RgbImage>>,
     /// Device and precision, check, the largest difference in it.
     table: Vec<(String, &'static str, f64)>,
+    /// Two devices, PSNR between their pictures.
+    alike: Vec<(String, f64)>,
 }
 
 impl Report {
@@ -88,8 +86,8 @@ impl Report {
         } else if log.measured.is_empty() {
             wrong.push("it measured nothing".into());
         }
-        if let (Some(picture), "f32") = (log.picture, precision) {
-            self.pictures.insert(device.into(), picture);
+        if precision == "f32" && !log.pictures.is_empty() {
+            self.pictures.insert(device.into(), log.pictures);
         }
         if !wrong.is_empty() {
             return self.failed(&title, &wrong);
@@ -124,7 +122,10 @@ impl Report {
         let pictures: Vec<_> = std::mem::take(&mut self.pictures).into_iter().collect();
         for (i, (a, first)) in pictures.iter().enumerate() {
             for (b, second) in &pictures[..i] {
-                let (title, psnr) = (format!("{b} and {a} draw the same"), psnr(first, second));
+                let title = format!("{b} and {a} draw the same");
+                let pairs = first.iter().zip(second).map(|(a, b)| psnr(a, b));
+                let psnr = pairs.fold(f64::INFINITY, f64::min);
+                self.alike.push((format!("{b}, {a}"), psnr));
                 if psnr >= PICTURES_ALIKE {
                     self.passed += 1;
                     println!("ok       {title}: PSNR {psnr:.1} dB");
@@ -172,6 +173,11 @@ impl Report {
                 largest("vae"),
                 largest("latents"),
             );
+        }
+        println!("\n| devices | PSNR between their pictures |");
+        println!("|---|---|");
+        for (devices, psnr) in &self.alike {
+            println!("| {devices} | {psnr:.1} dB |");
         }
     }
 }

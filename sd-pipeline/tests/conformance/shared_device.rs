@@ -57,7 +57,7 @@ mod shared {
                         device,
                         dtype: place.dtype,
                     };
-                    generation::check(&own, log);
+                    generation::draw(&own, log);
                 }
                 // Refused in words, not left to a driver.
                 Err(error) => {
