@@ -297,7 +297,7 @@ impl Network {
         net.vae_middle(side / 8);
         let mut width = 512;
         for (level, channels) in [512, 512, 256, 128].into_iter().enumerate() {
-            let side = side / 8 << level;
+            let side = (side / 8) << level;
             for _ in 0..3 {
                 net.resnet(side, width, channels);
                 width = channels;
