@@ -5,6 +5,7 @@ use sd_core::{
     Conditioning, Denoiser, Error, Held, NetworkOutput, PredictionType, Result, TextEncoder,
 };
 
+use crate::device::{moved, on};
 use crate::guard::guard;
 use crate::memory::{DENOISE, Phases, TEXT, hold};
 
@@ -29,7 +30,7 @@ impl Guidance {
         scale: f64,
         count: usize,
         phases: &Phases,
-    ) -> Result<(Self, Vec<String>)> {
+    ) -> crate::Result<(Self, Vec<String>)> {
         let scale = (scale > 1.0).then_some(scale);
         let prompts = match scale {
             Some(_) => vec![negative, prompt],
@@ -46,12 +47,18 @@ impl Guidance {
                 "[{rows}, tokens, {}], what the denoiser takes",
                 spec.context_width
             );
-            return Err(Error::shape("the text embedding", &found, expected));
+            return Err(Error::shape("the text embedding", &found, expected).into());
         }
         let cut = text.cut.iter().flatten().cloned().collect();
         // Through f32 on its own device: the denoiser's may lack the encoder's precision.
         let own = text.tokens.device();
-        let text = Conditioning::from(text).to(&own, FloatDType::F32);
+        let mut text = Conditioning::from(text).to(&own, FloatDType::F32);
+        on(&[&own, &spec.device], "moving the text embedding", || {
+            text.context = moved(text.context.clone(), &spec.device)?;
+            let pooled = text.pooled.take();
+            text.pooled = pooled.map(|p| moved(p, &spec.device)).transpose()?;
+            Ok(())
+        })?;
         let text = text.to(&spec.device, spec.dtype);
         // [uncond, cond] becomes [uncond × count, cond × count].
         let conditioning = match scale {

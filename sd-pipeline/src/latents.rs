@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use crate::device::on;
 use crate::picture::write_whole;
 use crate::{Error, Result};
 
@@ -47,8 +48,10 @@ pub fn read_latents(path: impl AsRef<Path>, device: &Device) -> Result<Tensor<4>
 /// the tensor cannot be read from its device.
 pub fn write_latents(latents: &Tensor<4>, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let values = latents.try_to_vec_as::<f32>();
-    let values = values.map_err(|e| sd_core::Error::backend("reading the latents", e))?;
+    let values = on(&[&latents.device()], "reading the latents", || {
+        let values = latents.try_to_vec_as::<f32>();
+        Ok(values.map_err(|e| sd_core::Error::backend("reading the latents", e))?)
+    })?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let invalid = |e: safetensors::SafeTensorError| Error::Latents {
         path: path.to_path_buf(),

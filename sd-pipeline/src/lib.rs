@@ -41,6 +41,9 @@ mod run;
 mod saved;
 
 pub use device::{DeviceError, device, device_names};
+#[cfg(feature = "remote")]
+#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
+pub use device::{RemoteOptions, Traffic, remote_device, remote_traffic};
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use device::{wgpu_device, wgpu_setup};

@@ -8,7 +8,7 @@ use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
-use crate::device::check_precision;
+use crate::device::{check_precision, on};
 use crate::on_demand::OnDemand;
 use crate::{Pipeline, Residency, Result};
 
@@ -71,7 +71,7 @@ impl OpenOptions {
     }
 
     /// Where the text encoder, the denoiser and the autoencoder compute.
-    fn placements(&self) -> sd_core::Result<[Placement; 3]> {
+    fn placements(&self) -> Result<[Placement; 3]> {
         let denoiser = Placement {
             device: self.device.clone(),
             dtype: self.dtype,
@@ -83,7 +83,9 @@ impl OpenOptions {
             or(&self.autoencoder),
         ];
         for Placement { device, dtype } in &placements {
-            check_precision(device, *dtype)?;
+            on(&[device], "asking the device", || {
+                Ok(check_precision(device, *dtype)?)
+            })?;
         }
         Ok(placements)
     }
@@ -163,9 +165,15 @@ impl Pipeline {
         let autoencoder = VaeFiles::open(files, "vae", &load(&auto))?;
 
         // All files are sound: now their values, or later.
-        let text_encoder = OnDemand::new(text_encoder, options.residency)?;
-        let denoiser = OnDemand::new(denoiser, options.residency)?;
-        let autoencoder = OnDemand::new(autoencoder, options.residency)?;
+        let text_encoder = on(&[&text.device], "loading the text encoder", || {
+            Ok(OnDemand::new(text_encoder, options.residency)?)
+        })?;
+        let denoiser = on(&[&net.device], "loading the U-Net", || {
+            Ok(OnDemand::new(denoiser, options.residency)?)
+        })?;
+        let autoencoder = on(&[&auto.device], "loading the autoencoder", || {
+            Ok(OnDemand::new(autoencoder, options.residency)?)
+        })?;
         Ok(Self {
             text_encoder: Arc::new(text_encoder),
             denoiser: Arc::new(denoiser),

@@ -5,7 +5,7 @@ use image::RgbImage;
 use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
-use crate::guard::guard;
+use crate::device::on;
 use crate::{Request, Result, Run};
 
 /// Four components that together make pictures from text.
@@ -64,7 +64,8 @@ impl Pipeline {
     /// # Errors
     /// A number in the request that is out of range, and those of the text encoder.
     pub fn start(&self, request: &Request) -> Result<Run> {
-        guard("starting the run", || Run::new(self, request))
+        let device = &self.denoiser.spec().device;
+        on(&[device], "starting the run", || Run::new(self, request))
     }
 
     /// Continues the run that [`Run::save`] wrote to the file `path`. `request` and the scheduler
@@ -75,7 +76,8 @@ impl Pipeline {
     /// Those of [`start`](Self::start), and [`Error::SavedRun`](crate::Error::SavedRun) when the
     /// file is damaged or of another request.
     pub fn resume(&self, request: &Request, path: impl AsRef<Path>) -> Result<Run> {
-        guard("resuming the run", || {
+        let device = &self.denoiser.spec().device;
+        on(&[device], "resuming the run", || {
             Run::resume(self, request, path.as_ref())
         })
     }

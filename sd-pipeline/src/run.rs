@@ -5,7 +5,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use image::RgbImage;
 use sd_core::{Autoencoder, Model, Noise, Plan, Sampler, SeededNoise};
 
-use crate::guard::guard;
+use crate::device::{moved, on};
 use crate::guidance::Guidance;
 use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, hold};
 use crate::saved::SavedRun;
@@ -65,10 +65,7 @@ impl Run {
         )?;
         let mut noise = SeededNoise::new(request.seed, request.count);
         let initial = match &request.latents {
-            Some(latents) => latents
-                .clone()
-                .to_device(&spec.device)
-                .cast(FloatDType::F32),
+            Some(latents) => moved(latents.clone(), &spec.device)?.cast(FloatDType::F32),
             None => Tensor::from_data(noise.normal(shape)?, (&spec.device, DType::F32)),
         };
         Ok(Self {
@@ -132,7 +129,9 @@ impl Run {
             done: self.done,
             draws: self.noise.draws(),
         };
-        saved.write(path.as_ref())
+        on(&[&self.x.device()], "saving the run", || {
+            saved.write(path.as_ref())
+        })
     }
 
     /// A run of `request` that goes on where the one in the file `path` stopped.
@@ -186,17 +185,20 @@ impl Run {
             _ => &self.x,
         };
         let spec = self.autoencoder.spec();
+        let devices = [&latents.device(), &spec.device];
         let decode = |k| {
-            guard("the autoencoder", || {
+            on(&devices, "the autoencoder", || {
                 let latent = latents.clone().narrow(0, k, 1);
-                let latent = latent.to_device(&spec.device).cast(spec.dtype);
+                let latent = moved(latent, &spec.device)?.cast(spec.dtype);
                 image_from_pixels(self.autoencoder.decode(latent)?)
             })
         };
         // The denoiser has done its work; should the run go on, it is loaded again.
         self.guidance.release();
         self.phases.watch(DECODE, || {
-            let _held = hold(self.autoencoder.resident())?;
+            let _held = on(&devices, "loading the autoencoder", || {
+                Ok(hold(self.autoencoder.resident())?)
+            })?;
             (0..latents.dims()[0]).map(decode).collect()
         })
     }
@@ -208,7 +210,9 @@ impl Run {
         let mut model = Model::new(prediction, &mut network);
         let (sampler, noise, x) = (&mut self.sampler, &mut self.noise, self.x.clone());
         let step = self.phases.watch(DENOISE, || {
-            guard("the scheduler", || sampler.step(x, &mut model, noise))
+            on(&[&x.device()], "the scheduler", || {
+                Ok(sampler.step(x, &mut model, noise)?)
+            })
         })?;
         self.done += 1;
         self.finished = step.done;

@@ -112,16 +112,7 @@ backends! {
         Ok(Device::libtorch())
     };
     "remote" if "remote", "a Burn server that answers at the address" => |wanted| {
-        let url = wanted.selector.ok_or_else(|| DeviceError::Selector {
-            found: String::new(),
-            expected: "the server's address, as in remote:ws://gpu:3000",
-        })?;
-        let host = burn::tensor::remote::RemoteHost::websocket(url);
-        let device = Device::remote_options(&host).init();
-        device.map_err(|e| DeviceError::Failed {
-            message: e.to_string(),
-            needs: wanted.backend.needs,
-        })
+        super::remote::open_by_name(wanted.selector.unwrap_or_default())
     };
 }
 

@@ -48,6 +48,19 @@ pub enum DeviceError {
         /// The hardware or driver without which it does not run.
         needs: &'static str,
     },
+    /// No server answers at a remote device's address.
+    #[error("no server answers: {reason}; needed is a Burn server at that address")]
+    Unreachable {
+        /// What happened instead.
+        reason: String,
+    },
+    /// The server of a remote device died, fell silent or made no sense. What it held is gone;
+    /// the device can be opened anew.
+    #[error("the connection is lost: {reason}")]
+    Lost {
+        /// How it was lost.
+        reason: String,
+    },
     /// No backend compiled into this program runs on this machine.
     #[error(
         "no backend of this program runs here ({tried}); the cargo feature `flex` runs anywhere"

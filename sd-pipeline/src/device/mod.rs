@@ -2,6 +2,8 @@
 
 mod backends;
 mod error;
+#[cfg(feature = "remote")]
+mod remote;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
@@ -14,6 +16,9 @@ use crate::{Error, Result};
 use backends::{BACKENDS, BEST_FIRST, Backend, Wanted};
 
 pub use error::DeviceError;
+#[cfg(feature = "remote")]
+#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
+pub use remote::{RemoteOptions, Traffic, remote_device, remote_traffic};
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use wgpu::{wgpu_device, wgpu_setup};
@@ -32,13 +37,14 @@ static OPENED: Mutex<Vec<(String, Device)>> = Mutex::new(Vec::new());
 /// | `cuda`, `rocm` | NVIDIA and AMD GPUs |
 /// | `cpu` | CubeCL on LLVM |
 /// | `tch` | libtorch |
-/// | `remote:ws://…` | a Burn server |
+/// | `remote:ws://gpu:3000` | a Burn server; `remote:ws://gpu:3000#1` its second device |
 ///
 /// Indices count from 0, for wgpu over discrete, then integrated, then virtual GPUs. A software
 /// adapter such as lavapipe is taken only when asked for, as `wgpu:cpu` or `vulkan:cpu`.
 ///
 /// The device is used once before it is returned, so that a driver that is missing or broken
-/// shows here. Opening it again returns the same device.
+/// shows here. Opening it again returns the same device, except one whose server was lost: that
+/// connects anew.
 ///
 /// # Errors
 /// [`Error::Device`] when the name is unknown, the backend is not compiled into this program (it
@@ -82,6 +88,8 @@ fn named(name: &str) -> Result<Device, DeviceError> {
     // backend leaves the list as it was.
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     let key = format!("{kind}:{}", selector.unwrap_or("0"));
+    #[cfg(feature = "remote")]
+    opened.retain(|(_, device)| remote::lost(device, None).is_none());
     if let Some((_, device)) = opened.iter().find(|(name, _)| *name == key) {
         return Ok(device.clone());
     }
@@ -114,6 +122,55 @@ fn probe(device: &Device) -> sd_core::Result<()> {
             )),
         }
     })
+}
+
+/// Runs `work`, which computes on `devices`, and waits until they have done it: what is said to be
+/// done then is, and a failure shows where it happened. A server that is lost over it is an
+/// [`Error::Device`].
+pub(crate) fn on<T>(
+    devices: &[&Device],
+    during: &'static str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    #[cfg(feature = "remote")]
+    let _due = remote::Due::of(devices);
+    let result: Result<T> = guard(during, || {
+        let value = work()?;
+        for device in devices {
+            synchronise(device)?;
+        }
+        Ok(value)
+    });
+    #[cfg(feature = "remote")]
+    if let Err(failure) = &result {
+        let failure = failure.to_string();
+        let lost = |device: &&Device| remote::lost(device, Some(&failure));
+        if let Some(lost) = devices.iter().find_map(lost) {
+            return Err(lost);
+        }
+    }
+    result
+}
+
+fn synchronise(device: &Device) -> sd_core::Result<()> {
+    guard("waiting for the device", || {
+        let done = device.sync();
+        done.map_err(|e| sd_core::Error::backend("waiting for the device", e))
+    })
+}
+
+/// `tensor` on `device`, by way of the host: two servers need not reach each other.
+pub(crate) fn moved<const D: usize>(
+    tensor: Tensor<D>,
+    device: &Device,
+) -> sd_core::Result<Tensor<D>> {
+    if tensor.device() == *device {
+        return Ok(tensor);
+    }
+    let dtype = tensor.dtype();
+    let data = tensor.try_into_data();
+    let data = data.map_err(|e| sd_core::Error::backend("moving a tensor", e))?;
+    Ok(Tensor::from_data(data, (device, dtype)))
 }
 
 fn best() -> Result<Device, DeviceError> {
