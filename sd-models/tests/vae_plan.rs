@@ -29,6 +29,10 @@ fn plan(work: Work, side: usize, kernels: bool, limits: Limits) -> Result<Plan, 
     Plan::new(&full_width(), work, [side / 8; 2], (4, kernels), limits)
 }
 
+fn whole(work: Work, side: usize, kernels: bool) -> Plan {
+    Plan::whole(&full_width(), work, [side / 8; 2], (4, kernels))
+}
+
 fn buffer(bytes: u64) -> Limits {
     Limits {
         largest_buffer: Some(bytes),
@@ -46,13 +50,25 @@ fn budget(bytes: u64) -> Limits {
 /// The largest picture inside the decoder has 256 channels at the full resolution; whole, three
 /// of it are held.
 #[test]
-fn whole_where_nothing_limits_it() {
+fn whole_three_large_pictures_are_held() {
     for (side, largest) in [(512, 256 * MIB), (1024, 1024 * MIB), (2048, 4096 * MIB)] {
-        let plan = plan(Work::Decode, side, true, Limits::default()).expect("it fits");
+        let plan = whole(Work::Decode, side, true);
         assert_eq!(plan.strips, None);
         assert_eq!(plan.largest_buffer, largest);
         assert_eq!(plan.peak_bytes, 3 * largest);
     }
+}
+
+/// The CPU kernels are faster in strips, a backend's launch fewer kernels for a whole picture.
+#[test]
+fn whole_is_what_fits_where_a_backend_computes() {
+    let none = Limits::default();
+    let on_gpu = plan(Work::Decode, 1024, false, none).expect("it fits");
+    assert_eq!(on_gpu, whole(Work::Decode, 1024, false));
+    let on_cpu = plan(Work::Decode, 1024, true, none).expect("it fits");
+    assert!(on_cpu.strips.is_some());
+    let small = plan(Work::Decode, 64, true, none).expect("it fits");
+    assert_eq!(small, whole(Work::Decode, 64, true));
 }
 
 /// wgpu's smallest limit of a storage buffer is 128 MiB, that of many drivers 2 GiB.
@@ -76,15 +92,16 @@ fn a_device_s_largest_buffer_is_kept() {
             }
         }
     }
-    let at_512 = plan(Work::Decode, 512, true, buffer(256 * MIB)).expect("it fits");
-    assert_eq!(at_512.strips, None);
+    let fits = whole(Work::Decode, 512, false);
+    let at_512 = plan(Work::Decode, 512, false, buffer(fits.largest_buffer)).expect("it fits");
+    assert_eq!(at_512, fits);
 }
 
 /// What strips save is what a layer holds beside its input and its output.
 #[test]
 fn strips_take_half_the_memory() {
     for side in [1024, 2048] {
-        let whole = plan(Work::Decode, side, true, Limits::default()).expect("it fits");
+        let whole = whole(Work::Decode, side, true);
         let strips = plan(
             Work::Decode,
             side,
@@ -140,14 +157,13 @@ proptest! {
         let number = if half { 2 } else { 4 };
         let (config, numbers) = (full_width(), (number, kernels));
         let plan = |limits| Plan::new(&config, work, [h, w], numbers, limits);
-        let free = plan(Limits::default()).expect("nothing limits it");
-        prop_assert_eq!(&free.strips, &None);
+        let whole = Plan::whole(&config, work, [h, w], numbers);
         match plan(limits) {
             Ok(plan) => {
                 prop_assert!(limits.budget.is_none_or(|budget| plan.peak_bytes <= budget));
                 prop_assert!(limits.largest_buffer.is_none_or(|b| plan.largest_buffer <= b));
                 match &plan.strips {
-                    None => prop_assert_eq!(&plan, &free),
+                    None => prop_assert_eq!(&plan, &whole),
                     Some(strips) => {
                         prop_assert_eq!(strips.rows.len(), 4);
                         for (level, rows) in strips.rows.iter().enumerate() {

@@ -39,8 +39,9 @@ mod pipeline;
 mod request;
 mod run;
 mod saved;
+mod warm_up;
 
-pub use device::{DeviceError, device, device_names};
+pub use device::{DeviceError, device, device_names, largest_buffer};
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
 pub use device::{RemoteOptions, Traffic, remote_device, remote_traffic};
@@ -56,6 +57,10 @@ pub use picture::{image_from_pixels, write_png};
 pub use pipeline::Pipeline;
 pub use request::Request;
 pub use run::{Progress, Run};
+#[cfg(feature = "kernel-cache")]
+#[cfg_attr(docsrs, doc(cfg(feature = "kernel-cache")))]
+pub use warm_up::set_kernel_cache;
+pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
@@ -66,6 +71,7 @@ pub use sd_core::{
     SeededNoise, Stage, Step, TextEmbedding, TextEncoder, WeightBytes,
 };
 pub use sd_models::Memory;
+pub use sd_models::vae::Tiling;
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -3,12 +3,12 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 use sd_models::unet::UNetFiles;
-use sd_models::vae::VaeFiles;
+use sd_models::vae::{Limits, Tiling, VaeFiles};
 use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
-use crate::device::{check_precision, on};
+use crate::device::{check_precision, largest_buffer, on};
 use crate::on_demand::OnDemand;
 use crate::{Pipeline, Residency, Result};
 
@@ -45,6 +45,11 @@ pub struct OpenOptions {
     /// When the components are in memory: always, once they were needed, or each in its phase
     /// alone. With [`Memory::Smallest`] the last is the least that a picture can be drawn with.
     pub residency: Residency,
+    /// How the autoencoder cuts large pictures.
+    pub tiling: Tiling,
+    /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
+    /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
+    pub memory_budget: Option<u64>,
 }
 
 impl OpenOptions {
@@ -58,6 +63,8 @@ impl OpenOptions {
             scheduler: None,
             memory: Memory::Fastest,
             residency: Residency::Always,
+            tiling: Tiling::Auto,
+            memory_budget: None,
         }
     }
 
@@ -162,7 +169,13 @@ impl Pipeline {
         let (folder, tokenizer) = ("text_encoder", "tokenizer");
         let text_encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
         let denoiser = UNetFiles::open(files, "unet", schedule, prediction, &load(&net))?;
-        let autoencoder = VaeFiles::open(files, "vae", &load(&auto))?;
+        let limits = Limits {
+            largest_buffer: largest_buffer(&auto.device),
+            budget: options.memory_budget,
+        };
+        let autoencoder = VaeFiles::open(files, "vae", &load(&auto))?
+            .with_tiling(options.tiling)
+            .with_limits(limits);
 
         // All files are sound: now their values, or later.
         let text_encoder = on(&[&text.device], "loading the text encoder", || {

@@ -4,6 +4,7 @@ mod backends;
 mod error;
 #[cfg(feature = "remote")]
 mod remote;
+mod limits;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
@@ -19,6 +20,8 @@ pub use error::DeviceError;
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
 pub use remote::{RemoteOptions, Traffic, remote_device, remote_traffic};
+pub(crate) use limits::compiles_kernels;
+pub use limits::largest_buffer;
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use wgpu::{wgpu_device, wgpu_setup};

@@ -9,6 +9,7 @@ use burn::tensor::wgpu::{WgpuBackend, WgpuInitError, WgpuSetup};
 use burn::tensor::{Device, DeviceKind};
 
 use super::backends::Wanted;
+use super::limits::wgpu as limits;
 use super::{DeviceError, probe};
 use crate::{Error, Result};
 
@@ -45,6 +46,7 @@ impl Apis {
         let options = Device::wgpu_options().device_kind(kind.clone());
         match options.graphics_api(api).init_with_setup() {
             Ok((device, setup)) => {
+                limits::remember(&device, limits::of(&setup.device));
                 opened.push(Opened {
                     api,
                     kind,
@@ -191,8 +193,10 @@ pub fn wgpu_device(setup: WgpuSetup) -> Result<Device> {
                        for; open `vulkan` by name and use its `wgpu_setup`";
         return Err(failed(message.into()));
     }
+    let largest = limits::of(&setup.device);
     let device = Device::wgpu_options().setup(setup).init();
     let device = device.map_err(|e| failed(e.to_string()))?;
+    limits::remember(&device, largest);
     probe(&device).map_err(|e| failed(e.to_string()))?;
     Ok(device)
 }

@@ -13,7 +13,9 @@ mod large_values;
 mod networks;
 mod report;
 mod shared_device;
+mod tiling;
 mod tolerance;
+mod warm_up;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -36,15 +38,24 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether the backend compiles kernels when they are first used.
+    pub(crate) fn compiles(&self) -> bool {
+        !matches!(self.name.as_str(), "flex" | "ndarray")
+    }
+}
+
 type Check = (&'static str, fn(&Place, &mut Log));
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 12] = [
     ("text encoder", networks::text_encoder),
     ("unet", networks::unet),
     ("vae", networks::vae),
+    ("vae in strips", tiling::check),
     ("large values", large_values::check),
     ("many tokens", attention::many_tokens),
     ("generation", generation::check),
+    ("warm-up", warm_up::check),
     ("mixed placement", generation::mixed_placement),
     ("shared wgpu device", shared_device::check),
     ("out of memory", failures::out_of_memory),

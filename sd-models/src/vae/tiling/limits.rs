@@ -3,14 +3,15 @@ use std::fmt;
 /// How a [`Vae`](super::super::Vae) cuts pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Tiling {
-    /// Whole where that fits into the [`Limits`], else in [`Strips`](Self::Strips).
+    /// In [`Strips`](Self::Strips) on this workspace's CPU kernels, where they are the faster way;
+    /// elsewhere whole where that fits into the [`Limits`], else in strips.
     #[default]
     Auto,
     /// Never.
     Whole,
     /// Layer by layer in strips of rows. Every normalisation takes its mean and deviation over the
-    /// whole picture, so the result is that of the whole picture, up to rounding. Takes the same
-    /// time, and about half the memory.
+    /// whole picture, so the result is that of the whole picture, up to rounding. Takes about half
+    /// the memory.
     Strips,
     /// In square tiles that overlap, each a picture of its own, with a linear transition between
     /// neighbours: what diffusers' `enable_tiling` does. Its memory does not grow with the picture.

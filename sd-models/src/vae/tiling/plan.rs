@@ -35,8 +35,9 @@ impl StripRows {
     }
 }
 
-/// Bytes of a strip to begin with: enough to keep threads busy.
-const STRIP_BYTES: u64 = 32 << 20;
+/// Bytes of a strip to begin with: enough to keep threads busy, few enough for what a layer reads
+/// and writes to stay in the last-level cache.
+const STRIP_BYTES: u64 = 16 << 20;
 
 /// No side of a latent is longer.
 const LONGEST: usize = 1 << 14;
@@ -55,10 +56,10 @@ pub(in crate::vae) struct Planner<'a> {
 }
 
 impl Plan {
-    /// How one picture is encoded or decoded by a network of `config`: whole if that fits into
-    /// `limits`, else in strips as large as fit. `latent` is the latent's height and width,
-    /// `number` the bytes of a number; `kernels` says whether this workspace's CPU kernels compute,
-    /// which work in place where a backend copies.
+    /// How one picture is encoded or decoded by a network of `config` within `limits`, in strips as
+    /// large as fit or whole. `latent` is the latent's height and width, `number` the bytes of a
+    /// number; `kernels` says whether this workspace's CPU kernels compute. With them strips are
+    /// the faster way; where a backend computes they are taken if the whole does not fit.
     ///
     /// # Errors
     /// [`Error::Memory`] where strips of single rows do not fit, [`Error::InvalidArgument`] for
@@ -70,14 +71,31 @@ impl Plan {
         (number, kernels): (u64, bool),
         limits: Limits,
     ) -> Result<Self> {
-        let planner = Planner {
+        Planner {
             config,
             work,
             latent,
             number,
             kernels,
-        };
-        planner.auto(limits)
+        }
+        .auto(limits)
+    }
+
+    /// One picture whole, whatever it takes.
+    pub fn whole(
+        config: &VaeConfig,
+        work: Work,
+        latent: [usize; 2],
+        (number, kernels): (u64, bool),
+    ) -> Self {
+        Planner {
+            config,
+            work,
+            latent,
+            number,
+            kernels,
+        }
+        .whole()
     }
 
     /// Whether `n` pictures fit at once, computed like this one.
@@ -104,14 +122,21 @@ impl Plan {
 }
 
 impl Planner<'_> {
-    /// Whole if that fits, else in strips.
+    /// In strips or whole, whichever is the better way that fits.
     pub(in crate::vae) fn auto(&self, limits: Limits) -> Result<Plan> {
         self.check()?;
         let whole = self.whole();
-        match whole.misfit(limits) {
-            None => Ok(whole),
-            Some(_) => self.strips(limits),
+        let fits = whole.misfit(limits).is_none();
+        if fits && !self.kernels {
+            return Ok(whole);
         }
+        let strips = self.strips(limits)?;
+        let is_cut = (strips
+            .strips
+            .iter()
+            .flat_map(|strips| strips.rows.iter().enumerate()))
+        .any(|(level, rows)| *rows < self.size(level)[0]);
+        Ok(if fits && !is_cut { whole } else { strips })
     }
 
     /// `plan`, if it fits.
