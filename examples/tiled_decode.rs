@@ -140,7 +140,7 @@ fn main() -> Result<(), BoxError> {
             mean * 127.5
         );
         if let Some(path) = &arguments.difference {
-            let shown = difference * arguments.amplify * 2.0 - 1.0;
+            let shown = difference * arguments.amplify - 1.0;
             write_png(&image_from_pixels(shown)?, path)?;
         }
     }

@@ -1,7 +1,7 @@
 //! Compiles and tunes before the first picture, and shows what that is worth.
 //!
 //! ```sh
-//! cargo run --release --features wgpu,kernel-cache --example warm_up -- --device wgpu --cache kernels
+//! cargo run --release --features wgpu --example warm_up -- --device wgpu
 //! ```
 
 use std::ops::ControlFlow;
@@ -21,9 +21,6 @@ struct Arguments {
     /// A model folder in diffusers layout [default: the embedded model]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Where to keep what is found out (needs the cargo feature kernel-cache)
-    #[arg(long)]
-    cache: Option<PathBuf>,
     /// Do not warm up
     #[arg(long)]
     cold: bool,
@@ -34,9 +31,6 @@ struct Arguments {
 
 fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
-    if let Some(folder) = &arguments.cache {
-        keep_in(folder)?;
-    }
     let device = device(&arguments.device)?;
     let options = OpenOptions::new(&device);
     let pipeline = match &arguments.model {
@@ -82,14 +76,4 @@ fn main() -> Result<(), BoxError> {
         lap("decode");
     }
     Ok(())
-}
-
-#[cfg(feature = "kernel-cache")]
-fn keep_in(folder: &std::path::Path) -> Result<(), BoxError> {
-    Ok(sd_pipeline::set_kernel_cache(folder)?)
-}
-
-#[cfg(not(feature = "kernel-cache"))]
-fn keep_in(_: &std::path::Path) -> Result<(), BoxError> {
-    Err("--cache needs the cargo feature kernel-cache".into())
 }

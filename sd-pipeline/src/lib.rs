@@ -57,9 +57,6 @@ pub use picture::{image_from_pixels, write_png};
 pub use pipeline::Pipeline;
 pub use request::Request;
 pub use run::{Progress, Run};
-#[cfg(feature = "kernel-cache")]
-#[cfg_attr(docsrs, doc(cfg(feature = "kernel-cache")))]
-pub use warm_up::set_kernel_cache;
 pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;

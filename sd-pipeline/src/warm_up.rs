@@ -45,8 +45,7 @@ impl Pipeline {
     /// came to its end.
     ///
     /// On flex and ndarray there is nothing to compile or tune: the requests are checked, and that
-    /// is all. What GPU backends find out they keep for the life of the process, and with the cargo
-    /// feature `kernel-cache` on disk, where `set_kernel_cache` says.
+    /// is all. What GPU backends find out they keep for the life of the process.
     ///
     /// # Errors
     /// Those of [`generate`](Self::generate).
@@ -100,32 +99,4 @@ impl Pipeline {
         let _ = report(WarmUpStage::Ready);
         Ok(true)
     }
-}
-
-/// Keeps on disk, in `folder`, what GPU backends find out: which kernel is the fastest for which
-/// size, and compiled kernels where the driver takes them (CUDA, ROCm, Vulkan with the feature
-/// `vulkan`). The next process that names the folder starts with it. Without this call it is kept
-/// in the folder `target/environment` of the program's project or in the user's cache folder, as
-/// CubeCL's configuration says.
-///
-/// Call it before the first device is opened: compiled kernels are kept only then. The folder is
-/// created where it is missing.
-///
-/// # Errors
-/// [`Error::Io`](crate::Error::Io) when the folder cannot be created or written to.
-#[cfg(feature = "kernel-cache")]
-#[cfg_attr(docsrs, doc(cfg(feature = "kernel-cache")))]
-pub fn set_kernel_cache(folder: impl AsRef<std::path::Path>) -> Result<()> {
-    use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
-
-    let folder = folder.as_ref();
-    std::fs::create_dir_all(folder).map_err(crate::Error::io(folder))?;
-    tempfile::tempfile_in(folder).map_err(crate::Error::io(folder))?;
-    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-    config.compilation.cache = true;
-    // A configuration already in use stays; it is loaded here, so that it does not choose the
-    // folder later.
-    CubeClRuntimeConfig::try_set(config);
-    burn::cubecl::environment::set_root(folder);
-    Ok(())
 }

@@ -131,7 +131,7 @@ impl Vae {
     }
 
     /// How one picture of `size`, height and width in pixels, is encoded or decoded, and what
-    /// memory that takes. With [`Tiling::Blend`] the plan is that of a tile.
+    /// memory that takes. With [`Tiling::Blend`] the plan is that of a tile, plus the picture.
     ///
     /// # Errors
     /// [`Error::Memory`] where it does not fit into the [`Limits`], [`Error::InvalidArgument`] for
@@ -153,7 +153,16 @@ impl Vae {
         match self.tiling {
             Tiling::Auto => planner.auto(self.limits),
             Tiling::Strips => planner.strips(self.limits),
-            Tiling::Whole | Tiling::Blend { .. } => planner.within(planner.whole(), self.limits),
+            Tiling::Whole => planner.within(planner.whole(), self.limits),
+            Tiling::Blend { .. } => {
+                let mut plan = planner.whole();
+                // The tiles' rows, and the picture that is made of them.
+                let picture = (size[0] as u64).saturating_mul(size[1] as u64);
+                let number = planner.number * self.config.out_channels as u64;
+                let whole = picture.saturating_mul(2 * number);
+                plan.peak_bytes = plan.peak_bytes.saturating_add(whole);
+                planner.within(plan, self.limits)
+            }
         }
     }
 
