@@ -86,3 +86,71 @@ pub(super) fn from_f32<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> 
         x.cast(dtype)
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    /// Numbers from -1 to 1 that look random.
+    fn tokens(shape: [usize; 4], phase: f64) -> Tensor<4> {
+        let value = |i: usize| (f64::sin(i as f64 * 12.9898 + phase) * 43758.5453).fract() as f32;
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        let data = TensorData::new(values, shape);
+        Tensor::from_data(data, (&Device::flex(), DType::F32))
+    }
+
+    fn values(x: Tensor<4>) -> Vec<f64> {
+        let values = x.try_into_vec_as::<f32>().unwrap();
+        values.into_iter().map(f64::from).collect()
+    }
+
+    /// Vaswani et al. 2017, equation 1, in f64.
+    fn reference(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Vec<f64> {
+        let ([n, heads, tokens, width], keys) = (query.dims(), key.dims()[2]);
+        let (q, k, v) = (
+            values(query.clone()),
+            values(key.clone()),
+            values(value.clone()),
+        );
+        let mut out = Vec::new();
+        for head in 0..n * heads {
+            let (k, v) = (&k[head * keys * width..], &v[head * keys * width..]);
+            for query in q[head * tokens * width..][..tokens * width].chunks(width) {
+                let score = |key: &[f64]| {
+                    let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
+                    (dot / (width as f64).sqrt()).exp()
+                };
+                let scores: Vec<f64> = k.chunks(width).take(keys).map(score).collect();
+                let all: f64 = scores.iter().sum();
+                out.extend((0..width).map(|i| {
+                    let weighted = scores.iter().enumerate();
+                    weighted.map(|(j, s)| s * v[j * width + i]).sum::<f64>() / all
+                }));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn attention_of_some_queries_at_a_time_is_attention_of_all() {
+        for (n, heads, queries, keys, width) in
+            [(1, 1, 5, 7, 3), (2, 3, 33, 9, 8), (1, 2, 64, 64, 5)]
+        {
+            let query = tokens([n, heads, queries, width], 0.1);
+            let key = tokens([n, heads, keys, width], 0.2);
+            let value = tokens([n, heads, keys, width], 0.3);
+            let expected = reference(&query, &key, &value);
+            // None fits, one fits, some do and leave a rest, all do.
+            for most in [0, n * heads * keys, n * heads * keys * 12, usize::MAX] {
+                let (query, key, value) = (query.clone(), key.clone(), value.clone());
+                let found = by_queries(query, key, value, false, most);
+                assert_eq!(found.dims(), [n, heads, queries, width]);
+                let pairs = values(found).into_iter().zip(&expected);
+                let worst = pairs.map(|(f, e)| (f - e).abs()).fold(0.0, f64::max);
+                assert!(worst < 1e-6, "{worst:e} with {most} scores at once");
+            }
+        }
+    }
+}
