@@ -41,8 +41,7 @@ pub(crate) fn check(place: &Place, log: &mut Log) {
                 worst = worst.max(largest(found - expected.clone()));
             }
         }
-        // Both are rounded.
-        let tolerance = 2.0 * tolerance::of(spec.dtype).vae;
+        let tolerance = tolerance::of(spec.dtype).vae;
         log.at_most(format!("strips {name}"), worst, tolerance);
     }
 }
