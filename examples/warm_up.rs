@@ -67,7 +67,7 @@ fn main() -> Result<(), BoxError> {
         let mut run = pipeline.start(request)?;
         device.sync()?;
         lap("text");
-        while let Some(step) = run.next() {
+        for step in run.by_ref() {
             step?;
             device.sync()?;
             lap("step");

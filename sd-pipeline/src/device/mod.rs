@@ -2,9 +2,9 @@
 
 mod backends;
 mod error;
+mod limits;
 #[cfg(feature = "remote")]
 mod remote;
-mod limits;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
@@ -17,11 +17,11 @@ use crate::{Error, Result};
 use backends::{BACKENDS, BEST_FIRST, Backend, Wanted};
 
 pub use error::DeviceError;
+pub(crate) use limits::compiles_kernels;
+pub use limits::largest_buffer;
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
 pub use remote::{RemoteOptions, Traffic, remote_device, remote_traffic};
-pub(crate) use limits::compiles_kernels;
-pub use limits::largest_buffer;
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use wgpu::{wgpu_device, wgpu_setup};
