@@ -77,39 +77,42 @@ impl Harness {
         });
     }
 
-    /// Measures a scheduler's own cost: ten steps beside a network that costs nothing, on a
-    /// latent `[1, 4, 64, 64]`. Solvers compute in f32 whatever the network's precision.
+    /// Measures a scheduler's own cost: ten steps beside a network that costs nothing, on latents
+    /// `[1, 4, 64, 64]` and `[1, 4, 128, 128]`. Solvers compute in f32 whatever the network's
+    /// precision.
     pub fn scheduler<C: Scheduler, E: Into<BoxError>>(
         &mut self,
         place: &Place,
         name: &str,
-        open: impl FnOnce() -> Result<C, E>,
+        open: impl Fn() -> Result<C, E>,
     ) {
-        let model = format!("schedulers, {STEPS} steps of 4×64×64");
-        self.measure(place, &model, name, || {
-            let scheduler = open().map_err(Into::<BoxError>::into)?;
-            let plan = scheduler.plan(&Arc::new(NoiseSchedule::stable_diffusion()), STEPS)?;
-            let start = Tensor::<4>::ones([1, 4, 64, 64], place.device());
-            Ok(move || -> Result<Tensor<4>, BoxError> {
-                let mut network = |guided: Tensor<4>, _| {
-                    Ok(NetworkOutput {
-                        guided,
-                        uncond: None,
-                    })
-                };
-                let mut model = Model::new(PredictionType::VPrediction, &mut network);
-                let mut noise = SeededNoise::new(1, 1);
-                let mut sampler = scheduler.start(&plan, 0)?;
-                let mut x = start.clone();
-                loop {
-                    let step = sampler.step(x, &mut model, &mut noise)?;
-                    x = step.x;
-                    if step.done {
-                        return Ok(x);
+        for side in [64, 128] {
+            let model = format!("schedulers, {STEPS} steps of 4×{side}×{side}");
+            self.measure(place, &model, name, || {
+                let scheduler = open().map_err(Into::<BoxError>::into)?;
+                let plan = scheduler.plan(&Arc::new(NoiseSchedule::stable_diffusion()), STEPS)?;
+                let start = Tensor::<4>::ones([1, 4, side, side], place.device());
+                Ok(move || -> Result<Tensor<4>, BoxError> {
+                    let mut network = |guided: Tensor<4>, _| {
+                        Ok(NetworkOutput {
+                            guided,
+                            uncond: None,
+                        })
+                    };
+                    let mut model = Model::new(PredictionType::VPrediction, &mut network);
+                    let mut noise = SeededNoise::new(1, 1);
+                    let mut sampler = scheduler.start(&plan, 0)?;
+                    let mut x = start.clone();
+                    loop {
+                        let step = sampler.step(x, &mut model, &mut noise)?;
+                        x = step.x;
+                        if step.done {
+                            return Ok(x);
+                        }
                     }
-                }
-            })
-        });
+                })
+            });
+        }
     }
 
     /// Measures `generate`: one picture in four steps with guidance, from prompt to bytes.
