@@ -3,13 +3,15 @@
 //!
 //! ```no_run
 //! use sd_benches::{Harness, places};
-//! # fn my_unet(_: &sd_pipeline::Device, _: sd_pipeline::FloatDType) -> sd_pipeline::Result<Box<dyn sd_pipeline::Denoiser>> { unimplemented!() }
+//! # use sd_pipeline::{Denoiser, Device, FloatDType, Result};
+//! # fn bench(my_unet: impl Fn(&Device, FloatDType) -> Result<Box<dyn Denoiser>>) {
 //!
 //! let mut harness = Harness::from_arguments();
 //! for place in places(&harness) {
 //!     harness.denoiser(&place, "mine", || my_unet(place.device(), place.dtype()));
 //! }
 //! harness.finish().unwrap();
+//! # }
 //! ```
 //!
 //! Put that into a bench target with `harness = false`; `cargo bench -- flex` then selects, as all
