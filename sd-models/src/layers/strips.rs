@@ -14,6 +14,7 @@ use sd_core::{Error, Result};
 use sd_kernels::Moments;
 
 use super::cpu::{self, fits, runs_kernels};
+use super::norm::variance_and_mean;
 use super::precision::to_f32;
 use super::{Conv2d, GroupNorm};
 
@@ -228,9 +229,9 @@ impl Gather {
             return strip;
         }
         let [_, channels, rows, width] = strip.dims();
-        let x = to_f32(strip.clone()).reshape([channels, rows * width]);
-        let (variance, mean) = x.var_mean_bias(1);
-        (self.device).push((rows * width, Tensor::cat(vec![variance, mean], 1)));
+        let (variance, mean) = variance_and_mean(to_f32(strip.clone()));
+        let moments = Tensor::cat(vec![variance, mean], 3).reshape([channels, 2]);
+        (self.device).push((rows * width, moments));
         strip
     }
 
