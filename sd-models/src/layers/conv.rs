@@ -8,6 +8,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, Memory, OutputRows, PackedConv};
 
 use super::cpu::Packed;
+use super::precision::{from_f32, to_f32};
 use super::{PackLayer, pack_itself, parameter};
 use crate::Result;
 use crate::weights::Weights;
@@ -85,7 +86,7 @@ impl Conv2d {
         };
         let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
         let bias = self.bias.as_ref().map(Param::val);
-        burn::tensor::module::conv2d(x, self.weight.val(), bias, options)
+        conv2d(x, self.weight.val(), bias, options)
     }
 
     /// [`forward`](Self::forward), added to `residual`.
@@ -181,7 +182,7 @@ impl Conv2d {
         };
         let options = ConvOptions::new([self.stride; 2], [0, padding], [1, 1], 1);
         let bias = self.bias.as_ref().map(Param::val);
-        let x = burn::tensor::module::conv2d(x, self.weight.val(), bias, options);
+        let x = conv2d(x, self.weight.val(), bias, options);
         match residual {
             Some(residual) => residual + x,
             None => x,
@@ -218,6 +219,22 @@ impl PackLayer for Conv2d {
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
     }
+}
+
+/// In f32 whatever the precision of `x`: Burn's direct convolution on GPUs, which it takes where
+/// nothing faster runs, adds up thousands of products in the precision of `x`.
+fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions<2>,
+) -> Tensor<4> {
+    let dtype = x.dtype();
+    let (x, weight, bias) = (to_f32(x), to_f32(weight), bias.map(to_f32));
+    from_f32(
+        burn::tensor::module::conv2d(x, weight, bias, options),
+        dtype,
+    )
 }
 
 /// A picture at the height and width `size`, each pixel the nearest of `x` (torch's `nearest`).

@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_pipeline::burn;
-use sd_pipeline::models::layers::{GroupNorm, LayerNorm};
+use sd_pipeline::models::layers::{Conv2d, GroupNorm, LayerNorm, Padding};
 
 use crate::report::{Log, largest_difference};
 use crate::{Place, attention, tolerance};
@@ -14,6 +14,7 @@ const TOKENS: usize = 48;
 pub(crate) fn check(place: &Place, log: &mut Log) {
     let epsilon = tolerance::of(place.dtype).epsilon;
     attention::large_values(place, log, 16.0 * epsilon);
+    convolution(place, log, 16.0 * epsilon);
     group_norm(place, log, 16.0 * epsilon);
     layer_norm(place, log, 16.0 * epsilon);
 }
@@ -39,6 +40,28 @@ pub(crate) fn upload<const D: usize>(
 
 pub(crate) fn download<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("the device's values")
+}
+
+/// A sum of 2304 positive products: where it is kept in half precision it stops growing.
+fn convolution(place: &Place, log: &mut Log, tolerance: f64) {
+    let (channels, side) = (256, 3);
+    let positive = |count| {
+        values(count, 1.0 / 64.0)
+            .into_iter()
+            .map(f32::abs)
+            .collect()
+    };
+    let (x, weight): (Vec<f32>, Vec<f32>) =
+        (positive(channels * side * side), positive(channels * 9));
+    let padding = Padding::Even(0);
+    let mut layer = Conv2d::new([channels, 1], side, 1, padding, &place.device);
+    layer.weight = Param::from_tensor(upload(&weight, [1, channels, 3, 3], place));
+    layer.bias = Some(Param::from_tensor(upload(&[0.0], [1], place)));
+    let found = download(layer.forward(upload(&x, [1, channels, side, side], place)));
+    let products = x.iter().zip(&weight);
+    let expected: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+    let difference = largest_difference(&found, &[expected]);
+    log.at_most("convolution", difference / expected, tolerance);
 }
 
 /// Large numbers in a small picture, and so many in one group that their order of adding shows.
