@@ -21,7 +21,7 @@ pub(crate) use limits::compiles_kernels;
 pub use limits::largest_buffer;
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
-pub use remote::{RemoteOptions, Traffic, remote_device, remote_traffic};
+pub use remote::{RemoteOptions, Traffic, remote_device, remote_traffic, serve};
 #[cfg(feature = "wgpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use wgpu::{wgpu_device, wgpu_setup};

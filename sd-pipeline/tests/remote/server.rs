@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use sd_pipeline::burn::server::{RemoteServer, TokenAuthorizer, WebSocketTransport};
-use sd_pipeline::device;
+use sd_pipeline::{device, serve};
 
 /// Names the role in which this program is started once more.
 const ROLE: &str = "SD_REMOTE_TEST_SERVER";
@@ -99,12 +98,8 @@ pub(crate) fn serve_if_asked() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
-    let mut server = RemoteServer::new([device("flex").unwrap()]);
-    if role == "guarded" {
-        server = server.with_authorizer(TokenAuthorizer::new(TOKEN).unwrap());
-    }
-    let transport = WebSocketTransport::from_listener(listener);
-    server.serve(transport).unwrap();
+    let token = (role == "guarded").then_some(TOKEN);
+    serve(listener, &[device("flex").unwrap()], token).unwrap();
 }
 
 /// What a [`Proxy`] does with what passes.

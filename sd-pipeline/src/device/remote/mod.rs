@@ -1,6 +1,7 @@
 //! Devices of another machine, over Burn's remote backend.
 
 mod line;
+mod serve;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,8 @@ use burn::tensor::remote::RemoteHost;
 use super::{DeviceError, probe};
 use crate::{Error, Result};
 use line::Line;
+
+pub use serve::serve;
 
 /// How to reach a [server](remote_device).
 #[derive(Clone, PartialEq, Eq)]
