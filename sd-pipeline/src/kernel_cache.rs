@@ -23,9 +23,9 @@ pub enum KernelCacheError {
 }
 
 /// Keeps in `folder`, for this and later processes, what GPU backends find out when they first
-/// see a work: which kernel is fastest for it (autotune), how fast the device is, and, on cuda,
-/// rocm, Metal and SPIR-V, the compiled kernels. What wgpu compiles from WGSL stays with the
-/// graphics driver's own cache.
+/// see a work: which kernel is fastest for it (autotune), how fast the device is, and, on cuda and
+/// rocm and as SPIR-V (the cargo feature `vulkan`), the compiled kernels. Others are compiled anew,
+/// or kept by the graphics driver.
 ///
 /// Call it before the first device is opened; calling it again with the same folder changes
 /// nothing. [`Pipeline::warm_up`] in one process then serves the next. Several processes may share
