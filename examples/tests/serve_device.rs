@@ -7,13 +7,13 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use image::RgbImage;
 
-/// Cargo builds the examples before it runs a package's tests.
+/// Built by `cargo test` without `--test`, or by naming it: `--example NAME`.
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().expect("the test's own path");
     let profile = test.ancestors().nth(2).expect("target/<profile>");
     let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let path: PathBuf = profile.join("examples").join(file);
-    assert!(path.exists(), "{}; run all of `cargo test`", path.display());
+    assert!(path.exists(), "{} is not built", path.display());
     Command::new(path)
 }
 
