@@ -25,7 +25,7 @@ pub use feed_forward::{Dropout, FeedForward, Geglu};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub(crate) use pack::{Pack, PackLayer, Unpacked, join, pack_fields, pack_itself};
-pub(crate) use precision::multi_head_attention;
+pub(crate) use precision::{SCORES, multi_head_attention};
 pub use resample::{Downsample2D, Upsample2D};
 pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
 pub(crate) use strips::{Output, StripConv, Strips, ranges};

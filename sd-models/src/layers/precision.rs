@@ -28,7 +28,7 @@ pub(crate) fn multi_head_attention(
 /// Scores that may be in memory at once: 2²⁵ in f32 are 128 MiB, the largest buffer that every wgpu
 /// adapter binds. A picture of 1024×1024 has 2³² of them in one layer of the U-Net, and a backend
 /// without a fused kernel for a shape would store them all, more than once.
-const SCORES: usize = 1 << 25;
+pub(crate) const SCORES: usize = 1 << 25;
 
 /// `softmax(q·kᵀ / √width)·v` of `[n, heads, tokens, width]`; with `is_causal` a token sees only
 /// itself and those before it.

@@ -2,6 +2,7 @@ use sd_core::{Error, Result};
 
 use super::steps::{ConvStep, Map, Step, steps};
 use super::{Limits, Work};
+use crate::layers::SCORES;
 use crate::vae::VaeConfig;
 
 /// How a picture is encoded or decoded, and what that takes.
@@ -307,13 +308,20 @@ impl Planner<'_> {
 
     fn whole_attention(&self, map: Map) -> (u64, u64) {
         let x = self.bytes(map);
-        let pixels = self.latent[0].saturating_mul(self.latent[1]);
-        let scores = if self.kernels {
-            0
-        } else {
-            product(&[pixels, pixels, 4])
-        };
-        (7 * x + scores, x.max(scores))
+        let scores = self.scores(self.latent[0]);
+        (7 * x + 2 * scores, x.max(scores))
+    }
+
+    /// Of `rows` of queries, which attention takes no more of at a time than [`SCORES`] allows. The
+    /// kernels keep none.
+    fn scores(&self, rows: usize) -> u64 {
+        let [height, width] = self.latent;
+        let keys = product(&[height, width]);
+        let scores = product(&[rows, width, height, width]);
+        match self.kernels {
+            true => 0,
+            false => 4 * scores.min(keys.max(SCORES as u64)),
+        }
     }
 
     fn strip_conv(&self, strips: &StripRows, conv: ConvStep) -> (u64, u64) {
@@ -357,13 +365,8 @@ impl Planner<'_> {
 
     fn strip_attention(&self, strips: &StripRows, map: Map) -> (u64, u64) {
         let x = self.bytes(map);
-        let [height, width] = self.latent;
-        let strip = self.rows_bytes(map, strips.attention.min(height));
-        let scores = if self.kernels {
-            0
-        } else {
-            product(&[strips.attention, width, height, width, 4])
-        };
+        let strip = self.rows_bytes(map, strips.attention.min(self.latent[0]));
+        let scores = self.scores(strips.attention);
         // The picture, keys, values and the copies of them that are multiplied, the result.
         (6 * x + 4 * strip + 2 * scores, x.max(scores))
     }
