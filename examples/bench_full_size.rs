@@ -1,9 +1,12 @@
 //! Times the networks of a model at full size: text encoder, one U-Net step, VAE decode and encode.
 //!
-//! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]`
+//! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
+//! [--batch 2] [--only unet]`
 //!
 //! DIR is a folder in diffusers layout; only `text_encoder`, `unet` and `vae` are read. One line of
-//! JSON per measurement: seconds is the least of the runs, after one that is not counted.
+//! JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
+//! encoder always sees two prompts and the VAE one picture. `benches/rounds.py` runs this beside
+//! PyTorch and OpenVINO.
 
 #[path = "support/memory.rs"]
 mod memory;
@@ -39,8 +42,27 @@ struct Arguments {
     /// Samples in the U-Net's batch; 2 is one step with guidance
     #[arg(long, default_value_t = 2)]
     batch: usize,
+    /// Only the work in whose name this is: text, unet, decode, encode
+    #[arg(long, default_value = "")]
+    only: String,
     #[arg(long, default_value = "flex")]
     device: String,
+}
+
+impl Arguments {
+    /// Whether any of these is asked for.
+    fn wants(&self, works: &[&str]) -> bool {
+        let only = self.only.to_lowercase();
+        works.iter().any(|work| work.to_lowercase().contains(&only))
+    }
+
+    /// What is measured; a picture of another size than the usual says so.
+    fn name(&self, work: &str) -> String {
+        match self.size {
+            512 => work.to_owned(),
+            size => format!("{work}, {size}x{size}"),
+        }
+    }
 }
 
 fn main() -> Result<(), BoxError> {
@@ -51,52 +73,73 @@ fn main() -> Result<(), BoxError> {
 
 fn bench(arguments: &Arguments) -> Result<(), BoxError> {
     let device = device(&arguments.device)?;
-    let (files, f32) = (Files::directory(&arguments.dir), FloatDType::F32);
-    let (side, batch) = (arguments.size / 8, arguments.batch);
-    let mut noise = SeededNoise::new(0, batch);
-    let latents = noise.normal([batch, 4, side, side])?;
-    let latents = Tensor::<4>::from_data(latents, &device);
-    let report = |work: &str, run: &dyn Fn() -> Result<Tensor<1>, BoxError>| {
-        report(arguments, &device, work, run)
-    };
+    let files = Files::directory(&arguments.dir);
+    if arguments.wants(&["text encoder"]) {
+        text_encoder(arguments, &files, &device)?;
+    }
+    let unet = format!("UNet step, batch {}", arguments.batch);
+    if arguments.wants(&[&unet]) {
+        denoiser(arguments, &files, &device, &arguments.name(&unet))?;
+    }
+    if arguments.wants(&["VAE decode", "VAE encode"]) {
+        autoencoder(arguments, &files, &device)?;
+    }
+    Ok(())
+}
 
+fn text_encoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
     let folder = files.folder("text_encoder");
-    let (config, weights) = (
-        ClipTextConfig::read(&folder)?,
-        folder.weights("model", None)?,
-    );
-    let (text, _) = ClipTextModel::load(config, &weights, &LoadOptions::new(&device))?;
+    let config = ClipTextConfig::read(&folder)?;
+    let weights = folder.weights("model", None)?;
+    let (text, _) = ClipTextModel::load(config, &weights, &LoadOptions::new(device))?;
     let ids = vec![(0..77).map(|i| i * 631 % 49406).collect::<Vec<u32>>(); 2];
-    let run = || Ok(text.forward(&ids)?.last_hidden_state.flatten(0, 2));
-    report("text encoder, batch 2", &run)?;
-    drop(text);
+    report(arguments, device, "text encoder, batch 2", &|| {
+        Ok(text.forward(&ids)?.last_hidden_state.flatten(0, 2))
+    })
+}
 
-    let schedule = Arc::new(NoiseSchedule::stable_diffusion());
-    let unet = UNet::open(
-        &files,
-        "unet",
-        schedule,
+fn denoiser(
+    arguments: &Arguments,
+    files: &Files,
+    device: &Device,
+    work: &str,
+) -> Result<(), BoxError> {
+    let (schedule, kind) = (
+        Arc::new(NoiseSchedule::stable_diffusion()),
         PredictionType::Epsilon,
-        &device,
-        f32,
-    )?;
-    let context = Tensor::ones([batch, 77, unet.spec().context_width], &device);
+    );
+    let unet = UNet::open(files, "unet", schedule, kind, device, FloatDType::F32)?;
+    let batch = arguments.batch;
+    let latents = latents(arguments, batch, device)?;
+    let context = Tensor::ones([batch, 77, unet.spec().context_width], device);
     let context = unet.prepare(Conditioning::new(context))?;
-    let run = || {
-        Ok(unet
-            .predict(latents.clone(), 500.0, &context)?
-            .flatten(0, 3))
-    };
-    report(&format!("UNet step, batch {batch}"), &run)?;
-    drop(unet);
+    report(arguments, device, work, &|| {
+        let noise = unet.predict(latents.clone(), 500.0, &context)?;
+        Ok(noise.flatten(0, 3))
+    })
+}
 
-    let vae = Vae::open(&files, "vae", &device, f32)?;
-    let latent = latents.narrow(0, 0, 1);
-    let run = || Ok(vae.decode(latent.clone())?.flatten(0, 3));
-    report("VAE decode", &run)?;
-    let image = Tensor::ones([1, 3, arguments.size, arguments.size], &device);
-    let run = || Ok(vae.encode(image.clone(), None)?.flatten(0, 3));
-    report("VAE encode", &run)
+fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
+    let vae = Vae::open(files, "vae", device, FloatDType::F32)?;
+    if arguments.wants(&["VAE decode"]) {
+        let latent = latents(arguments, 1, device)?;
+        report(arguments, device, &arguments.name("VAE decode"), &|| {
+            Ok(vae.decode(latent.clone())?.flatten(0, 3))
+        })?;
+    }
+    if arguments.wants(&["VAE encode"]) {
+        let image = Tensor::ones([1, 3, arguments.size, arguments.size], device);
+        report(arguments, device, &arguments.name("VAE encode"), &|| {
+            Ok(vae.encode(image.clone(), None)?.flatten(0, 3))
+        })?;
+    }
+    Ok(())
+}
+
+fn latents(arguments: &Arguments, n: usize, device: &Device) -> Result<Tensor<4>, BoxError> {
+    let side = arguments.size / 8;
+    let latents = SeededNoise::new(0, n).normal([n, 4, side, side])?;
+    Ok(Tensor::from_data(latents, device))
 }
 
 fn report(

@@ -148,7 +148,7 @@ fn what_does_not_fit_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(common::cases(40))]
 
     #[test]
     fn attention_of_any_size(

@@ -244,7 +244,7 @@ fn winograd_of_another_shape_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(common::cases(48))]
 
     #[test]
     fn direct_of_any_shape(

@@ -4,7 +4,7 @@ mod common;
 
 use common::{each_isa, values};
 use proptest::prelude::*;
-use sd_kernels::{Isa, add, concat_channels, to_channels_first, to_channels_last};
+use sd_kernels::{Isa, add, concat_channels, copy, to_channels_first, to_channels_last};
 
 fn check_layouts(n: usize, channels: usize, pixels: usize) {
     let x = values(1, n * channels * pixels);
@@ -106,17 +106,28 @@ fn what_does_not_fit_is_an_error() {
         "channels is 0; at least 1 in one of the pictures"
     );
     assert_eq!(
+        error(copy(&[0.0; 7], &mut out)),
+        "the output has 6 elements, expected 7"
+    );
+    assert_eq!(
         error(add(isa, &mut out, &[0.0; 7])),
         "the summand has 7 elements, expected 6"
     );
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(common::cases(64))]
 
     #[test]
     fn layouts_of_any_size(n in 1usize..4, channels in 1usize..70, pixels in 1usize..400) {
         check_layouts(n, channels, pixels);
+    }
+
+    #[test]
+    fn copies_of_any_size(len in 0usize..100_000) {
+        let (x, mut out) = (values(1, len), vec![f32::NAN; len]);
+        copy(&x, &mut out).unwrap();
+        prop_assert!(out == x);
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn what_does_not_fit_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(common::cases(48))]
 
     #[test]
     fn linear_of_any_size(rows in 1usize..60, inputs in 1usize..90, outputs in 1usize..90) {

@@ -192,7 +192,7 @@ fn what_does_not_fit_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(common::cases(48))]
 
     #[test]
     fn groups_of_any_size(n in 1usize..4, pixels in 1usize..200, size in 1usize..20, groups in 1usize..12) {

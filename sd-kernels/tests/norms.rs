@@ -224,7 +224,7 @@ fn shifts_that_do_not_fit() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(common::cases(32))]
 
     #[test]
     fn shifted_groups_of_any_size(

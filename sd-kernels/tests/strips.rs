@@ -114,7 +114,7 @@ fn rows_far_outside_the_strip_are_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(common::cases(32))]
 
     #[test]
     fn convolutions_of_any_size(
@@ -148,10 +148,10 @@ proptest! {
             let strips = cuts.windows(2).map(|cut| &x[cut[0] * channels..cut[1] * channels]);
             let moments = strips.map(|strip| Moments::of(isa, strip, channels).unwrap());
             let all = moments.reduce(|mut all, more| { all.merge(&more).unwrap(); all }).unwrap();
-            let mut strips = x.clone();
+            let mut strips = vec![f32::NAN; x.len()];
             for cut in cuts.windows(2) {
-                let strip = &mut strips[cut[0] * channels..cut[1] * channels];
-                group_norm_with(isa, strip, &all, norm).unwrap();
+                let strip = cut[0] * channels..cut[1] * channels;
+                group_norm_with(isa, &x[strip.clone()], &all, norm, &mut strips[strip]).unwrap();
             }
             // One sample's variance is the difference of sums that are 100² as large.
             assert_close(isa.name(), &strips, &widened(&whole), 2e-5);
@@ -179,9 +179,11 @@ fn moments_that_do_not_fit_are_an_error() {
         epsilon: 0.0,
         activation: Activation::None,
     };
-    let mut x = [1.0, 2.0, 3.0, 6.0];
-    group_norm_with(isa, &mut x, &two, norm).unwrap();
-    assert_eq!(x, [-1.0, -1.0, 1.0, 1.0]);
-    assert!(group_norm_with(isa, &mut x[1..], &two, norm).is_err());
-    assert!(group_norm_with(isa, &mut x, &two, GroupNorm { groups: 3, ..norm }).is_err());
+    let (x, mut out) = ([1.0, 2.0, 3.0, 6.0], [0.0; 4]);
+    group_norm_with(isa, &x, &two, norm, &mut out).unwrap();
+    assert_eq!(out, [-1.0, -1.0, 1.0, 1.0]);
+    assert!(group_norm_with(isa, &x[1..], &two, norm, &mut out).is_err());
+    assert!(group_norm_with(isa, &x, &two, norm, &mut out[1..]).is_err());
+    let three = GroupNorm { groups: 3, ..norm };
+    assert!(group_norm_with(isa, &x, &two, three, &mut out).is_err());
 }

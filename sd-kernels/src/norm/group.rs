@@ -57,7 +57,12 @@ pub fn group_norm_in_place(
     }
     let moments = moments(isa, x, n, pixels, channels);
     for (x, moments) in x.chunks_exact_mut(pixels * channels).zip(&moments) {
-        group_norm_with(isa, x, moments, norm)?;
+        let x = x.as_mut_ptr();
+        // SAFETY: `x` is borrowed exclusively.
+        unsafe {
+            let factors = norm.factors(moments, None);
+            factors.apply(isa, x, pixels, norm.activation, x);
+        }
     }
     Ok(())
 }
@@ -118,26 +123,27 @@ fn normalise(
     Ok(())
 }
 
-/// [`group_norm`] of some pixels of a picture, `x`, in place; `moments` are the whole picture's.
+/// [`group_norm`] of some pixels of a picture, `x`; `moments` are the whole picture's.
 ///
 /// # Errors
 /// Where a length does not fit, or the groups do not divide the channels.
 pub fn group_norm_with(
     isa: Isa,
-    x: &mut [f32],
+    x: &[f32],
     moments: &Moments,
     norm: GroupNorm<'_>,
+    out: &mut [f32],
 ) -> Result<()> {
     let channels = norm.weight.len();
     norm.check()?;
     check_len("the moments", moments.channels(), &[channels])?;
     let pixels = x.len() / channels.max(1);
     check_len("the input", x.len(), &[pixels, channels])?;
+    check_len("the output", out.len(), &[pixels, channels])?;
     if !x.is_empty() {
         let factors = norm.factors(moments, None);
-        let x = x.as_mut_ptr();
-        // SAFETY: `x` is borrowed exclusively.
-        unsafe { factors.apply(isa, x, pixels, norm.activation, x) };
+        // SAFETY: both hold so many pixels, and `out` is borrowed exclusively.
+        unsafe { factors.apply(isa, x.as_ptr(), pixels, norm.activation, out.as_mut_ptr()) };
     }
     Ok(())
 }

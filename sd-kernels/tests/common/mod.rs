@@ -1,7 +1,17 @@
 //! What the kernel tests share: numbers to compute with and a way to compare them.
 #![allow(dead_code)]
 
+use proptest::test_runner::Config;
 use sd_kernels::Isa;
+
+/// So many cases of a property, or as many as `PROPTEST_CASES` says: a few are enough to look for
+/// memory errors, where each takes a hundred times as long.
+pub(crate) fn cases(cases: u32) -> Config {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => Config::default(),
+        None => Config::with_cases(cases),
+    }
+}
 
 /// Deterministic values in [-1, 1).
 pub(crate) fn values(seed: u64, len: usize) -> Vec<f32> {

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use sd_core::Result;
+use sd_kernels::Activation;
 
 use super::precision::multi_head_attention;
 use super::{GroupNorm, Linear, Output, Strips, pack_fields, ranges};
@@ -112,13 +113,13 @@ impl Attention {
     /// pixels are held, the queries come strip by strip, so that no backend needs the scores of
     /// more than one.
     pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
-        let normed = |x: &Strips, rows| match &self.group_norm {
-            Some(norm) => x.normed(rows, norm),
+        let normed = |x: &mut Strips, rows| match &self.group_norm {
+            Some(norm) => x.normed(rows, norm, Activation::None),
             None => x.rows(rows),
         };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for rows in ranges(x.height(), output.rows) {
-            let of_strip = self.key_value(to_tokens(normed(&x, rows)));
+            let of_strip = self.key_value(to_tokens(normed(&mut x, rows)));
             keys.push(of_strip.key);
             values.push(of_strip.value);
         }
@@ -127,7 +128,7 @@ impl Attention {
             value: Tensor::cat(values, 1),
         };
         Strips::build(x.height(), output, |rows| {
-            let query = to_tokens(normed(&x, rows.clone()));
+            let query = to_tokens(normed(&mut x, rows.clone()));
             let strip = x.take(rows);
             let [_, _, h, w] = strip.dims();
             to_picture(self.forward_onto(query, &key_value, to_tokens(strip)), h, w)

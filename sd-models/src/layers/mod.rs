@@ -19,7 +19,7 @@ mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub use conv::{Conv2d, Padding};
-pub(crate) use cpu::{concat_channels, has_kernels};
+pub(crate) use cpu::{concat_channels, duplicate, has_kernels};
 pub use embedding::Embedding;
 pub use feed_forward::{Dropout, FeedForward, Geglu};
 pub use linear::Linear;

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use sd_kernels::{Activation, Moments};
 
-use super::cpu::{self, runs_kernels};
+use super::cpu::{self, Norm, runs_kernels};
 use super::parameter;
 use super::precision::{from_f32, to_f32};
 
@@ -129,9 +129,6 @@ impl GroupNorm {
 
     /// [`forward`](Self::forward) of some rows of a picture whose `moments` are known.
     pub(crate) fn forward_with(&self, x: Tensor<4>, moments: &Moments) -> Tensor<4> {
-        if runs_kernels(&x) {
-            return self.compute_with(x, moments, Activation::None);
-        }
         let ([_, c, _, _], dtype, device) = (x.dims(), x.dtype(), x.device());
         let (mut means, mut factors) = (Vec::with_capacity(c), Vec::with_capacity(c));
         for (mean, variance) in moments.groups(self.groups) {
@@ -148,27 +145,22 @@ impl GroupNorm {
         from_f32(x + per_channel(&self.bias), dtype)
     }
 
-    /// [`forward_silu`](Self::forward_silu) of some rows of a picture whose `moments` are known.
-    pub(crate) fn forward_silu_with(&self, x: Tensor<4>, moments: &Moments) -> Tensor<4> {
-        if runs_kernels(&x) {
-            return self.compute_with(x, moments, Activation::Silu);
-        }
-        silu(self.forward_with(x, moments))
-    }
-
-    fn compute_with(&self, x: Tensor<4>, moments: &Moments, activation: Activation) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        let (groups, epsilon) = (self.groups, self.epsilon);
-        cpu::group_norm_with(x, moments, weight, bias, groups, epsilon, activation)
-    }
-
     fn compute_keeping(&self, x: Tensor<4>, activation: Activation) -> (Tensor<4>, Tensor<4>) {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        cpu::group_norm_keeping(x, weight, bias, self.groups, self.epsilon, activation)
+        cpu::group_norm_keeping(x, self.before(activation))
     }
 
     fn compute(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        cpu::group_norm(x, weight, bias, self.groups, self.epsilon, activation)
+        cpu::group_norm(x, self.before(activation))
+    }
+
+    /// As the kernels want it, with what comes behind it.
+    pub(super) fn before(&self, activation: Activation) -> Norm {
+        Norm {
+            weight: self.weight.val(),
+            bias: self.bias.val(),
+            groups: self.groups,
+            epsilon: self.epsilon,
+            activation,
+        }
     }
 }

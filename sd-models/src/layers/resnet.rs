@@ -129,7 +129,7 @@ impl ResnetBlock2D {
             measured: true,
             ..output
         };
-        let hidden = conv(&self.conv1, &self.norm1).of(&x, measured)?;
+        let hidden = conv(&self.conv1, &self.norm1).of(&mut x, measured)?;
         conv(&self.conv2, &self.norm2).consume(hidden, output, |rows| {
             let x = x.take(rows);
             Some(match &self.conv_shortcut {

@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::silu;
 use sd_core::{Error, Result};
-use sd_kernels::Moments;
+use sd_kernels::{Activation, Moments};
 
 use super::cpu::{self, fits, runs_kernels};
 use super::norm::variance_and_mean;
@@ -76,21 +77,37 @@ impl Strips {
     }
 
     /// A copy of some rows.
-    pub(crate) fn rows(&self, range: Range<usize>) -> Tensor<4> {
-        let mut top = self.first;
-        let mut parts = Vec::new();
-        for strip in &self.strips {
-            let rows = strip.dims()[2];
-            let (from, end) = (range.start.max(top), range.end.min(top + rows));
-            if from < end {
-                parts.push(match end - from == rows {
-                    true => strip.clone(),
-                    false => strip.clone().narrow(2, from - top, end - from),
-                });
-            }
-            top += rows;
+    pub(crate) fn rows(&mut self, range: Range<usize>) -> Tensor<4> {
+        if self.runs_kernels() {
+            return cpu::copy_rows(self.parts(range).1);
         }
-        concat_rows(parts)
+        let parts = self.parts(range).1.map(|(strip, rows)| {
+            let strip = strip.clone();
+            match rows.len() == strip.dims()[2] {
+                true => strip,
+                false => strip.narrow(2, rows.start, rows.len()),
+            }
+        });
+        concat_rows(parts.collect())
+    }
+
+    fn runs_kernels(&self) -> bool {
+        self.strips.front().is_some_and(runs_kernels)
+    }
+
+    /// The moments, and of each strip that has some of the rows which these are.
+    fn parts(
+        &mut self,
+        range: Range<usize>,
+    ) -> (Option<&Moments>, impl Iterator<Item = cpu::Part<'_>>) {
+        let mut top = self.first;
+        let parts = self.strips.iter_mut().filter_map(move |strip| {
+            let (first, rows) = (top, strip.dims()[2]);
+            top += rows;
+            let (from, end) = (range.start.max(first), range.end.min(top));
+            (from < end).then(|| (strip, from - first..end - first))
+        });
+        (self.moments.as_ref(), parts)
     }
 
     /// Some rows; they and all above are then gone.
@@ -123,21 +140,27 @@ impl Strips {
         concat_rows(self.strips.into())
     }
 
-    /// `norm` of some rows of this picture, with the whole picture's moments; SiLU behind it.
-    pub(crate) fn normed_silu(&self, range: Range<usize>, norm: &GroupNorm) -> Tensor<4> {
-        let rows = self.rows(range);
-        match &self.moments {
-            Some(moments) => norm.forward_silu_with(rows, moments),
-            None => norm.forward_silu(rows),
+    /// `norm` of some rows of this picture, with the whole picture's moments; SiLU behind it where
+    /// that is the `activation`.
+    pub(crate) fn normed(
+        &mut self,
+        range: Range<usize>,
+        norm: &GroupNorm,
+        activation: Activation,
+    ) -> Tensor<4> {
+        if self.runs_kernels()
+            && let (Some(moments), parts) = self.parts(range.clone())
+        {
+            return cpu::group_norm_rows(parts, moments, norm.before(activation));
         }
-    }
-
-    /// [`normed_silu`](Self::normed_silu) without the SiLU.
-    pub(crate) fn normed(&self, range: Range<usize>, norm: &GroupNorm) -> Tensor<4> {
         let rows = self.rows(range);
-        match &self.moments {
+        let x = match &self.moments {
             Some(moments) => norm.forward_with(rows, moments),
             None => norm.forward(rows),
+        };
+        match activation {
+            Activation::Silu => silu(x),
+            _ => x,
         }
     }
 }
@@ -162,7 +185,7 @@ pub(crate) struct StripConv<'a> {
 
 impl StripConv<'_> {
     /// The convolution of `x`, which stays.
-    pub(crate) fn of(&self, x: &Strips, output: Output) -> Result<Strips> {
+    pub(crate) fn of(&self, x: &mut Strips, output: Output) -> Result<Strips> {
         let height = self.conv.output_height(x.height(), self.doubled);
         Strips::build(height, output, |rows| self.strip(x, rows, None))
     }
@@ -176,7 +199,7 @@ impl StripConv<'_> {
     ) -> Result<Strips> {
         let height = self.conv.output_height(x.height(), self.doubled);
         Strips::build(height, output, |rows| {
-            let strip = self.strip(&x, rows.clone(), residual(rows.clone()));
+            let strip = self.strip(&mut x, rows.clone(), residual(rows.clone()));
             let next = rows.end..(rows.end + 1).min(height);
             let done = match next.is_empty() {
                 true => x.height(),
@@ -187,10 +210,10 @@ impl StripConv<'_> {
         })
     }
 
-    fn strip(&self, x: &Strips, rows: Range<usize>, residual: Option<Tensor<4>>) -> Tensor<4> {
+    fn strip(&self, x: &mut Strips, rows: Range<usize>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let reach = (self.conv).reach(rows.clone(), x.height(), self.doubled);
         let input = match self.norm {
-            Some(norm) => x.normed_silu(reach.clone(), norm),
+            Some(norm) => x.normed(reach.clone(), norm, Activation::Silu),
             None => x.rows(reach.clone()),
         };
         (self.conv).forward_rows(input, reach.start, rows, self.doubled, residual)

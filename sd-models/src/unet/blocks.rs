@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use super::stage::StageConfig;
 use crate::layers::{
     BlockContext, Downsample2D, Padding, ResnetBlock2D, Transformer2DModel, Upsample2D,
-    concat_channels, pack_fields,
+    concat_channels, duplicate, pack_fields,
 };
 
 /// The prompt as each transformer of a block sees it.
@@ -42,12 +42,10 @@ impl DownBlock {
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(time));
-            x = attend(x, &self.attentions, context, i);
-            skips.push(x.clone());
+            x = keep(attend(x, &self.attentions, context, i), skips);
         }
         for downsampler in &self.downsamplers {
-            x = downsampler.forward(x);
-            skips.push(x.clone());
+            x = keep(downsampler.forward(x), skips);
         }
         x
     }
@@ -140,6 +138,13 @@ pack_fields!(UpBlock: resnets, attentions, upsamplers);
 /// The prompt `[n, tokens, width]` as each of a block's transformers sees it.
 pub(super) fn prepare(attentions: &[Transformer2DModel], context: &Tensor<3>) -> StageContext {
     attentions.iter().map(|a| a.prepare(context)).collect()
+}
+
+/// `x`, of which `skips` have a copy then.
+pub(super) fn keep(x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    let [skip, x] = duplicate(x);
+    skips.push(skip);
+    x
 }
 
 /// `x` through the transformer of number `index`, where there is one.

@@ -3,7 +3,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 use sd_core::WeightBytes;
 
-use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, prepare};
+use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, keep, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
 use crate::layers::{Conv2d, GroupNorm, pack_fields};
@@ -124,8 +124,8 @@ impl UNet2DConditionModel {
         } else {
             x
         };
-        let mut x = self.conv_in.forward(x);
-        let mut skips = vec![x.clone()];
+        let mut skips = Vec::new();
+        let mut x = keep(self.conv_in.forward(x), &mut skips);
         for (block, context) in self.down_blocks.iter().zip(&context.down) {
             x = block.forward(x, time, context, &mut skips);
         }

@@ -85,6 +85,8 @@ pub(super) fn forward<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     let whole = layer.panels * layer.panel(layer.inputs);
     let (blocks, threads) = (total.div_ceil(TILES), rayon::current_num_threads());
     if whole <= WHOLE && blocks >= 2 * threads {
+        // As many for each thread: of seven in a strip of a picture, two threads would do four.
+        let blocks = blocks.next_multiple_of(threads);
         with_scratch(whole, |to| layer.share_weight(total, blocks, Shared(to)));
     } else {
         let most = (INPUT / (IN * IN * layer.inputs)).clamp(1, MOST_TILES);

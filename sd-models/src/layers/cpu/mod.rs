@@ -6,14 +6,18 @@
 //! is transposed. Getting at the numbers moves nothing either: a flex tensor that nobody else
 //! holds gives its buffer away.
 
+mod rows;
+
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_core::WeightBytes;
 use sd_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, Isa, Moments, OutputRows, PackedConv,
-    PackedGeglu, PackedMatrix, Picture, take_output,
+    Activation, AttentionShape, ConvShape, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix,
+    Picture, take_output,
 };
+
+pub(super) use rows::{Part, copy_rows, group_norm_rows, moments};
 
 use crate::weights::Weights;
 use crate::{Result, meter};
@@ -189,39 +193,6 @@ impl Packed<PackedConv> {
     }
 }
 
-impl Packed<PackedConv> {
-    /// Some rows of the output, plus `residual`, from the strip `x` `[1, in, h, w]` of the input.
-    pub(super) fn forward_rows(
-        &self,
-        x: Tensor<4>,
-        doubled: bool,
-        rows: OutputRows,
-        residual: Option<Tensor<4>>,
-    ) -> Tensor<4> {
-        let ([n, _, height, width], device) = (x.dims(), x.device());
-        let shape = ConvShape {
-            upsample: doubled,
-            ..self.weight.shape()
-        };
-        let strip = Picture { n, height, width };
-        // The width does not depend on the height, for which any will do that the kernel fits in.
-        let any = Picture {
-            height: shape.kernel,
-            ..strip
-        };
-        let dims = [n, rows.count, fits(shape.output(any)).1, shape.outputs];
-        let (x, residual) = (pixels(x), residual.map(pixels));
-        let mut out = take_output(dims.iter().product());
-        let epilogue = Epilogue {
-            bias: self.bias.as_deref(),
-            residual: residual.as_deref(),
-            ..Epilogue::default()
-        };
-        fits((self.weight).forward_rows(doubled, &x, strip, rows, epilogue, &mut out));
-        picture(out, dims, &device)
-    }
-}
-
 impl Packed<PackedMatrix> {
     /// `activation(x·Wᵀ + b) + residual`, `[…, in]` to `[…, out]`.
     pub(super) fn forward<const D: usize>(
@@ -289,89 +260,50 @@ impl Packed<PackedGeglu> {
     }
 }
 
-/// A group normalisation of `[n, channels, h, w]`, `activation` behind it, in place where nobody
-/// else holds the picture.
-pub(super) fn group_norm(
-    x: Tensor<4>,
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    groups: usize,
-    epsilon: f64,
-    activation: Activation,
-) -> Tensor<4> {
+/// A group normalisation.
+pub(super) struct Norm {
+    /// `[channels]`.
+    pub(super) weight: Tensor<1>,
+    /// `[channels]`.
+    pub(super) bias: Tensor<1>,
+    pub(super) groups: usize,
+    pub(super) epsilon: f64,
+    /// Behind it.
+    pub(super) activation: Activation,
+}
+
+impl Norm {
+    /// Calls `run` with the normalisation as the kernels take it.
+    fn with<R>(self, run: impl FnOnce(sd_kernels::GroupNorm<'_>) -> R) -> R {
+        let (weight, bias) = (values(self.weight), values(self.bias));
+        run(sd_kernels::GroupNorm {
+            weight: &weight,
+            bias: &bias,
+            groups: self.groups,
+            epsilon: self.epsilon as f32,
+            activation: self.activation,
+        })
+    }
+}
+
+/// A group normalisation of `[n, channels, h, w]`, in place where nobody else holds the picture.
+pub(super) fn group_norm(x: Tensor<4>, norm: Norm) -> Tensor<4> {
     let ([n, _, h, w], device) = (x.dims(), x.device());
-    let (mut x, weight, bias) = (pixels(x), values(weight), values(bias));
-    let norm = sd_kernels::GroupNorm {
-        weight: &weight,
-        bias: &bias,
-        groups,
-        epsilon: epsilon as f32,
-        activation,
-    };
-    let isa = Isa::best();
-    fits(sd_kernels::group_norm_in_place(isa, &mut x, n, h * w, norm));
+    let (mut x, isa) = (pixels(x), Isa::best());
+    norm.with(|norm| {
+        fits(sd_kernels::group_norm_in_place(isa, &mut x, n, h * w, norm));
+    });
     x.into_picture(&device)
 }
 
 /// [`group_norm`], and the picture it was made of.
-pub(super) fn group_norm_keeping(
-    x: Tensor<4>,
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    groups: usize,
-    epsilon: f64,
-    activation: Activation,
-) -> (Tensor<4>, Tensor<4>) {
+pub(super) fn group_norm_keeping(x: Tensor<4>, norm: Norm) -> (Tensor<4>, Tensor<4>) {
     let ([n, c, h, w], device) = (x.dims(), x.device());
-    let (x, weight, bias) = (pixels(x), values(weight), values(bias));
-    let norm = sd_kernels::GroupNorm {
-        weight: &weight,
-        bias: &bias,
-        groups,
-        epsilon: epsilon as f32,
-        activation,
-    };
-    let (isa, mut out) = (Isa::best(), take_output(x.len()));
-    fits(sd_kernels::group_norm(isa, &x, n, h * w, norm, &mut out));
+    let (x, isa) = (pixels(x), Isa::best());
+    let mut out = take_output(x.len());
+    norm.with(|norm| fits(sd_kernels::group_norm(isa, &x, n, h * w, norm, &mut out)));
     let out = picture(out, [n, h, w, c], &device);
     (out, x.into_picture(&device))
-}
-
-/// A group normalisation of some rows of a picture whose moments are known, in place where nobody
-/// else holds them.
-pub(super) fn group_norm_with(
-    x: Tensor<4>,
-    moments: &Moments,
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    groups: usize,
-    epsilon: f64,
-    activation: Activation,
-) -> Tensor<4> {
-    let device = x.device();
-    let (mut x, weight, bias) = (pixels(x), values(weight), values(bias));
-    let norm = sd_kernels::GroupNorm {
-        weight: &weight,
-        bias: &bias,
-        groups,
-        epsilon: epsilon as f32,
-        activation,
-    };
-    fits(sd_kernels::group_norm_with(
-        Isa::best(),
-        &mut x,
-        moments,
-        norm,
-    ));
-    x.into_picture(&device)
-}
-
-/// The moments of a picture `[1, channels, h, w]`, and the picture.
-pub(super) fn moments(x: Tensor<4>) -> (Tensor<4>, Moments) {
-    let (channels, device) = (x.dims()[1], x.device());
-    let x = pixels(x);
-    let moments = fits(Moments::of(Isa::best(), &x, channels));
-    (x.into_picture(&device), moments)
 }
 
 /// A layer normalisation of `[…, width]`, and the tensor it was made of.
@@ -416,6 +348,21 @@ pub(super) fn attention(
         &mut out,
     ));
     tensor(out, [n, queries, width], &device)
+}
+
+/// A picture twice. To the kernels a mere clone would be a copy made by one thread.
+pub(crate) fn duplicate(x: Tensor<4>) -> [Tensor<4>; 2] {
+    if !runs_kernels(&x) {
+        return [x.clone(), x];
+    }
+    let ([n, c, h, w], device) = (x.dims(), x.device());
+    let x = pixels(x);
+    let mut copy = take_output(x.len());
+    fits(sd_kernels::copy(&x, &mut copy));
+    [
+        picture(copy, [n, h, w, c], &device),
+        x.into_picture(&device),
+    ]
 }
 
 /// Two pictures as one with the channels of both.
