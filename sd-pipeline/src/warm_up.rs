@@ -45,8 +45,7 @@ impl Pipeline {
     /// came to its end.
     ///
     /// On flex and ndarray there is nothing to compile or tune: the requests are checked, and that
-    /// is all. What GPU backends find out they keep for the life of the process, and for later ones
-    /// in the program's [`kernel_cache`](crate::kernel_cache).
+    /// is all. What GPU backends find out they keep for the life of the process.
     ///
     /// # Errors
     /// Those of [`generate`](Self::generate).
