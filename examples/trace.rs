@@ -1,5 +1,6 @@
 //! Writes down what a run does, for comparing it with another implementation number by number:
-//! the text embeddings, the latents after every step and the picture, in one safetensors file.
+//! the text embeddings, one evaluation of the denoiser, the latents after every step and the
+//! picture, in one safetensors file.
 //!
 //! `cargo run --release --example trace -- --help`
 
@@ -10,7 +11,13 @@ use std::time::Instant;
 use clap::Parser;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sd_pipeline::{OpenOptions, Pipeline, Request, TextEncoder, device};
+use sd_pipeline::burn::tensor::Tensor;
+use sd_pipeline::{
+    Conditioning, Denoiser, Noise, OpenOptions, Pipeline, Request, SeededNoise, TextEncoder, device,
+};
+
+/// Of the single evaluation.
+const TIMESTEP: f64 = 500.0;
 
 /// Writes down what a run does.
 #[derive(Parser)]
@@ -54,9 +61,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut tensors = vec![tensor(
         "text_embeddings".into(),
         text.tokens.dims(),
-        &text.tokens.try_into_vec_as()?,
+        &text.tokens.try_to_vec_as()?,
     )];
     lap("text encoder".into());
+    let (denoiser, tokens) = (&pipeline.denoiser, text.tokens);
+    let spec = denoiser.spec();
+    let [height, width] = spec.sample_size;
+    let mut noise = SeededNoise::new(arguments.seed, 1);
+    let noise = noise.normal([1, spec.latent_channels, height, width])?;
+    let noise = Tensor::<4>::from_data(noise, &tokens.device()).repeat_dim(0, 2);
+    let conditioning = denoiser.prepare(Conditioning::new(tokens))?;
+    let prediction = denoiser.predict(noise, TIMESTEP, &conditioning)?;
+    tensors.push(tensor(
+        "prediction".into(),
+        prediction.dims(),
+        &prediction.try_into_vec_as()?,
+    ));
+    lap("prediction".into());
 
     let request = Request {
         steps: arguments.steps,
