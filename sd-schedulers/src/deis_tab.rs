@@ -89,13 +89,14 @@ impl Solver for Run {
 /// authors' sum over 10,000 points of the time.
 fn integrals(nodes: &[f64], end: f64) -> Vec<f64> {
     const POINTS: usize = 10_000;
-    let times: Vec<f64> = nodes.iter().map(|&sigma| time(sigma)).collect();
-    let (begin, end) = (times[0], time(end));
+    let process = Process::new();
+    let times: Vec<f64> = nodes.iter().map(|&sigma| process.time(sigma)).collect();
+    let (begin, end) = (times[0], process.time(end));
     let width = (end - begin) / POINTS as f64;
     let mut sums = vec![0.0; nodes.len()];
     for i in 0..POINTS {
         let t = begin + (end - begin) * i as f64 / (POINTS - 1) as f64;
-        let share = sigma_rate(t) * width;
+        let share = process.sigma_rate(t) * width;
         for (j, sum) in sums.iter_mut().enumerate() {
             let others = times.iter().enumerate().filter(|(k, _)| *k != j);
             let product: f64 = others.map(|(_, u)| (t - u) / (times[j] - u)).product();
@@ -105,23 +106,32 @@ fn integrals(nodes: &[f64], end: f64) -> Vec<f64> {
     sums
 }
 
-/// The process has `ln ᾱ = −β_d t²/2 − β_min t`, with σ = 0.002 at t = 0.001 and σ = 80 at t = 1.
-fn betas() -> (f64, f64) {
-    const FIRST: f64 = 1e-3;
-    let (low, high) = ((0.002f64 * 0.002).ln_1p(), (80.0f64 * 80.0).ln_1p());
-    let d = 2.0 * (low / FIRST - high) / (FIRST - 1.0);
-    (d, high - 0.5 * d)
+/// A variance-preserving process of `ln ᾱ = −d t²/2 − min t`.
+struct Process {
+    d: f64,
+    min: f64,
 }
 
-/// When the process has the noise `sigma`.
-fn time(sigma: f64) -> f64 {
-    let (d, min) = betas();
-    ((min * min + 2.0 * d * (sigma * sigma).ln_1p()).sqrt() - min) / d
-}
+impl Process {
+    /// With σ = 0.002 at t = 0.001 and σ = 80 at t = 1.
+    fn new() -> Self {
+        const FIRST: f64 = 1e-3;
+        let (low, high) = ((0.002f64 * 0.002).ln_1p(), (80.0f64 * 80.0).ln_1p());
+        let d = 2.0 * (low / FIRST - high) / (FIRST - 1.0);
+        let min = high - 0.5 * d;
+        Self { d, min }
+    }
 
-/// `dσ/dt`.
-fn sigma_rate(t: f64) -> f64 {
-    let (d, min) = betas();
-    let bar = (-0.5 * d * t * t - min * t).exp();
-    0.5 * (d * t + min) / (bar * (1.0 - bar)).sqrt()
+    /// When it has the noise `sigma`.
+    fn time(&self, sigma: f64) -> f64 {
+        let Self { d, min } = self;
+        ((min * min + 2.0 * d * (sigma * sigma).ln_1p()).sqrt() - min) / d
+    }
+
+    /// `dσ/dt`.
+    fn sigma_rate(&self, t: f64) -> f64 {
+        let Self { d, min } = self;
+        let bar = (-0.5 * d * t * t - min * t).exp();
+        0.5 * (d * t + min) / (bar * (1.0 - bar)).sqrt()
+    }
 }

@@ -36,9 +36,7 @@ impl Place {
     pub(crate) fn shares_memory(&self) -> bool {
         matches!(self.name.as_str(), "flex" | "ndarray" | "cpu" | "tch")
     }
-}
 
-impl Place {
     /// Whether the backend compiles kernels when they are first used.
     pub(crate) fn compiles(&self) -> bool {
         !matches!(self.name.as_str(), "flex" | "ndarray")
