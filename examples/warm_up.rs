@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::ProgressBar;
 use sd_pipeline::core::BoxError;
-use sd_pipeline::{OpenOptions, Pipeline, Request, device};
+use sd_pipeline::{OpenOptions, Pipeline, Request, device, kernel_cache};
 
 /// Compiles and tunes before the first picture.
 #[derive(Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// Do not warm up
     #[arg(long)]
     cold: bool,
+    /// A folder for what GPU backends find out, which the next process finds there
+    #[arg(long)]
+    cache: Option<PathBuf>,
     /// Widths of the square pictures to prepare for, in pixels [default: the model's]
     #[arg(long)]
     size: Vec<usize>,
@@ -31,6 +34,9 @@ struct Arguments {
 
 fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.cache {
+        kernel_cache(folder)?;
+    }
     let device = device(&arguments.device)?;
     let options = OpenOptions::new(&device);
     let pipeline = match &arguments.model {

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use crate::DeviceError;
+use crate::{DeviceError, KernelCacheError};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,6 +31,14 @@ pub enum Error {
     #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
     #[error("serving: {0}")]
     Serve(#[source] burn::server::ServeError),
+    /// A folder in which compiled kernels and measurements cannot be kept.
+    #[error("kernel cache in {}: {source}", folder.display())]
+    KernelCache {
+        /// The folder asked for.
+        folder: PathBuf,
+        /// What is in the way, and what would help.
+        source: KernelCacheError,
+    },
     /// A file that could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

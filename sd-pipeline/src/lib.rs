@@ -30,6 +30,7 @@ mod device;
 mod error;
 mod guard;
 mod guidance;
+mod kernel_cache;
 mod latents;
 mod memory;
 mod on_demand;
@@ -49,6 +50,7 @@ pub use device::{RemoteOptions, Traffic, remote_device, remote_traffic, serve};
 #[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
 pub use device::{wgpu_device, wgpu_setup};
 pub use error::{Error, Result};
+pub use kernel_cache::{KernelCacheError, kernel_cache};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use on_demand::Residency;

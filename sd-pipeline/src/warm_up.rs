@@ -45,7 +45,8 @@ impl Pipeline {
     /// came to its end.
     ///
     /// On flex and ndarray there is nothing to compile or tune: the requests are checked, and that
-    /// is all. What GPU backends find out they keep for the life of the process.
+    /// is all. What GPU backends find out they keep for the life of the process; a program that
+    /// calls [`kernel_cache`](crate::kernel_cache) first keeps it in a folder, for later ones.
     ///
     /// # Errors
     /// Those of [`generate`](Self::generate).

@@ -46,9 +46,15 @@ pub(crate) fn check(place: &Place, log: &mut Log) {
     log.at_least("parts", all.len() as f64 - 2.0, parts);
     log.at_most("parts", all.len() as f64 - 2.0, parts);
 
-    let (ended, some) = warm_up(1);
-    let stopped = !ended && some.len() == 1 && some[0].stage == WarmUpStage::Begun;
-    log.at_least("stopped", f64::from(u8::from(stopped)), 1.0);
+    let mut stops = vec![(1, WarmUpStage::Begun)];
+    if place.compiles() {
+        stops.extend([(2, WarmUpStage::TextEncoder), (4, WarmUpStage::Denoiser)]);
+    }
+    for (reports, stage) in stops {
+        let (ended, some) = warm_up(reports);
+        let stopped = !ended && some.len() == reports && some[reports - 1].stage == stage;
+        log.at_least("stopped", f64::from(u8::from(stopped)), 1.0);
+    }
 
     let wrong = Request {
         width: Some(63),

@@ -1,0 +1,92 @@
+//! Where GPU backends keep what they compile and measure.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Why a [`kernel_cache`] cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelCacheError {
+    /// It was left out of this program.
+    #[error("not compiled in; build with the cargo feature `kernel-cache`")]
+    NotCompiled,
+    /// A GPU backend has begun already, with another folder.
+    #[error("a GPU backend keeps it in {} already; name the folder before opening a device", in_use.display())]
+    TooLate {
+        /// The folder in use.
+        in_use: PathBuf,
+    },
+    /// The folder cannot be made or written, or its path is not UTF-8.
+    #[error("{0}")]
+    Folder(std::io::Error),
+}
+
+/// Keeps in `folder`, for this and later processes, what GPU backends find out when they first
+/// see a work: which kernel is fastest for it (autotune), how fast the device is, and, on cuda and
+/// rocm and as SPIR-V (the cargo feature `vulkan`), the compiled kernels. Others are compiled anew,
+/// or kept by the graphics driver.
+///
+/// Call it before the first device is opened; calling it again with the same folder changes
+/// nothing. [`Pipeline::warm_up`] in one process then serves the next. Several processes may share
+/// a folder. What is in it belongs to one version of Burn and one kind of GPU: other versions and
+/// GPUs add theirs beside it, and none reads what is another's. It may be deleted whenever no
+/// process uses it. A folder that becomes unwritable later costs the measuring anew, not an error.
+///
+/// Other settings of CubeCL, from `cubecl.toml` and environment variables, stay in force.
+///
+/// [`Pipeline::warm_up`]: crate::Pipeline::warm_up
+///
+/// # Errors
+/// [`Error::KernelCache`]: without the cargo feature `kernel-cache`, when a GPU backend has begun
+/// already, when the folder cannot be made or written or its path is not UTF-8.
+pub fn kernel_cache(folder: impl AsRef<Path>) -> Result<()> {
+    let folder = folder.as_ref();
+    keep_in(folder).map_err(|source| Error::KernelCache {
+        folder: folder.into(),
+        source,
+    })
+}
+
+#[cfg(not(feature = "kernel-cache"))]
+fn keep_in(_: &Path) -> Result<(), KernelCacheError> {
+    Err(KernelCacheError::NotCompiled)
+}
+
+#[cfg(feature = "kernel-cache")]
+fn keep_in(folder: &Path) -> Result<(), KernelCacheError> {
+    use KernelCacheError::Folder;
+    use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+    use burn::cubecl::environment;
+
+    // The program may change its current folder before the first device is opened.
+    let folder = std::path::absolute(folder).map_err(Folder)?;
+    if folder.to_str().is_none() {
+        // CubeCL would open no database there, and say so only in the log.
+        let kind = std::io::ErrorKind::InvalidFilename;
+        return Err(Folder(std::io::Error::new(kind, "its path is not UTF-8")));
+    }
+    std::fs::create_dir_all(&folder).map_err(Folder)?;
+    tempfile::tempfile_in(&folder).map_err(Folder)?;
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    config.environment.path = CacheConfig::Directory(folder.clone());
+    // It can be set only until somebody reads it, which a GPU backend does when it begins.
+    if CubeClRuntimeConfig::try_set(config) || environment::root() == folder {
+        return Ok(());
+    }
+    let in_use = environment::root();
+    Err(KernelCacheError::TooLate { in_use })
+}
+
+#[cfg(all(test, not(feature = "kernel-cache")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_its_feature_it_says_which() {
+        let error = kernel_cache("anywhere").unwrap_err().to_string();
+        assert!(error.contains("anywhere"), "{error}");
+        assert!(error.contains("cargo feature `kernel-cache`"), "{error}");
+    }
+}
