@@ -1,9 +1,12 @@
 """Words for a scene: `plain` is the one canonical caption, `varied` draws from the wordings the model shall know."""
 SYNONYMS = {"sphere": "ball", "cube": "box", "ring": "hoop", "small": "little", "large": "big", "gray": "grey"}
+PLURALS = {"box": "boxes"}  # the others take an s
+NUMBERS = {2: "two", 3: "three"}
 ABOVE, BELOW = ["on top of", "above", "over"], ["below", "under", "beneath"]
 LEFT, RIGHT = ["to the left of", "left of"], ["to the right of", "right of"]
 # Every word a caption can have; README lists them from here.
 OPENINGS = ["", "", "", "", "", "a picture of ", "a photo of ", "there is "]
+ROWS = ["{}", "{}", "{}", "{}", "{} in a row", "a row of {}"]
 
 
 def article(word):
@@ -15,10 +18,18 @@ def plain_solid(solid):
     return f"{article(words)} {words}"
 
 
+def several(scene, word=lambda w: w):
+    """ "two red cubes": what a row holds."""
+    solid, shape = scene.solids[0], word(scene.solids[0].shape)
+    return f"{NUMBERS[len(scene.solids)]} {solid.colour} {PLURALS.get(shape, shape + 's')}"
+
+
 def plain(scene, relation=None, background=True):
     """As the README writes prompts: "a red cube on top of a blue sphere on a gray background"."""
     solids = [plain_solid(s) for s in scene.solids]
-    if scene.axis:
+    if scene.axis == "row":
+        text = several(scene)
+    elif scene.axis:
         relation = relation or {"vertical": "on top of", "horizontal": "to the left of"}[scene.axis]
         first, second = (1, 0) if relation in BELOW + RIGHT else (0, 1)
         text = f"{solids[first]} {relation} {solids[second]}"
@@ -41,7 +52,9 @@ def varied(scene, rng):
         return lead + words
 
     solids = [noun(s) for s in scene.solids]
-    if scene.axis:
+    if scene.axis == "row":
+        text = pick(ROWS).format(several(scene, word))
+    elif scene.axis:
         forward = rng.random() < 0.5
         relation = pick((ABOVE if forward else BELOW) if scene.axis == "vertical" else (LEFT if forward else RIGHT))
         if relation in ("over", "beneath", "under", "left of", "right of") and rng.random() < 0.5:
@@ -56,7 +69,9 @@ def varied(scene, rng):
             text = f"{subject} {relation} {other}"
     else:
         text = solids[0]
-    text = pick(OPENINGS) + text if rng.random() < 0.4 else text
+    if rng.random() < 0.4:
+        opening = pick(OPENINGS)
+        text = (opening.replace(" is ", " are ") if scene.axis == "row" else opening) + text
     if rng.random() < 0.6:
         background = word(scene.background)
         form = rng.random()

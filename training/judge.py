@@ -149,11 +149,11 @@ def judge(picture, scene: Scene):
         bound = (solids[0].colour, solids[0].shape) == (scene.solids[0].colour, scene.solids[0].shape)
     elif len(solids) == n:
         along, across = ("y", "x") if scene.axis == "vertical" else ("x", "y")
-        first, second = sorted(solids, key=lambda s: getattr(s, along))
-        apart = getattr(second, along) - getattr(first, along)
-        on_axis = apart > 2 * abs(getattr(second, across) - getattr(first, across))
-        relation = on_axis and first.colour == scene.solids[0].colour and second.colour == scene.solids[1].colour
-        bound = all((a.colour, a.shape) == (b.colour, b.shape) for a, b in zip((first, second), scene.solids))
+        line = sorted(solids, key=lambda s: getattr(s, along))
+        pairs = zip(line, line[1:])
+        on_axis = all(getattr(b, along) - getattr(a, along) > 2 * abs(getattr(b, across) - getattr(a, across)) for a, b in pairs)
+        relation = on_axis and all(a.colour == b.colour for a, b in zip(line, scene.solids))
+        bound = all((a.colour, a.shape) == (b.colour, b.shape) for a, b in zip(line, scene.solids))
     return Verdict(colours, shapes, relation, background == scene.background, bound)
 
 
@@ -170,7 +170,7 @@ if __name__ == "__main__":
             wrong[k] += not getattr(verdict, k)
         if not verdict.everything():
             print(scene, see(render(scene, rng)))
-        if len(scene.solids) == 2:  # the eye must also say no
+        if scene.axis in ("vertical", "horizontal"):  # the eye must also say no
             swapped = judge(render(scene.swapped(), rng), scene)
             if swapped.relation:
                 wrong["blind to order"] = wrong.get("blind to order", 0) + 1

@@ -16,13 +16,14 @@ from scenes import Scene, Solid, sample
 SHOWPIECE = Scene("gray", (Solid("red", "cube"), Solid("blue", "sphere")), "vertical")
 
 
-def prompts(n, held_out=True, wording=None):
-    """n scenes training never saw (four of five with two solids); plainly worded, every relation in turn, or by `wording`."""
+def prompts(n, held_out=True, wording=None, row=0):
+    """n scenes training never saw (four of five with two solids, or the share `row` with several alike); plainly worded,
+    every relation in turn, or by `wording`."""
     rng = np.random.default_rng(2024)
-    relations = {"vertical": ABOVE[:2] + BELOW[:1], "horizontal": [LEFT[0], RIGHT[0]], "": [None]}
+    relations = {"vertical": ABOVE[:2] + BELOW[:1], "horizontal": [LEFT[0], RIGHT[0]], "": [None], "row": [None]}
     out = []
     while len(out) < n:
-        scene = sample(rng, single=0.2, held_out=held_out)
+        scene = sample(rng, single=0.2, held_out=held_out, row=row)
         if wording:
             out.append((scene, wording(scene, rng)))
             continue
@@ -48,6 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("--scheduler", help="a diffusers class; without one, the folder's own")
     parser.add_argument("--karras", action="store_true", help="that scheduler with Karras' noise levels")
     parser.add_argument("--trained", action="store_true", help="prompts from the trained part instead of the held-out one")
+    parser.add_argument("--rows", type=float, default=0, help="share of prompts with two or three alike, as in two red cubes")
     parser.add_argument("--varied", action="store_true", help="synonyms and free word order instead of the plain wording")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--sheet", type=Path, help="write the first 64 pictures here")
@@ -59,7 +61,7 @@ if __name__ == "__main__":
     if args.scheduler:
         options = {"use_karras_sigmas": True} if args.karras else {}
         pipe.scheduler = getattr(diffusers, args.scheduler).from_config(pipe.scheduler.config, **options)
-    asked = prompts(args.prompts, held_out=not args.trained, wording=varied if args.varied else None)
+    asked = prompts(args.prompts, held_out=not args.trained, wording=varied if args.varied else None, row=args.rows)
     counts, pairs, pictures, failures = Counter(), Counter(), [], []
     for i in range(0, len(asked), args.batch):
         part = asked[i : i + args.batch]
@@ -67,7 +69,7 @@ if __name__ == "__main__":
             verdict = judge(picture, scene)
             row = dict(colours=verdict.colours, shapes=verdict.shapes, relation=verdict.relation, background=verdict.background, all=verdict.everything())
             counts.update({k: int(v) for k, v in row.items()})
-            if scene.axis:
+            if scene.axis and scene.axis != "row":
                 pairs.update({**{k: int(v) for k, v in row.items()}, "n": 1})
             pictures.append(picture)
             if not row["all"]:

@@ -1,4 +1,4 @@
-"""Procedural scenes: one or two shaded solids on a plain background, and what is in them.
+"""Procedural scenes: shaded solids on a plain background (one, a pair, or a row of two or three alike), and what is in them.
 
 `sample(rng)` chooses what a scene holds, `render(scene, rng)` draws it. Wording is `captions.py`'s business, so one
 picture can be described in many ways.
@@ -12,12 +12,12 @@ COLOURS = {
     "purple": (145, 60, 190), "orange": (245, 135, 35), "white": (240, 240, 240), "black": (35, 35, 40),
 }
 BACKGROUNDS = {"gray": (128, 128, 132), "pink": (250, 190, 205), "teal": (60, 150, 150), "cream": (250, 240, 215)}
-SHAPES = ["sphere", "cube", "cone", "star", "ring"]
+SHAPES = ["sphere", "cube", "cone", "star", "ring", "cylinder", "pyramid", "heart"]
 SIZES = {"small": 17.0, "": 27.0, "large": 42.0}
-# Where a solid can stand: a pair fills (top, bottom) or (left, right), a single one the centre.
+# Where a solid can stand: a pair fills (top, bottom) or (left, right), a single one the centre, a row left to right.
 SLOTS = ["top", "bottom", "left", "right", "centre"]
 SIDE = 128
-PAIR_RADIUS = 22.0
+PAIR_RADIUS, ROW_RADIUS = 22.0, 17.0
 YY, XX = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
 
 
@@ -31,12 +31,13 @@ class Solid:
 @dataclass(frozen=True)
 class Scene:
     background: str
-    solids: tuple[Solid, ...]  # one (centre), or the top/left one and then the bottom/right one
-    axis: str = ""  # "vertical" or "horizontal" where there are two
+    solids: tuple[Solid, ...]  # one (centre); the top/left one and then the bottom/right one; or a row of the same one
+    axis: str = ""  # "vertical" or "horizontal" for a pair, "row" for two or three of a kind
 
     def slots(self):
         """The slot of each solid, in the order of `solids`."""
-        return {"": ("centre",), "vertical": ("top", "bottom"), "horizontal": ("left", "right")}[self.axis]
+        row = ("left", "right") if len(self.solids) == 2 else ("left", "centre", "right")
+        return {"": ("centre",), "vertical": ("top", "bottom"), "horizontal": ("left", "right"), "row": row}[self.axis]
 
     def swapped(self):
         """The same two solids, each where the other one was."""
@@ -52,12 +53,19 @@ class Scene:
         return False
 
 
-def sample(rng, single=0.25, held_out=False):
-    """A random scene outside the held-out part, or inside it. A white solid is not put on cream: it would vanish."""
+def sample(rng, single=0.25, held_out=False, row=0.2):
+    """A random scene outside the held-out part, or inside it. A white solid is not put on cream: it would vanish.
+
+    `single` and `row` are the shares of scenes with one solid and with several alike.
+    """
     pick = lambda options: options[rng.integers(len(options))]
     while True:
         background = pick(list(BACKGROUNDS))
-        if rng.random() < single:
+        kind = rng.random()
+        if kind < row:
+            solid = Solid(pick(list(COLOURS)), pick(SHAPES))
+            scene = Scene(background, (solid,) * (2 + rng.integers(2)), "row")
+        elif kind < row + single:
             scene = Scene(background, (Solid(pick(list(COLOURS)), pick(SHAPES), pick(["small", "", "large"])),))
         else:
             a, b = rng.choice(list(COLOURS), 2, replace=False)
@@ -116,6 +124,25 @@ def draw(image, shape, colour, cx, cy, r):
         x1, y1 = 0.42 * r * np.cos(k / 2), 0.42 * r * np.sin(k / 2)
         nx, ny = y1, r - x1
         put(coverage(((radius * np.cos(angle) - r) * nx + radius * np.sin(angle) * ny) / np.hypot(nx, ny)), c)
+    elif shape == "cylinder":
+        w, h, tilt = r * 0.66, r * 0.72, 0.32  # half the width and height, and how flat the lid is
+        ellipse = lambda y: (np.hypot(XX - cx, (YY - y) / tilt) - w) * (tilt + 1) / 2
+        side = np.maximum(np.abs(XX - cx) - w, np.abs(YY - cy) - h)
+        shade = 1.0 - 0.5 * np.clip((XX - cx) / w * 0.5 + 0.5, 0, 1)
+        put(np.maximum(coverage(side), coverage(ellipse(cy + h))), c * shade[..., None] + 5)
+        put(coverage(ellipse(cy - h)), c + 25)
+    elif shape == "pyramid":
+        h, w = r * 0.95, r * 0.9
+        top, left, front, right = (cx, cy - h), (cx - w, cy + h * 0.5), (cx + w * 0.25, cy + h * 0.85), (cx + w, cy + h * 0.4)
+        put(coverage(polygon([top, right, front, left])), c * 0.75)
+        put(coverage(polygon([top, front, left])), c + 10)
+        put(coverage(polygon([top, right, front])), c * 0.5)
+    elif shape == "heart":
+        cover = 0
+        for dx, dy in ((i, j) for i in (-0.375, -0.125, 0.125, 0.375) for j in (-0.375, -0.125, 0.125, 0.375)):
+            x, y = (XX + dx - cx) / (r * 0.82), (cy - YY - dy) / (r * 0.82) + 0.12
+            cover = cover + ((x * x + y * y - 1) ** 3 < x * x * y**3) / np.float32(16)
+        put(cover, c)
     elif shape == "ring":
         put(coverage(np.abs(np.hypot(XX - cx, YY - cy) - r * 0.74) - r * 0.24), c)
     else:
@@ -132,7 +159,14 @@ def render(scene, rng):
     """The scene as u8 [128, 128, 3], each solid a little off its place and size."""
     image = canvas(scene.background)
     jitter = lambda width: rng.uniform(-width, width)
-    if scene.axis:
+    if scene.axis == "row":
+        n = len(scene.solids)
+        radius = (PAIR_RADIUS if n == 2 else ROW_RADIUS) * rng.uniform(0.92, 1.08)
+        apart = 58 if n == 2 else 41
+        for i, solid in enumerate(scene.solids):
+            x = (i - (n - 1) / 2) * apart + jitter(2)
+            draw(image, solid.shape, solid.colour, 64 + x, 64 + jitter(4), radius)
+    elif scene.axis:
         # Drawn one after the other, in an order that says nothing about the relation.
         radius = PAIR_RADIUS * rng.uniform(0.92, 1.08)
         along, across = (27 if scene.axis == "vertical" else 29), 4

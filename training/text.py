@@ -34,6 +34,18 @@ def new_encoder(tokenizer):
     ))
 
 
+@torch.no_grad()
+def begin_from(folder, encoder, tokenizer):
+    """An earlier model's encoder of the same shape: its layers, and its vectors of the tokens both vocabularies have."""
+    state = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32).state_dict()
+    known, name = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab(), "embeddings.token_embedding.weight"
+    vectors = encoder.state_dict()[name].clone()
+    for token, i in tokenizer.get_vocab().items():
+        if token in known:
+            vectors[i] = state[name][known[token]]
+    encoder.load_state_dict({**state, name: vectors})
+
+
 class Reader(nn.Module):
     """Reads the places' contents from hidden states [n, 77, 96]; used in training only."""
 
@@ -94,6 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--start", type=Path, help="folder of an earlier model to start from")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -104,6 +117,8 @@ if __name__ == "__main__":
     both = [*encoder.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(both, args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     done = 0
+    if args.start:
+        begin_from(args.start, encoder, tokenizer)
     if (args.run / "text.pt").exists():
         state = torch.load(args.run / "text.pt")
         encoder.load_state_dict(state["encoder"])
@@ -122,7 +137,7 @@ if __name__ == "__main__":
         nn.utils.clip_grad_norm_(both, 1.0)
         optimizer.step()
         if step % 50 == 0:
-            seen, unseen = (accuracy(encoder, reader, tokenizer, np.random.default_rng(9), h, varied, 100) for h in (False, True))
+            seen, unseen = (accuracy(encoder, reader, tokenizer, np.random.default_rng(9), h, varied, 200) for h in (False, True))
             print(f"{step} {time.time() - begin:.0f} s loss {loss.item():.4f} right: trained {seen:.3f}, held out {unseen:.3f}", flush=True)
             state = {"encoder": encoder.state_dict(), "reader": reader.state_dict(), "step": step}
             torch.save(state, args.run / "text.pt")

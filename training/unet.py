@@ -48,8 +48,8 @@ def start_from(folder, encoder, tokenizer):
     """An earlier model's U-Net, taught to read this text encoder.
 
     Its keys and values are linear in the earlier encoder's states, so the new matrices are the least-squares fit of the
-    earlier keys and values from the new encoder's states, token by token over plain captions (whose words are one token
-    each in both vocabularies): what it knew of colours and shapes is kept.
+    earlier keys and values from the new encoder's states, token by token over plain captions whose words are one token
+    each in both vocabularies: what it knew of colours and shapes is kept.
     """
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
     before = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
@@ -57,10 +57,12 @@ def start_from(folder, encoder, tokenizer):
     rng = np.random.default_rng(23)
     relations = {"vertical": ["on top of", "above", "below"], "horizontal": ["to the left of", "to the right of"], "": [None]}
     texts = [""] * 100
-    for scene in (sample(rng, single=0.4) for _ in range(1500)):
-        texts.append(plain(scene, rng.choice(relations[scene.axis]), rng.random() < 0.6))
-    old = before(ids(words, [text.replace("an orange", "a orange") for text in texts]))[0].flatten(0, 1)
-    new = encoder(ids(tokenizer, texts))[0].flatten(0, 1)
+    for scene in (sample(rng, single=0.4, row=0) for _ in range(4000)):
+        text = plain(scene, rng.choice(relations[scene.axis]), rng.random() < 0.6)
+        if len(words.tokenize(text)) == len(tokenizer.tokenize(text)):
+            texts.append(text)
+    texts = texts[:1600]
+    old, new = before(ids(words, texts))[0].flatten(0, 1), encoder(ids(tokenizer, texts))[0].flatten(0, 1)
     ridge = 1e-3 * len(new) * new.var() * torch.eye(WIDTH)
     carried = torch.linalg.solve(new.T @ new + ridge, new.T @ old)  # old ≈ new · carried
     print(f"carried over: {1 - (new @ carried - old).var() / old.var():.3f} of the earlier states' variance", flush=True)
@@ -99,7 +101,7 @@ class OrderProbe:
 
     def __init__(self, data, tokenizer, n=96):
         self.tokenizer = tokenizer
-        index = [i for i, s in enumerate(data.scenes) if s.axis][:n]
+        index = [i for i, s in enumerate(data.scenes) if s.axis in ("vertical", "horizontal")][:n]
         self.latents, scenes = data.latents[index], [data.scenes[i] for i in index]
         self.texts = {"right": [plain(s) for s in scenes], "swapped": [plain(s.swapped()) for s in scenes], "none": [""] * n}
         self.noise = torch.randn(self.latents.shape, generator=torch.Generator().manual_seed(0))
