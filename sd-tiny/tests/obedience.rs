@@ -1,4 +1,4 @@
-//! The model draws what the prompt says: the colours asked for, each where it should be.
+//! The model draws what the prompt says: the colours asked for, each where it should be, and as many.
 //!
 //! The eye is classical: pixels that differ from the background are named by the nearest colour
 //! of the model's world under some shade. `training/obedience.py` is the large version, with
@@ -38,8 +38,8 @@ const PROMPTS: [(&str, Axis, [&str; 2]); 24] = {
             V,
             ["green", "orange"],
         ),
-        ("a red ring below a purple cube", V, ["purple", "red"]),
-        ("a purple cube below a red ring", V, ["red", "purple"]),
+        ("a red heart below a purple cube", V, ["purple", "red"]),
+        ("a purple cube below a red heart", V, ["red", "purple"]),
         (
             "a yellow cone above a red sphere on a teal background",
             V,
@@ -61,12 +61,12 @@ const PROMPTS: [(&str, Axis, [&str; 2]); 24] = {
             ["green", "red"],
         ),
         (
-            "a blue ring to the right of an orange cone",
+            "a blue ring to the right of an orange pyramid",
             H,
             ["orange", "blue"],
         ),
         (
-            "an orange cone to the right of a blue ring",
+            "an orange pyramid to the right of a blue ring",
             H,
             ["blue", "orange"],
         ),
@@ -91,12 +91,12 @@ const PROMPTS: [(&str, Axis, [&str; 2]); 24] = {
             ["orange", "black"],
         ),
         (
-            "a green cube to the right of a blue cube on a pink background",
+            "a green cylinder to the right of a blue cube on a pink background",
             H,
             ["blue", "green"],
         ),
         (
-            "a blue cube to the right of a green cube on a pink background",
+            "a blue cube to the right of a green cylinder on a pink background",
             H,
             ["green", "blue"],
         ),
@@ -143,22 +143,29 @@ fn nearest(pixel: [f64; 3]) -> &'static str {
     best.expect("eight colours").0
 }
 
+fn pixel(row: &[u8], x: usize) -> [f64; 3] {
+    [0, 1, 2].map(|c| f64::from(row[3 * x + c]))
+}
+
+/// Which pixels of a row of RGB are not background: its colour at the left and right edge.
+fn solid(row: &[u8]) -> Vec<bool> {
+    let width = row.len() / 3;
+    let (left, right) = (pixel(row, 1), pixel(row, width - 2));
+    let background = [0, 1, 2].map(|c| (left[c] + right[c]) / 2.0);
+    let differs = |x| {
+        let here = pixel(row, x);
+        (0..3).any(|c| (here[c] - background[c]).abs() >= 40.0)
+    };
+    (0..width).map(differs).collect()
+}
+
 /// The two largest patches of colour that are not background, in RGB rows of `width` pixels.
-///
-/// The background is the row's own colour at the left and right edge.
 fn patches(rgb: &[u8], width: usize) -> Vec<Patch> {
     let rows = rgb.chunks_exact(3 * width);
     let mut found: Vec<(usize, [f64; 2])> = vec![(0, [0.0; 2]); COLOURS.len()];
     for (y, row) in rows.enumerate() {
-        let pixel = |x: usize| [0, 1, 2].map(|c| f64::from(row[3 * x + c]));
-        let (left, right) = (pixel(1), pixel(width - 2));
-        let background = [0, 1, 2].map(|c| (left[c] + right[c]) / 2.0);
-        for x in 0..width {
-            let here = pixel(x);
-            if (0..3).all(|c| (here[c] - background[c]).abs() < 40.0) {
-                continue;
-            }
-            let name = nearest(here);
+        for (x, _) in solid(row).iter().enumerate().filter(|(_, is)| **is) {
+            let name = nearest(pixel(row, x));
             let index = COLOURS.iter().position(|(n, _)| *n == name);
             let (pixels, sum) = &mut found[index.expect("a name of the table")];
             *pixels += 1;
@@ -223,6 +230,60 @@ fn colours_and_relations_are_as_asked() -> Result<()> {
     Ok(())
 }
 
+/// Rows of solids alike, how many, and their colour.
+const ROWS: [(&str, usize, &str); 8] = [
+    ("two red cubes", 2, "red"),
+    ("three red cubes", 3, "red"),
+    ("two yellow hearts on a teal background", 2, "yellow"),
+    ("three yellow hearts on a teal background", 3, "yellow"),
+    ("two green pyramids on a gray background", 2, "green"),
+    ("three blue cylinders on a cream background", 3, "blue"),
+    ("two black spheres on a pink background", 2, "black"),
+    ("three orange stars", 3, "orange"),
+];
+
+/// How many regions of a visible size differ from the background, in RGB rows of `width` pixels,
+/// and the colour that most of their pixels have.
+fn count(rgb: &[u8], width: usize) -> (usize, &'static str) {
+    let mut left: Vec<bool> = rgb.chunks_exact(3 * width).flat_map(solid).collect();
+    let mut regions = 0;
+    while let Some(first) = left.iter().position(|&is| is) {
+        let (mut edge, mut pixels) = (vec![first], 0);
+        left[first] = false;
+        while let Some(here) = edge.pop() {
+            pixels += 1;
+            for next in [
+                here.wrapping_sub(1),
+                here + 1,
+                here.wrapping_sub(width),
+                here + width,
+            ] {
+                if left.get(next) == Some(&true) {
+                    left[next] = false;
+                    edge.push(next);
+                }
+            }
+        }
+        regions += usize::from(pixels >= 100);
+    }
+    (regions, patches(rgb, width)[0].colour)
+}
+
+#[test]
+fn as_many_as_asked() -> Result<()> {
+    let pipeline = sd_tiny::pipeline(&device("flex")?)?;
+    for (seed, (prompt, number, colour)) in ROWS.into_iter().enumerate() {
+        let request = Request {
+            seed: seed as u64,
+            ..sd_tiny::request(prompt)
+        };
+        let picture = &pipeline.generate(&request)?[0];
+        let found = count(picture.as_raw(), picture.width() as usize);
+        assert_eq!(found, (number, colour), "{prompt}");
+    }
+    Ok(())
+}
+
 /// Two shaded squares on gray, `first` above or to the left.
 fn squares(axis: Axis, first: [u8; 3], second: [u8; 3]) -> Vec<u8> {
     let mut rgb = Vec::new();
@@ -265,9 +326,11 @@ fn the_eye_sees_order_and_colours() {
                     None,
                     "{a} and {b} stand along {axis:?}"
                 );
+                assert_eq!(count(&rgb, 128).0, 2);
             }
         }
     }
     let blank = vec![128; 128 * 128 * 3];
+    assert_eq!(count(&blank, 128).0, 0);
     assert_eq!(order(&blank, 128, Axis::Vertical), None);
 }
