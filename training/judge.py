@@ -170,7 +170,7 @@ if __name__ == "__main__":
             wrong[k] += not getattr(verdict, k)
         if not verdict.everything():
             print(scene, see(render(scene, rng)))
-        if scene.axis in ("vertical", "horizontal"):  # the eye must also say no
+        if scene.is_pair():  # the eye must also say no
             swapped = judge(render(scene.swapped(), rng), scene)
             if swapped.relation:
                 wrong["blind to order"] = wrong.get("blind to order", 0) + 1

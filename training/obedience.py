@@ -69,7 +69,7 @@ if __name__ == "__main__":
             verdict = judge(picture, scene)
             row = dict(colours=verdict.colours, shapes=verdict.shapes, relation=verdict.relation, background=verdict.background, all=verdict.everything())
             counts.update({k: int(v) for k, v in row.items()})
-            if scene.axis and scene.axis != "row":
+            if scene.is_pair():
                 pairs.update({**{k: int(v) for k, v in row.items()}, "n": 1})
             pictures.append(picture)
             if not row["all"]:

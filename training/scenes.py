@@ -39,6 +39,9 @@ class Scene:
         row = ("left", "right") if len(self.solids) == 2 else ("left", "centre", "right")
         return {"": ("centre",), "vertical": ("top", "bottom"), "horizontal": ("left", "right"), "row": row}[self.axis]
 
+    def is_pair(self):
+        return self.axis in ("vertical", "horizontal")
+
     def swapped(self):
         """The same two solids, each where the other one was."""
         return Scene(self.background, self.solids[::-1], self.axis)

@@ -117,14 +117,14 @@ if __name__ == "__main__":
     both = [*encoder.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(both, args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     done = 0
-    if args.start:
-        begin_from(args.start, encoder, tokenizer)
     if (args.run / "text.pt").exists():
         state = torch.load(args.run / "text.pt")
         encoder.load_state_dict(state["encoder"])
         reader.load_state_dict(state["reader"])
         done = state.get("step", 0)
         rng = np.random.default_rng([3, done])
+    elif args.start:
+        begin_from(args.start, encoder, tokenizer)
     begin = time.time()
     for step in range(done + 1, args.steps + 1):
         for group in optimizer.param_groups:

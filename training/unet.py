@@ -101,7 +101,7 @@ class OrderProbe:
 
     def __init__(self, data, tokenizer, n=96):
         self.tokenizer = tokenizer
-        index = [i for i, s in enumerate(data.scenes) if s.axis in ("vertical", "horizontal")][:n]
+        index = [i for i, s in enumerate(data.scenes) if s.is_pair()][:n]
         self.latents, scenes = data.latents[index], [data.scenes[i] for i in index]
         self.texts = {"right": [plain(s) for s in scenes], "swapped": [plain(s.swapped()) for s in scenes], "none": [""] * n}
         self.noise = torch.randn(self.latents.shape, generator=torch.Generator().manual_seed(0))

@@ -61,5 +61,5 @@ fn latents_and_pictures_equal_diffusers() {
             "{name}: {share} of the bytes are off by more than 1"
         );
     }
-    assert_eq!(cases.as_object().unwrap().len(), 7);
+    assert_eq!(cases.as_object().unwrap().len(), 8);
 }
