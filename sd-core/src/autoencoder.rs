@@ -1,8 +1,8 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Noise, Resident, Result};
+use crate::{Noise, Result};
 
-/// What a program must know of an [`Autoencoder`] to run it.
+/// Facts of an [`Autoencoder`] that a program must know to run it.
 #[derive(Debug, Clone)]
 pub struct AutoencoderSpec {
     /// Channels of a latent: 4.
@@ -21,7 +21,7 @@ pub struct AutoencoderSpec {
 /// multiplied by the model's scaling factor, that is of about unit variance: what a
 /// [`Denoiser`](crate::Denoiser) works on.
 pub trait Autoencoder: Send + Sync {
-    /// What this autoencoder works on.
+    /// Facts of this autoencoder.
     fn spec(&self) -> &AutoencoderSpec;
 
     /// Pixels to latents: a sample of the posterior with `noise`, its mean without.
@@ -35,10 +35,4 @@ pub trait Autoencoder: Send + Sync {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the latent has other channels.
     fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>>;
-
-    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
-    /// nothing worth knowing of.
-    fn resident(&self) -> Option<&dyn Resident> {
-        None
-    }
 }

@@ -5,37 +5,19 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::{
-    Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Noise, NoiseSchedule, Plan,
-    Resident, Result, Sampler, Scheduler, TextEmbedding, TextEncoder,
+    AbsentPrompt, Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Network,
+    Noise, NoiseSchedule, Plan, Prompt, Result, Sampler, Scheduler, TextEmbedding, TextEncoder,
 };
 
 macro_rules! delegate {
     ($($pointer:ty),*) => {$(
         impl<T: TextEncoder + ?Sized> TextEncoder for $pointer {
-            fn encode(&self, prompts: &[&str]) -> Result<TextEmbedding> {
+            fn encode(&self, prompts: &[Prompt]) -> Result<TextEmbedding> {
                 (**self).encode(prompts)
             }
 
-            fn resident(&self) -> Option<&dyn Resident> {
-                (**self).resident()
-            }
-        }
-
-        impl<T: Denoiser + ?Sized> Denoiser for $pointer {
-            fn spec(&self) -> &DenoiserSpec {
-                (**self).spec()
-            }
-
-            fn prepare(&self, conditioning: Conditioning) -> Result<Conditioning> {
-                (**self).prepare(conditioning)
-            }
-
-            fn predict(&self, x: Tensor<4>, t: f64, c: &Conditioning) -> Result<Tensor<4>> {
-                (**self).predict(x, t, c)
-            }
-
-            fn resident(&self) -> Option<&dyn Resident> {
-                (**self).resident()
+            fn absent(&self) -> AbsentPrompt {
+                (**self).absent()
             }
         }
 
@@ -50,10 +32,6 @@ macro_rules! delegate {
 
             fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>> {
                 (**self).decode(latent)
-            }
-
-            fn resident(&self) -> Option<&dyn Resident> {
-                (**self).resident()
             }
         }
 
@@ -70,3 +48,18 @@ macro_rules! delegate {
 }
 
 delegate!(&T, Box<T>, Arc<T>);
+
+/// Of a denoiser only an `Arc`: a prepared network holds it.
+impl<T: Denoiser + ?Sized> Denoiser for Arc<T> {
+    fn spec(&self) -> &DenoiserSpec {
+        (**self).spec()
+    }
+
+    fn schedule(&self, latent: [usize; 2]) -> Result<Arc<NoiseSchedule>> {
+        (**self).schedule(latent)
+    }
+
+    fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
+        (*self).clone().prepare(branches)
+    }
+}

@@ -2,56 +2,142 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Conditioning, NoiseSchedule, PredictionType, Resident, Result};
+use crate::{Cancel, Conditioning, NoiseSchedule, Parameterization, Result};
 
-/// What a program must know of a [`Denoiser`] to run it.
+/// Facts of a [`Denoiser`] that a program must know to run it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DenoiserSpec {
     /// The noise levels the network was trained on.
     pub schedule: Arc<NoiseSchedule>,
-    /// What the network's output means.
-    pub prediction: PredictionType,
+    /// Meaning of the network's output.
+    pub parameterization: Parameterization,
     /// Channels of the latent it denoises: 4.
     pub latent_channels: usize,
+    /// Channels it takes beside the latent, in [`Conditioning::concat`]: 5 for inpainting, else 0.
+    pub concat_channels: usize,
     /// Height and width it was trained at, in latent pixels: 64 for Stable Diffusion 1.
     pub sample_size: [usize; 2],
     /// Width of the token embeddings it attends to: 768 for Stable Diffusion 1.
     pub context_width: usize,
+    /// Sizes and crops it takes in [`Conditioning::size`]: 6 for SDXL, 5 for its refiner, else 0.
+    pub size_numbers: usize,
+    /// Whether it embeds the guidance scale (LCM, arXiv:2310.04378): the prompt alone is then
+    /// evaluated.
+    pub embeds_guidance: bool,
     /// Where it computes; inputs must live there.
     pub device: Device,
     /// The precision it computes in; inputs must have it.
     pub dtype: FloatDType,
 }
 
-/// The network that predicts the noise in a latent: one evaluation, nothing else.
+impl DenoiserSpec {
+    /// Stable Diffusion 1's on `device`, in f32: ε, 4 channels, 64×64, tokens of width 768. All
+    /// fields can be set.
+    pub fn new(device: &Device) -> Self {
+        Self {
+            schedule: Arc::new(NoiseSchedule::stable_diffusion()),
+            parameterization: Parameterization::Epsilon,
+            latent_channels: 4,
+            concat_channels: 0,
+            sample_size: [64, 64],
+            context_width: 768,
+            size_numbers: 0,
+            embeds_guidance: false,
+            device: device.clone(),
+            dtype: FloatDType::F32,
+        }
+    }
+}
+
+/// The network that predicts the noise in a latent.
 ///
 /// Guidance, noise levels and the loop live elsewhere, so a U-Net, a transformer, a remote
-/// service or a closure with a formula in it can stand here.
+/// service or a closure with a formula in it can stand here. A run asks it once to
+/// [`prepare`](Self::prepare) its conditioning, and the [`Network`] it gets once or more per step.
+/// One that has nothing to prepare returns [`each_branch`] with its formula.
 pub trait Denoiser: Send + Sync {
-    /// What this network works on.
+    /// Facts of this network.
     fn spec(&self) -> &DenoiserSpec;
 
-    /// Computes, once per run, what does not change between its steps, and keeps it in
-    /// [`Conditioning::prepared`]. The result must predict the same as the unprepared
-    /// conditioning does. The default keeps nothing.
+    /// The noise schedule for a latent of `[height, width]`: models that shift it by size (Flux)
+    /// override this. The default is the spec's, whatever the size.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict) for conditioning that does not fit.
-    fn prepare(&self, conditioning: Conditioning) -> Result<Conditioning> {
-        Ok(conditioning)
+    /// Those of a size the model cannot draw.
+    fn schedule(&self, latent: [usize; 2]) -> Result<Arc<NoiseSchedule>> {
+        let _ = latent;
+        Ok(self.spec().schedule.clone())
     }
 
-    /// The network's raw output for `x` `[n, c, h, w]` of unit variance at timestep `t`
-    /// (0 ..= 999, fractions allowed), of the same shape; with twice the channels where it also
-    /// learned its variance. What it means is [`DenoiserSpec::prediction`].
+    /// Checks the conditioning of each of a run's branches, one or more of the same number of
+    /// samples, and computes what does not change between the run's steps, such as the keys and
+    /// values of cross-attention.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) when `x` or the conditioning does not fit.
-    fn predict(&self, x: Tensor<4>, t: f64, conditioning: &Conditioning) -> Result<Tensor<4>>;
+    /// [`Error::Shape`](crate::Error::Shape) for conditioning that does not fit,
+    /// [`Error::Unread`](crate::Error::Unread) for parts of it that this network does not read:
+    /// see [`Conditioning::finish`].
+    fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>>;
+}
 
-    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
-    /// nothing worth knowing of.
-    fn resident(&self) -> Option<&dyn Resident> {
-        None
+/// A denoiser with a run's conditioning: the run's lease on the weights, which stay loaded as long
+/// as it lives.
+pub trait Network: Send {
+    /// The raw outputs for the latent `x` `[n, c, h, w]`, already multiplied by
+    /// [`c_in`](crate::Coefficients::c_in), at timestep `t` (0 ..= 999, fractions allowed), of each
+    /// of `branches`, in their order: indices into those that were prepared. Of `x`'s shape, or
+    /// with twice the channels where the network also learned its variance.
+    ///
+    /// A large network looks at `cancel` between its blocks.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when `x` does not fit,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    fn predict(
+        &self,
+        x: &Tensor<4>,
+        t: f64,
+        branches: &[usize],
+        cancel: &Cancel,
+    ) -> Result<Vec<Tensor<4>>>;
+}
+
+impl std::fmt::Debug for dyn Network + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Network")
+    }
+}
+
+/// A network that evaluates `formula(x, t, conditioning)` for one branch after the other: all that
+/// a denoiser needs that has nothing to prepare.
+pub fn each_branch(
+    branches: Vec<Conditioning>,
+    formula: impl Fn(&Tensor<4>, f64, &Conditioning) -> Result<Tensor<4>> + Send + 'static,
+) -> Box<dyn Network> {
+    Box::new(EachBranch { branches, formula })
+}
+
+struct EachBranch<F> {
+    branches: Vec<Conditioning>,
+    formula: F,
+}
+
+impl<F> Network for EachBranch<F>
+where
+    F: Fn(&Tensor<4>, f64, &Conditioning) -> Result<Tensor<4>> + Send,
+{
+    fn predict(
+        &self,
+        x: &Tensor<4>,
+        t: f64,
+        branches: &[usize],
+        cancel: &Cancel,
+    ) -> Result<Vec<Tensor<4>>> {
+        let evaluate = |branch: &usize| {
+            cancel.check()?;
+            (self.formula)(x, t, &self.branches[*branch])
+        };
+        branches.iter().map(evaluate).collect()
     }
 }

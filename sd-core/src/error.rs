@@ -6,7 +6,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What the four traits return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a component could not do what it was asked to.
+/// Reason why a component could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,6 +33,17 @@ pub enum Error {
     /// A combination of settings that has no meaning or is not implemented.
     #[error("{0}")]
     Unsupported(String),
+    /// Conditioning that nothing reads: it would silently do nothing.
+    #[error("{reader} does not read {}", parts.join(", "))]
+    Unread {
+        /// The component that should have read it.
+        reader: &'static str,
+        /// The parts that it does not read.
+        parts: Vec<&'static str>,
+    },
+    /// A run that was stopped by its [`Cancel`](crate::Cancel).
+    #[error("cancelled")]
+    Cancelled,
     /// A saved run that does not belong to the sampler that should continue it.
     #[error("the saved run does not fit: {0}")]
     SavedState(String),

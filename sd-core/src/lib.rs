@@ -16,34 +16,52 @@
 //! One notation runs through the crate: a noisy latent is `x = α·x₀ + σ·ε` with `x₀` the clean
 //! latent and `ε` standard normal noise. A [`Level`] holds `α`, `σ` and the timestep `t` the
 //! network is told. Variance-preserving solvers (DDIM, DPM-Solver) use `α² + σ² = 1`,
-//! k-diffusion's solvers (Euler, Heun) use `α = 1`; a network always sees `x / √(α² + σ²)`.
+//! k-diffusion's solvers (Euler, Heun) use `α = 1`, a flow has `α + σ = 1`; a network always sees
+//! the latent in its own scale.
+//!
+//! Between solver and network stand three values, each replaceable without the others: the
+//! [`Parameterization`] says what an output means, [`Guidance`] which branches are evaluated and
+//! how their outputs become one, and a [`Model`] is what a solver asks, with layers such as
+//! [`Masked`] around it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod autoencoder;
+mod cancel;
 mod conditioning;
 mod delegate;
 mod denoiser;
 mod error;
+mod guidance;
 mod model;
 mod noise;
+mod parameterization;
 mod plan;
-mod prediction;
-mod resident;
+mod prompt;
 mod sampler;
+mod saved_state;
 mod schedule;
 mod text_encoder;
 mod torch_rng;
+mod weight_bytes;
 
 pub use autoencoder::{Autoencoder, AutoencoderSpec};
-pub use conditioning::{Conditioning, TextEmbedding};
-pub use denoiser::{Denoiser, DenoiserSpec};
+pub use cancel::Cancel;
+pub use conditioning::{
+    Conditioning, Extension, Extensions, SizeConditioning, TextEmbedding, placed,
+};
+pub use denoiser::{Denoiser, DenoiserSpec, Network, each_branch};
 pub use error::{BoxError, Error, Result};
-pub use model::{Model, NetworkOutput};
+pub use guidance::{
+    At, ClassifierFree, Embedded, Guidance, Guide, NetworkOutput, Text, Unguided, exactly,
+};
+pub use model::{BranchEvaluation, Guided, Masked, Model, Prediction};
 pub use noise::{Noise, RecordedNoise, SeededNoise, noise_like};
+pub use parameterization::{Coefficients, Parameterization};
 pub use plan::{Level, Plan, Stage};
-pub use prediction::{Prediction, PredictionType};
-pub use resident::{Held, Resident, WeightBytes};
-pub use sampler::{Sampler, SamplerState, Scheduler, Step};
+pub use prompt::Prompt;
+pub use sampler::{Sampler, Scheduler, Step};
+pub use saved_state::SavedState;
 pub use schedule::{BetaSchedule, NoiseSchedule};
-pub use text_encoder::TextEncoder;
+pub use text_encoder::{AbsentPrompt, TextEncoder};
 pub use torch_rng::TorchRng;
+pub use weight_bytes::WeightBytes;

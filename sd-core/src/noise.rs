@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::{Error, Result, TorchRng};
 
-/// Where a run's random numbers come from.
+/// Source of a run's random numbers.
 ///
 /// Noise is made on the host and uploaded: a device's own generator is shared by the whole
 /// process and differs between backends, this one gives every backend the same picture.
@@ -16,7 +16,7 @@ pub trait Noise: Send {
     /// [`Error::InvalidArgument`] when there is no noise of that shape.
     fn normal(&mut self, shape: [usize; 4]) -> Result<TensorData>;
 
-    /// How many draws were taken: with the seeds, the whole state of the noise.
+    /// Number of draws taken: with the seeds, the whole state of the noise.
     fn draws(&self) -> u64;
 
     /// One seed per image for a solver that builds its own noise process (a Brownian tree).

@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use crate::{Error, NoiseSchedule, Result};
 
-/// How noisy a latent is: `x = alpha · x₀ + sigma · ε`, and what timestep the network is told.
+/// Noise level of a latent: `x = alpha · x₀ + sigma · ε`, and the timestep the network is told.
 ///
-/// Both families of solvers are spelled this way: variance-preserving ones have
-/// `alpha² + sigma² = 1`, k-diffusion's have `alpha = 1`. Pure σ-space would not do: a schedule
+/// All solvers are spelled this way: variance-preserving ones have `alpha² + sigma² = 1`,
+/// k-diffusion's have `alpha = 1`, along a flow `alpha + sigma = 1`. Pure σ-space would not do: a schedule
 /// with zero terminal SNR has `alpha = 0` at its end, and with `set_alpha_to_one = false` the last
 /// DDIM step ends just short of `alpha = 1`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,9 +37,13 @@ impl Level {
         }
     }
 
-    /// `√(alpha² + sigma²)`: what a latent is divided by before the network sees it.
-    pub fn scale(self) -> f64 {
-        self.alpha.hypot(self.sigma)
+    /// A flow's level, `alpha = 1 − sigma`.
+    pub fn linear(t: f64, sigma: f64) -> Self {
+        Self {
+            t,
+            alpha: 1.0 - sigma,
+            sigma,
+        }
     }
 
     /// Half the logarithm of the signal-to-noise ratio, `λ = ln(alpha / sigma)`.
@@ -48,7 +52,7 @@ impl Level {
     }
 }
 
-/// One step of a [`Plan`]: which level it starts from and which it reaches.
+/// Step of a [`Plan`]: the level it starts from and the one it reaches.
 ///
 /// `to` need not equal the next stage's `from`: DDIM and PNDM step to `t − 1000/N` by their own
 /// table whatever timestep comes next.

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::{Model, Noise, NoiseSchedule, Plan, Result};
+use crate::{Model, Noise, NoiseSchedule, Plan, Result, SavedState};
 
-/// A solver's settings: which noise levels it visits, and how it steps between them.
+/// Settings of a solver: which noise levels it visits, and how it steps between them.
 ///
 /// A scheduler holds settings only. Everything one generation changes is in the [`Sampler`] that
 /// [`start`](Self::start) makes, so one scheduler serves any number of generations at once and
@@ -36,72 +36,27 @@ pub trait Sampler: Send {
     ///
     /// # Errors
     /// Those of the model and of the noise.
-    fn step(&mut self, x: Tensor<4>, model: &mut Model<'_>, noise: &mut dyn Noise) -> Result<Step>;
+    fn step(&mut self, x: Tensor<4>, model: &mut dyn Model, noise: &mut dyn Noise) -> Result<Step>;
 
     /// All that a later [`restore`](Self::restore) needs to continue from here.
-    fn save(&self) -> SamplerState;
+    fn save(&self) -> SavedState;
 
     /// Puts a sampler just made by the same scheduler with the same plan where `state` was saved.
     ///
     /// # Errors
     /// [`Error::SavedState`](crate::Error::SavedState) when `state` is of another solver.
-    fn restore(&mut self, state: &SamplerState) -> Result<()>;
+    fn restore(&mut self, state: &SavedState) -> Result<()>;
 }
 
-/// What a [`Sampler`] made of a latent.
+/// Result of a [`Sampler`]'s step.
 #[derive(Debug, Clone)]
 pub struct Step {
     /// The latent for the next step, `[n, c, h, w]`.
     pub x: Tensor<4>,
     /// The clean latent the model saw in `x`: a preview of the result at any step.
     pub denoised: Tensor<4>,
-    /// How far the run is, in `0.0 ..= 1.0`.
+    /// Share of the run that is done, in `0.0 ..= 1.0`.
     pub progress: f64,
-    /// Whether this was the last step; a solver that chooses its own steps says so itself.
+    /// `true` after the last step; a solver that chooses its own steps says so itself.
     pub done: bool,
-}
-
-/// A [`Sampler`]'s memory in plain values, so that a run can be written to disk and continued.
-#[derive(Debug, Clone, Default)]
-pub struct SamplerState {
-    /// The stage to do next.
-    pub index: usize,
-    /// Numbers by name.
-    pub numbers: Vec<(String, f64)>,
-    /// Tensors by name, `[n, c, h, w]` each: earlier model outputs, for example.
-    pub tensors: Vec<(String, Tensor<4>)>,
-}
-
-impl SamplerState {
-    /// A state whose only content is the stage to do next, for solvers without memory.
-    pub fn at(index: usize) -> Self {
-        Self {
-            index,
-            ..Self::default()
-        }
-    }
-
-    /// Adds a number.
-    pub fn with_number(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.numbers.push((name.into(), value));
-        self
-    }
-
-    /// Adds a tensor.
-    pub fn with_tensor(mut self, name: impl Into<String>, value: Tensor<4>) -> Self {
-        self.tensors.push((name.into(), value));
-        self
-    }
-
-    /// The number of that name.
-    pub fn number(&self, name: &str) -> Option<f64> {
-        let found = self.numbers.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| *value)
-    }
-
-    /// The tensor of that name.
-    pub fn tensor(&self, name: &str) -> Option<Tensor<4>> {
-        let found = self.tensors.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| value.clone())
-    }
 }

@@ -1,4 +1,4 @@
-use crate::{Resident, Result, TextEmbedding};
+use crate::{Prompt, Result, TextEmbedding};
 
 /// Turns prompts into the embeddings that steer a [`Denoiser`](crate::Denoiser).
 ///
@@ -9,15 +9,26 @@ pub trait TextEncoder: Send + Sync {
     /// Encodes `n` prompts at once; the result's tensors have `n` rows, in the prompts' order.
     ///
     /// All prompts of one call come back with the same number of tokens. Text that does not fit
-    /// is cut and reported in [`TextEmbedding::cut`], never silently.
+    /// is cut and reported in [`TextEmbedding::truncated`], never silently.
     ///
     /// # Errors
-    /// Whatever keeps the encoder from producing an embedding; an empty prompt is not an error.
-    fn encode(&self, prompts: &[&str]) -> Result<TextEmbedding>;
+    /// Whatever keeps the encoder from producing an embedding, and a part of a prompt that it does
+    /// not read, such as a second text for one encoder; an empty prompt is not an error.
+    fn encode(&self, prompts: &[Prompt]) -> Result<TextEmbedding>;
 
-    /// How to know of the memory it takes and to have a say in it. The default, `None`: it holds
-    /// nothing worth knowing of.
-    fn resident(&self) -> Option<&dyn Resident> {
-        None
+    /// Stand-in for a negative prompt that was not given, which need not be an empty one. The
+    /// default is the empty prompt's embedding.
+    fn absent(&self) -> AbsentPrompt {
+        AbsentPrompt::Empty
     }
+}
+
+/// What a text encoder puts in place of a prompt that was not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AbsentPrompt {
+    /// The embedding of the empty prompt.
+    #[default]
+    Empty,
+    /// Zeros (SDXL's `force_zeros_for_empty_prompt`).
+    Zeros,
 }

@@ -1,0 +1,15 @@
+/// Bytes of weights, by how they are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// As tensors of the device.
+    pub plain: u64,
+    /// Laid out for the CPU kernels.
+    pub packed: u64,
+}
+
+impl WeightBytes {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.plain + self.packed
+    }
+}
