@@ -20,9 +20,9 @@ pub struct DenoiserSpec {
     pub sample_size: [usize; 2],
     /// Width of the token embeddings it attends to: 768 for Stable Diffusion 1.
     pub context_width: usize,
-    /// Sizes and crops it takes in [`Conditioning::size`]: 6 for SDXL, 5 for its refiner, else 0.
-    pub size_numbers: usize,
-    /// Whether it embeds the guidance scale (LCM, arXiv:2310.04378): the prompt alone is then
+    /// `true` when it embeds sizes and crops, [`Conditioning::size`] (SDXL).
+    pub embeds_size: bool,
+    /// `true` when it embeds the guidance scale (LCM, arXiv:2310.04378): the prompt alone is then
     /// evaluated.
     pub embeds_guidance: bool,
     /// Where it computes; inputs must live there.
@@ -42,7 +42,7 @@ impl DenoiserSpec {
             concat_channels: 0,
             sample_size: [64, 64],
             context_width: 768,
-            size_numbers: 0,
+            embeds_size: false,
             embeds_guidance: false,
             device: device.clone(),
             dtype: FloatDType::F32,

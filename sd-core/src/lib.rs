@@ -54,7 +54,9 @@ pub use error::{BoxError, Error, Result};
 pub use guidance::{
     At, ClassifierFree, Embedded, Guidance, Guide, NetworkOutput, Text, Unguided, exactly,
 };
-pub use model::{BranchEvaluation, Guided, Masked, Model, Prediction};
+pub use model::{
+    BranchEvaluation, Guided, Layer, Mask, Masked, Model, Prediction, RunStart, StartedLayer,
+};
 pub use noise::{Noise, RecordedNoise, SeededNoise, noise_like};
 pub use parameterization::{Coefficients, Parameterization};
 pub use plan::{Level, Plan, Stage};

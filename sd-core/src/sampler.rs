@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::{Model, Noise, NoiseSchedule, Plan, Result, SavedState};
+use crate::{Level, Model, Noise, NoiseSchedule, Plan, Result, SavedState};
 
 /// Settings of a solver: which noise levels it visits, and how it steps between them.
 ///
@@ -53,7 +53,9 @@ pub trait Sampler: Send {
 pub struct Step {
     /// The latent for the next step, `[n, c, h, w]`.
     pub x: Tensor<4>,
-    /// The clean latent the model saw in `x`: a preview of the result at any step.
+    /// The level of `x`.
+    pub level: Level,
+    /// The clean latent the model saw in the latent before: a preview of the result at any step.
     pub denoised: Tensor<4>,
     /// Share of the run that is done, in `0.0 ..= 1.0`.
     pub progress: f64,

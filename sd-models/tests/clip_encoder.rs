@@ -41,7 +41,7 @@ fn only_what_was_cut_is_reported() {
     let fixture = Fixture::open("clip_encoder");
     let prompts = prompts(&fixture);
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-    let cut = open().encode(&prompts).unwrap().cut;
+    let cut = open().encode(&prompts).unwrap().truncated;
     assert_eq!(cut[..3], [None, None, None]);
     let kept = prompts[3].trim().strip_suffix(cut[3].as_deref().unwrap());
     assert!(

@@ -82,13 +82,13 @@ impl Conditioning {
         })
     }
 
-    /// Ends the reading: whoever read this conditioning took out what it read, all but the tokens.
+    /// Ends the reading: whoever read this conditioning took out what it read, all but the text,
+    /// whose pooled vectors an encoder may make for others.
     ///
     /// # Errors
     /// [`Error::Unread`] naming `reader` and what is left.
     pub fn finish(self, reader: &'static str) -> Result<()> {
         let named = [
-            (self.text.pooled.is_some(), "the pooled text embedding"),
             (self.size.is_some(), "sizes and crops"),
             (self.guidance_scale.is_some(), "an embedded guidance scale"),
             (self.concat.is_some(), "channels beside the latent"),

@@ -20,13 +20,23 @@ pub struct Masked<M> {
     noise: Tensor<4>,
 }
 
-impl<M: Model> Masked<M> {
+impl<M> Masked<M> {
     /// Masks `model`: `known` is the clean latent `[n, c, h, w]`, `noise` the run's initial noise
     /// of unit variance and the same shape, `mask` `[1 or n, 1 or c, h, w]` within 0 and 1.
     ///
     /// # Errors
     /// [`Error::Shape`] when the three do not fit together.
     pub fn new(model: M, mask: Tensor<4>, known: Tensor<4>, noise: Tensor<4>) -> Result<Self> {
+        Self::check(&mask, &known, &noise)?;
+        Ok(Self {
+            model,
+            mask,
+            known,
+            noise,
+        })
+    }
+
+    pub(super) fn check(mask: &Tensor<4>, known: &Tensor<4>, noise: &Tensor<4>) -> Result<()> {
         let [n, c, h, w] = known.dims();
         if noise.dims() != [n, c, h, w] {
             let expected = format!("[{n}, {c}, {h}, {w}], the known latent's");
@@ -37,12 +47,7 @@ impl<M: Model> Masked<M> {
             let expected = format!("[1 or {n}, 1 or {c}, {h}, {w}]");
             return Err(Error::shape("mask", &mask.dims(), expected));
         }
-        Ok(Self {
-            model,
-            mask,
-            known,
-            noise,
-        })
+        Ok(())
     }
 
     /// `new` where the mask is 1, `kept` where it is 0.

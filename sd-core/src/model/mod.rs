@@ -1,6 +1,7 @@
 //! The denoiser as a solver sees it, and the layers around it.
 
 mod guided;
+mod layer;
 mod masked;
 
 use burn::tensor::Tensor;
@@ -8,6 +9,7 @@ use burn::tensor::Tensor;
 use crate::{Level, Parameterization, Result};
 
 pub use guided::{BranchEvaluation, Guided};
+pub use layer::{Layer, Mask, RunStart, StartedLayer};
 pub use masked::Masked;
 
 /// The denoiser as a [`Sampler`](crate::Sampler) sees it: guidance, input scaling and the meaning
@@ -35,23 +37,29 @@ pub trait Model {
     fn evaluations(&self) -> usize;
 }
 
-impl<M: Model + ?Sized> Model for &mut M {
-    fn parameterization(&self) -> Parameterization {
-        (**self).parameterization()
-    }
+macro_rules! delegate {
+    ($($pointer:ty),*) => {$(
+        impl<M: Model + ?Sized> Model for $pointer {
+            fn parameterization(&self) -> Parameterization {
+                (**self).parameterization()
+            }
 
-    fn predict(&mut self, x: &Tensor<4>, level: Level) -> Result<Prediction> {
-        (**self).predict(x, level)
-    }
+            fn predict(&mut self, x: &Tensor<4>, level: Level) -> Result<Prediction> {
+                (**self).predict(x, level)
+            }
 
-    fn read(&self, x: &Tensor<4>, level: Level, raw: Tensor<4>) -> Prediction {
-        (**self).read(x, level, raw)
-    }
+            fn read(&self, x: &Tensor<4>, level: Level, raw: Tensor<4>) -> Prediction {
+                (**self).read(x, level, raw)
+            }
 
-    fn evaluations(&self) -> usize {
-        (**self).evaluations()
-    }
+            fn evaluations(&self) -> usize {
+                (**self).evaluations()
+            }
+        }
+    )*};
 }
+
+delegate!(&mut M, Box<M>);
 
 /// Answer of a [`Model`] for a latent, after guidance.
 #[derive(Debug, Clone)]

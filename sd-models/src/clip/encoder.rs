@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
-use sd_core::{Resident, TextEmbedding, TextEncoder, WeightBytes};
+use sd_core::{Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipTextConfig, ClipTextModel};
 use crate::{ClipTokenizer, Error, Files, LoadOptions, Result, Weights};
@@ -69,7 +69,7 @@ impl ClipTextFiles {
     }
 }
 
-/// A CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
+/// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
 #[derive(Debug)]
 pub struct ClipTextEncoder {
     tokenizer: Arc<ClipTokenizer>,
@@ -129,19 +129,31 @@ impl ClipTextEncoder {
     pub fn model(&self) -> &ClipTextModel {
         &self.model
     }
+
+    /// Memory that its weights take.
+    pub fn weights(&self) -> WeightBytes {
+        self.bytes
+    }
 }
 
 impl TextEncoder for ClipTextEncoder {
     /// The vectors of [`ClipTokenizer::max_length`] tokens per prompt; pooled ones when the model
     /// has a projection for them.
-    fn encode(&self, prompts: &[&str]) -> sd_core::Result<TextEmbedding> {
-        let tokens = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
+    fn encode(&self, prompts: &[Prompt]) -> sd_core::Result<TextEmbedding> {
+        if prompts.iter().any(|prompt| prompt.second.is_some()) {
+            return Err(sd_core::Error::Unread {
+                reader: "a single CLIP text encoder",
+                parts: vec!["a second encoder's text"],
+            });
+        }
+        let tokens = (prompts.iter()).map(|prompt| self.tokenizer.encode(&prompt.text));
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
-        let (ids, cut): (Vec<_>, Vec<_>) = tokens.into_iter().map(|t| (t.ids, t.cut)).unzip();
-        for cut in cut.iter().flatten() {
+        let (ids, truncated): (Vec<_>, Vec<_>) =
+            tokens.into_iter().map(|t| (t.ids, t.truncated)).unzip();
+        for truncated in truncated.iter().flatten() {
             let room = self.tokenizer.max_length() - 2;
             tracing::warn!(
-                cut,
+                truncated,
                 "the prompt is longer than {room} tokens, its end is cut"
             );
         }
@@ -153,20 +165,10 @@ impl TextEncoder for ClipTextEncoder {
             self.model
                 .normalize(output.hidden_states.swap_remove(index))
         };
-        let embedding = TextEmbedding::new(tokens).with_cut(cut);
+        let embedding = TextEmbedding::new(tokens).with_truncated(truncated);
         Ok(match self.model.config().projection {
             Some(_) => embedding.with_pooled(output.pooled),
             None => embedding,
         })
-    }
-
-    fn resident(&self) -> Option<&dyn Resident> {
-        Some(self)
-    }
-}
-
-impl Resident for ClipTextEncoder {
-    fn weights(&self) -> WeightBytes {
-        self.bytes
     }
 }

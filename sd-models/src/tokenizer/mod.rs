@@ -46,7 +46,7 @@ pub struct Tokens {
     /// [`max_length`](ClipTokenizer::max_length) ids.
     pub ids: Vec<u32>,
     /// The end of the text that did not fit, as it was written.
-    pub cut: Option<String>,
+    pub truncated: Option<String>,
 }
 
 impl ClipTokenizer {
@@ -104,7 +104,7 @@ impl ClipTokenizer {
         let first_cut = encoding.get_offsets().get(room);
         Ok(Tokens {
             ids,
-            cut: first_cut.map(|&(start, _)| tail(text, start)),
+            truncated: first_cut.map(|&(start, _)| tail(text, start)),
         })
     }
 }

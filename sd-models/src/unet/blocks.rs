@@ -1,5 +1,6 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sd_core::{Cancel, Result};
 
 use super::stage::StageConfig;
 use crate::layers::{
@@ -39,15 +40,18 @@ impl DownBlock {
         time: &Tensor<2>,
         context: &StageContext,
         skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
+        cancel: &Cancel,
+    ) -> Result<Tensor<4>> {
         for (i, resnet) in self.resnets.iter().enumerate() {
+            cancel.check()?;
             x = resnet.forward(x, Some(time));
+            cancel.check()?;
             x = keep(attend(x, &self.attentions, context, i), skips);
         }
         for downsampler in &self.downsamplers {
             x = keep(downsampler.forward(x), skips);
         }
-        x
+        Ok(x)
     }
 }
 
@@ -74,12 +78,15 @@ impl MidBlock {
         mut x: Tensor<4>,
         time: &Tensor<2>,
         context: &StageContext,
-    ) -> Tensor<4> {
+        cancel: &Cancel,
+    ) -> Result<Tensor<4>> {
         for (i, resnet) in self.resnets.iter().enumerate() {
+            cancel.check()?;
             x = resnet.forward(x, Some(time));
+            cancel.check()?;
             x = attend(x, &self.attentions, context, i);
         }
-        x
+        Ok(x)
     }
 }
 
@@ -112,12 +119,15 @@ impl UpBlock {
         time: &Tensor<2>,
         context: &StageContext,
         skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
+        cancel: &Cancel,
+    ) -> Result<Tensor<4>> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             if let Some(skip) = skips.pop() {
                 x = concat_channels(x, skip);
             }
+            cancel.check()?;
             x = resnet.forward(x, Some(time));
+            cancel.check()?;
             x = attend(x, &self.attentions, context, i);
         }
         for upsampler in &self.upsamplers {
@@ -127,7 +137,7 @@ impl UpBlock {
                 None => upsampler.forward(x),
             };
         }
-        x
+        Ok(x)
     }
 }
 

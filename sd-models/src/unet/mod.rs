@@ -10,6 +10,8 @@ mod depths;
 mod embedding;
 mod model;
 mod per_block;
+mod prepared;
+mod residuals;
 mod stage;
 mod supported;
 
@@ -18,3 +20,4 @@ pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeCo
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::{TimestepEmbedding, timestep_embedding};
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
+pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};

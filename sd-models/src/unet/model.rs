@@ -1,11 +1,12 @@
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use sd_core::WeightBytes;
+use sd_core::{Cancel, WeightBytes};
 
 use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, keep, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
+use super::residuals::UNetResiduals;
 use crate::layers::{Conv2d, GroupNorm, pack_fields};
 use crate::{LoadOptions, Result, Weights};
 
@@ -118,7 +119,18 @@ impl UNet2DConditionModel {
 
     /// One evaluation: `x` `[n, in channels, h, w]` of any height and width to
     /// `[n, out channels, h, w]`. `time` is what [`embed_time`](Self::embed_time) made.
-    pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: &UNetContext) -> Tensor<4> {
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](sd_core::Error::Cancelled) between two layers,
+    /// [`Error::Shape`](sd_core::Error::Shape) for residuals that do not fit.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: &Tensor<2>,
+        context: &UNetContext,
+        residuals: Option<UNetResiduals>,
+        cancel: &Cancel,
+    ) -> sd_core::Result<Tensor<4>> {
         let x = if self.center_input_sample {
             x * 2.0 - 1.0
         } else {
@@ -126,16 +138,23 @@ impl UNet2DConditionModel {
         };
         let mut skips = Vec::new();
         let mut x = keep(self.conv_in.forward(x), &mut skips);
-        for (block, context) in self.down_blocks.iter().zip(&context.down) {
-            x = block.forward(x, time, context, &mut skips);
+        for (index, (block, context)) in self.down_blocks.iter().zip(&context.down).enumerate() {
+            let _span = block_span("down", index, &x).entered();
+            x = block.forward(x, time, context, &mut skips, cancel)?;
         }
         if let Some(block) = &self.mid_block {
-            x = block.forward(x, time, &context.mid);
+            let _span = block_span("mid", 0, &x).entered();
+            x = block.forward(x, time, &context.mid, cancel)?;
         }
-        for (block, context) in self.up_blocks.iter().zip(&context.up) {
-            x = block.forward(x, time, context, &mut skips);
+        if let Some(residuals) = residuals {
+            x = residuals.add(&mut skips, x)?;
         }
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        for (index, (block, context)) in self.up_blocks.iter().zip(&context.up).enumerate() {
+            let _span = block_span("up", index, &x).entered();
+            x = block.forward(x, time, context, &mut skips, cancel)?;
+        }
+        cancel.check()?;
+        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)))
     }
 
     /// The timestep as all residual blocks see it, `[1, width]` or `[n, width]`: SiLU of its
@@ -152,6 +171,11 @@ impl UNet2DConditionModel {
             None => time,
         })
     }
+}
+
+/// One block's time and what it works on, for who listens to that level.
+fn block_span(way: &'static str, index: usize, x: &Tensor<4>) -> tracing::Span {
+    tracing::trace_span!("block", way, index, shape = ?x.dims(), device = ?x.device())
 }
 
 pack_fields!(

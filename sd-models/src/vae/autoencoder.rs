@@ -1,5 +1,5 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise, Resident, WeightBytes};
+use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise, WeightBytes};
 
 use super::model::each;
 use super::tiling::{Planner, Tiles};
@@ -116,6 +116,11 @@ impl Vae {
     /// The bare network.
     pub fn model(&self) -> &AutoencoderKL {
         &self.model
+    }
+
+    /// Memory that its weights take.
+    pub fn weights(&self) -> WeightBytes {
+        self.bytes
     }
 
     /// The same with pictures cut as `tiling` says.
@@ -268,15 +273,5 @@ impl Autoencoder for Vae {
         // Nothing else has outputs so large.
         sd_kernels::release_outputs();
         image
-    }
-
-    fn resident(&self) -> Option<&dyn Resident> {
-        Some(self)
-    }
-}
-
-impl Resident for Vae {
-    fn weights(&self) -> WeightBytes {
-        self.bytes
     }
 }

@@ -1,0 +1,316 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Tensor, TensorData};
+use sd_core::{
+    Cancel, Conditioning, Error, Network, Result, SizeConditioning, TextEmbedding,
+};
+
+use super::config::{TextTimeConfig, UNetConfig};
+use super::residuals::{self, PreparedAdapter, UNetAdapters};
+use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
+
+/// A U-Net with a run's conditioning.
+///
+/// Branches are evaluated together whenever their prompts have the same number of tokens. What a
+/// set of branches shares between steps (keys and values of the prompt, embeddings) is computed when
+/// the set is first asked for.
+pub(super) struct PreparedUNet {
+    unet: Arc<UNet>,
+    branches: Vec<Branch>,
+    /// By the branches they are of.
+    batches: Mutex<HashMap<Vec<usize>, Arc<Batch>>>,
+}
+
+/// One branch's conditioning, checked.
+struct Branch {
+    text: TextEmbedding,
+    /// Its sizes and crops, as many as the network embeds.
+    size: Option<Vec<f64>>,
+    guidance_scale: Option<f64>,
+    concat: Option<Tensor<4>>,
+    adapters: Vec<Box<dyn PreparedAdapter>>,
+}
+
+/// Branches that are evaluated together.
+struct Batch {
+    context: UNetContext,
+    /// Each timestep that was asked for, by its bits, as the blocks see it.
+    times: Mutex<HashMap<u64, Tensor<2>>>,
+}
+
+impl Batch {
+    /// The timestep `t`, embedded when it is first asked for: solvers that evaluate the network
+    /// twice in a step ask again.
+    fn time(&self, t: f64, embed: impl FnOnce() -> Tensor<2>) -> Tensor<2> {
+        // More than any run has steps; a program that asks for ever other ones must not fill memory.
+        const MOST: usize = 4096;
+        if let Some(time) = lock(&self.times).get(&t.to_bits()) {
+            return time.clone();
+        }
+        // Not under the lock: the network computes in a pool whose threads may be asked for `t` too.
+        let time = embed();
+        let mut times = lock(&self.times);
+        if times.len() < MOST {
+            times.insert(t.to_bits(), time.clone());
+        }
+        time
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PreparedUNet {
+    pub(super) fn new(unet: Arc<UNet>, branches: Vec<Conditioning>) -> Result<Self> {
+        let samples = branches.first().map_or(0, Conditioning::len);
+        if samples == 0 || branches.iter().any(|branch| branch.len() != samples) {
+            let found: Vec<usize> = branches.iter().map(Conditioning::len).collect();
+            let expected = "the same number of samples, at least 1, in each branch";
+            return Err(Error::shape("conditioning", &found, expected));
+        }
+        let branches = branches.into_iter().map(|branch| checked(&unet, branch));
+        Ok(Self {
+            branches: branches.collect::<Result<_>>()?,
+            unet,
+            batches: Mutex::default(),
+        })
+    }
+
+    fn batch(&self, of: &[usize]) -> Result<Arc<Batch>> {
+        if let Some(batch) = lock(&self.batches).get(of) {
+            return Ok(batch.clone());
+        }
+        let branches = || of.iter().map(|branch| &self.branches[*branch]);
+        let text = TextEmbedding::cat(branches().map(|b| b.text.clone()).collect())?;
+        let embeddings = self.unet.embeddings(&text, branches())?;
+        let batch = Arc::new(Batch {
+            context: self.unet.model().prepare(&text.tokens, embeddings),
+            times: Mutex::default(),
+        });
+        lock(&self.batches).insert(of.to_vec(), batch.clone());
+        Ok(batch)
+    }
+
+    /// The outputs of branches whose prompts have the same number of tokens.
+    fn together(
+        &self,
+        x: &Tensor<4>,
+        t: f64,
+        of: &[usize],
+        cancel: &Cancel,
+    ) -> Result<Vec<Tensor<4>>> {
+        let batch = self.batch(of)?;
+        let time = batch.time(t, || self.unet.time(t, &batch.context));
+        let branches = || of.iter().map(|branch| &self.branches[*branch]);
+        let inputs = branches().map(|branch| branch.input(x));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let added = branches().zip(&inputs);
+        let added = added.map(|(branch, input)| residuals::of_branch(&branch.adapters, input, t));
+        let added = residuals::batch(added.collect::<Result<_>>()?)?;
+        let input = match <[Tensor<4>; 1]>::try_from(inputs) {
+            Ok([input]) => input,
+            Err(inputs) => Tensor::cat(inputs, 0),
+        };
+        let model = self.unet.model();
+        let output = model.forward(input, &time, &batch.context, added, cancel)?;
+        let n = x.dims()[0];
+        let output = |k| output.clone().narrow(0, k * n, n);
+        Ok((0..of.len()).map(output).collect())
+    }
+}
+
+impl Network for PreparedUNet {
+    fn predict(
+        &self,
+        x: &Tensor<4>,
+        t: f64,
+        branches: &[usize],
+        cancel: &Cancel,
+    ) -> Result<Vec<Tensor<4>>> {
+        let count = self.branches.len();
+        if let Some(branch) = branches.iter().find(|branch| **branch >= count) {
+            let expected = format!("expected less than {count}, the number of branches");
+            return Err(Error::invalid("branch", branch, expected));
+        }
+        let samples = self.branches.first().map_or(0, |branch| branch.text.len());
+        self.unet.check_latent(x, samples)?;
+        if !t.is_finite() {
+            return Err(Error::invalid("timestep", t, "expected a finite number"));
+        }
+        let tokens = |branch: &usize| self.branches[*branch].text.tokens.dims()[1];
+        let groups = branches.chunk_by(|a, b| tokens(a) == tokens(b));
+        let outputs = groups.map(|group| self.together(x, t, group, cancel));
+        Ok(outputs.collect::<Result<Vec<_>>>()?.concat())
+    }
+}
+
+impl Branch {
+    /// The latent `x` with this branch's channels behind it.
+    fn input(&self, x: &Tensor<4>) -> Result<Tensor<4>> {
+        let Some(concat) = &self.concat else {
+            return Ok(x.clone());
+        };
+        let ([n, _, h, w], [m, c, ..]) = (x.dims(), concat.dims());
+        if concat.dims()[2..] != [h, w] || (m != 1 && m != n) {
+            let expected = format!("[1 or {n}, {c}, {h}, {w}]");
+            return Err(Error::shape("concat", &concat.dims(), expected));
+        }
+        let concat = concat.clone().expand([n, c, h, w]);
+        Ok(Tensor::cat(vec![x.clone(), concat], 1))
+    }
+}
+
+/// A branch of `conditioning`, all of which the network must read.
+fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
+    let (config, spec) = (unet.config(), &unet.spec);
+    let tokens = &conditioning.text.tokens;
+    let [n, length, width] = tokens.dims();
+    if length == 0 || width != config.cross_attention_dim {
+        let expected = format!("[n, tokens, {}]", config.cross_attention_dim);
+        return Err(Error::shape("context", &tokens.dims(), expected));
+    }
+    unet.check_dtype("context dtype", tokens.dtype())?;
+    let adapters = conditioning.extensions.take::<UNetAdapters>();
+    let adapters = adapters.unwrap_or_default().0;
+    let adapters = adapters.iter().map(|a| a.prepare(&conditioning, spec));
+    let adapters = adapters.collect::<Result<_>>()?;
+    let size = match config.text_time {
+        Some(config) => {
+            let numbers = number_of_sizes(config, &conditioning.text)?;
+            Some(sizes(numbers, conditioning.size.take())?)
+        }
+        None => None,
+    };
+    let guidance_scale = match config.time.cond_proj_dim {
+        Some(_) => conditioning.guidance_scale.take(),
+        None => None,
+    };
+    if guidance_scale.is_some_and(|scale| !scale.is_finite()) {
+        let scale = guidance_scale.unwrap_or_default();
+        let expected = "expected a finite number";
+        return Err(Error::invalid("guidance_scale", scale, expected));
+    }
+    let concat = match spec.concat_channels {
+        0 => None,
+        channels => {
+            let concat = conditioning.concat.take();
+            let found = concat.as_ref().map(Tensor::dims);
+            if found.is_none_or(|dims| dims[1] != channels || (dims[0] != 1 && dims[0] != n)) {
+                let found = found.map_or(vec![], |dims| dims.to_vec());
+                let expected = format!(
+                    "[1 or {n}, {channels}, h, w]: this network takes {channels} channels beside \
+                     the latent"
+                );
+                return Err(Error::shape("concat", &found, expected));
+            }
+            concat.map(|concat| concat.cast(spec.dtype))
+        }
+    };
+    let text = conditioning.text.clone();
+    conditioning.finish("the U-Net")?;
+    Ok(Branch {
+        text,
+        size,
+        guidance_scale,
+        concat,
+        adapters,
+    })
+}
+
+/// The `expected` numbers that the network embeds.
+fn sizes(expected: usize, size: Option<SizeConditioning>) -> Result<Vec<f64>> {
+    let numbers = size.map_or(vec![], |size| size.numbers());
+    if numbers.len() == expected && numbers.iter().all(|number| number.is_finite()) {
+        return Ok(numbers);
+    }
+    let found = match (size, numbers.len()) {
+        (None, _) => "absent".into(),
+        (_, count) => format!("{count} numbers"),
+    };
+    let expected = format!(
+        "expected {expected} finite ones: 6 are sizes and crops, 5 have an aesthetic score in the \
+         target's place"
+    );
+    Err(Error::invalid("size conditioning", found, expected))
+}
+
+/// Number of sizes and crops there must be, from the width they and the pooled prompt make.
+fn number_of_sizes(config: TextTimeConfig, text: &TextEmbedding) -> Result<usize> {
+    let (n, whole) = (text.len(), config.input_width);
+    let found = text.pooled.as_ref().map(Tensor::dims);
+    let sizes = found.filter(|[m, _]| *m == n).and_then(|[_, width]| {
+        let rest = whole.checked_sub(width)?;
+        rest.is_multiple_of(config.time_channels)
+            .then_some(rest / config.time_channels)
+    });
+    sizes.filter(|sizes| *sizes > 0).ok_or_else(|| {
+        let found = found.map_or(vec![], |dims| dims.to_vec());
+        let each = config.time_channels;
+        let expected = format!("[{n}, {whole} less {each} for each size and crop]");
+        Error::shape("pooled", &found, expected)
+    })
+}
+
+impl UNet {
+    /// The embeddings of `branches` besides the timestep's; `text` is that of all of them.
+    fn embeddings<'a>(
+        &self,
+        text: &TextEmbedding,
+        branches: impl Iterator<Item = &'a Branch> + Clone,
+    ) -> Result<UNetEmbeddings> {
+        let config: &UNetConfig = self.config();
+        let rows = text.len();
+        let added = match (config.text_time, &text.pooled) {
+            (Some(config), Some(pooled)) => {
+                let each = |branch: &Branch| {
+                    let numbers = branch.size.iter().flatten();
+                    let embed = |number: &f64| self.sinusoids(*number, config.time_channels);
+                    let row: Vec<f32> = numbers.flat_map(embed).collect();
+                    row.repeat(branch.text.len())
+                };
+                let values: Vec<f32> = branches.clone().flat_map(each).collect();
+                let width = values.len() / rows;
+                let pooled = pooled.clone().cast(self.spec.dtype);
+                let sizes = self.upload(values, [rows, width]);
+                Some(Tensor::cat(vec![pooled, sizes], 1))
+            }
+            _ => None,
+        };
+        let told = branches.clone().any(|branch| branch.guidance_scale.is_some());
+        let guidance = config.time.cond_proj_dim.filter(|_| told).map(|width| {
+            let each = |branch: &Branch| {
+                let row = branch.guidance_scale.map(|scale| guidance_embedding(scale, width));
+                // What is not told adds nothing: the projection has no bias.
+                row.unwrap_or_else(|| vec![0.0; width]).repeat(branch.text.len())
+            };
+            let values: Vec<f32> = branches.flat_map(each).collect();
+            self.upload(values, [rows, width])
+        });
+        Ok(UNetEmbeddings { added, guidance })
+    }
+
+    fn sinusoids(&self, t: f64, channels: usize) -> Vec<f32> {
+        let time = &self.config().time;
+        timestep_embedding(t, channels, time.flip_sin_to_cos, time.freq_shift)
+    }
+
+    /// The timestep as the network's blocks see it.
+    fn time(&self, t: f64, context: &UNetContext) -> Tensor<2> {
+        let channels = self.config().time.channels;
+        let timestep = self.upload(self.sinusoids(t, channels), [1, channels]);
+        self.model().embed_time(timestep, context)
+    }
+
+    fn upload(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+        let (device, dtype) = (&self.spec.device, DType::from(self.spec.dtype));
+        Tensor::from_data(TensorData::new(values, shape), (device, dtype))
+    }
+}
+
+/// A guidance scale as an LCM sees it (Luo et al. 2023, arXiv:2310.04378): sines, then cosines, of
+/// `1000·(scale − 1)`, at frequencies that reach 1/10000.
+fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
+    timestep_embedding(1000.0 * (scale - 1.0), width, false, 1.0)
+}
