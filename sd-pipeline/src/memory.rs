@@ -1,9 +1,9 @@
-//! What a pipeline and a run take of memory.
+//! Memory that a pipeline and a run take.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sd_core::{Held, Resident, Result, WeightBytes};
+use sd_core::WeightBytes;
 use sd_models::meter::PeakWatch;
 
 use crate::Pipeline;
@@ -43,44 +43,34 @@ pub struct PhasePeaks {
 
 impl Pipeline {
     /// The weights the components hold in memory now. A component that is not of this library
-    /// counts as far as it [tells](Resident::weights).
+    /// counts as far as its [`Slot`](crate::Slot) was told.
     pub fn memory(&self) -> PipelineMemory {
-        let weights = |resident: Option<&dyn Resident>| {
-            resident.map_or_else(WeightBytes::default, Resident::weights)
-        };
         PipelineMemory {
-            text_encoder: weights(self.text_encoder.resident()),
-            denoiser: weights(self.denoiser.resident()),
-            autoencoder: weights(self.autoencoder.resident()),
+            text_encoder: self.text_encoder.weights(),
+            denoiser: self.denoiser.weights(),
+            autoencoder: self.autoencoder.weights(),
         }
     }
 
     /// The time that loading the weights took so far: all of it when everything is loaded at once,
     /// else what was needed until now.
     pub fn load_time(&self) -> Duration {
-        self.residents().map(Resident::load_time).sum()
+        let [text, net, auto] = [
+            self.text_encoder.load_time(),
+            self.denoiser.load_time(),
+            self.autoencoder.load_time(),
+        ];
+        text + net + auto
     }
 
     /// Gives back the memory of all components that can be loaded again, which are those a
     /// pipeline was opened with. They are loaded again when they are needed; what a run holds stays
     /// until that run needs it no more.
     pub fn release(&self) {
-        self.residents().for_each(Resident::release);
+        self.text_encoder.release();
+        self.denoiser.release();
+        self.autoencoder.release();
     }
-
-    fn residents(&self) -> impl Iterator<Item = &dyn Resident> {
-        let residents = [
-            self.text_encoder.resident(),
-            self.denoiser.resident(),
-            self.autoencoder.resident(),
-        ];
-        residents.into_iter().flatten()
-    }
-}
-
-/// Keeps a component loaded, if it has a say in that.
-pub(crate) fn hold(resident: Option<&dyn Resident>) -> Result<Held> {
-    resident.map_or_else(|| Ok(Held::default()), Resident::hold)
 }
 
 /// A phase's peak among all.

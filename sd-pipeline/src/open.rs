@@ -1,18 +1,17 @@
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
-use sd_models::unet::UNetFiles;
-use sd_models::vae::{Limits, Tiling, VaeFiles};
+use sd_core::{Autoencoder, Denoiser, TextEncoder};
+use sd_models::vae::{Limits, Tiling};
 use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
-use serde::Deserialize;
 
 use crate::device::{check_precision, largest_buffer, on};
-use crate::on_demand::OnDemand;
-use crate::{Pipeline, Residency, Result};
+use crate::recipe::{self, Cutting, Training, recipe};
+use crate::slot::Component;
+use crate::{Pipeline, Residency, Result, Slot, Source};
 
-/// How to open a model.
+/// Options with which a model is opened.
 ///
 /// ```
 /// use sd_pipeline::{FloatDType, OpenOptions, device};
@@ -28,28 +27,43 @@ use crate::{Pipeline, Residency, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// Where it computes.
+    /// Device it computes on.
     pub device: Device,
     /// The precision it computes in; the files may hold any.
     pub dtype: FloatDType,
-    /// Where the text encoder computes; `None`: with the others. It runs once per picture, so on
+    /// Place of the text encoder; `None`: with the others. It runs once per picture, so on
     /// a small GPU it does as well on the CPU and leaves its memory to the U-Net.
     pub text_encoder: Option<Placement>,
-    /// Where the autoencoder computes; `None`: with the others.
+    /// Place of the autoencoder; `None`: with the others.
     pub autoencoder: Option<Placement>,
     /// The scheduler's name; `None`: the one the model's folder says.
     pub scheduler: Option<String>,
-    /// Whether weights that the files hold in half precision stay so in memory. Results are the
+    /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
     pub memory: Memory,
-    /// When the components are in memory: always, once they were needed, or each in its phase
+    /// Times at which the components are in memory: always, once they were needed, or each in its phase
     /// alone. With [`Memory::Smallest`] the last is the least that a picture can be drawn with.
     pub residency: Residency,
-    /// How the autoencoder cuts large pictures.
+    /// Manner in which the autoencoder cuts large pictures.
     pub tiling: Tiling,
     /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
     /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
     pub memory_budget: Option<u64>,
+    /// Components of the program's own, in place of the folder's, which are then not read.
+    pub components: Components,
+}
+
+/// Components of the program's own, to be used in place of those in a model folder: another
+/// autoencoder, for example.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Components {
+    /// In place of the folders `text_encoder` and `tokenizer`.
+    pub text_encoder: Option<Slot<dyn TextEncoder>>,
+    /// In place of the folder `unet`.
+    pub denoiser: Option<Slot<dyn Denoiser>>,
+    /// In place of the folder `vae`.
+    pub autoencoder: Option<Slot<dyn Autoencoder>>,
 }
 
 impl OpenOptions {
@@ -65,6 +79,7 @@ impl OpenOptions {
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
+            components: Components::default(),
         }
     }
 
@@ -77,7 +92,7 @@ impl OpenOptions {
         }
     }
 
-    /// Where the text encoder, the denoiser and the autoencoder compute.
+    /// Places of the text encoder, the denoiser and the autoencoder.
     fn placements(&self) -> Result<[Placement; 3]> {
         let denoiser = Placement {
             device: self.device.clone(),
@@ -98,25 +113,19 @@ impl OpenOptions {
     }
 }
 
-/// Where one component of a pipeline computes, and how precisely. Between components the pipeline
+/// Place of one component of a pipeline: device and precision. Between components the pipeline
 /// moves what they exchange: embeddings and latents, a few hundred kilobytes.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// Where it computes.
+    /// Device it computes on.
     pub device: Device,
     /// The precision it computes in.
     pub dtype: FloatDType,
 }
 
-/// The part of `model_index.json` that says what kind of pipeline a folder holds.
-#[derive(Debug, Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class_name: String,
-}
-
-/// The kinds of pipelines whose parts are the ones opened here.
-const CLASSES: [&str; 1] = ["StableDiffusionPipeline"];
+/// Component folders of diffusers' layout.
+const DENOISER: &str = "unet";
+const AUTOENCODER: &str = "vae";
 
 impl Pipeline {
     /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
@@ -137,62 +146,97 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
-        let index: ModelIndex = files.json("model_index.json")?;
-        if !CLASSES.contains(&index.class_name.as_str()) {
-            let what = format!(
-                "_class_name is {}, supported is {}",
-                index.class_name,
-                CLASSES.join(", ")
-            );
-            let path = files.path("model_index.json");
-            return Err(sd_models::Error::Unsupported { path, what }.into());
-        }
+        let recipe = recipe(files)?;
         let [text, net, auto] = options.placements()?;
+        let Components {
+            text_encoder,
+            denoiser,
+            autoencoder,
+        } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let scheduler_files = files.folder("scheduler");
-        let config = scheduler_files.read("scheduler_config.json")?;
-        let scheduler_config = SchedulerConfig::from_json(&String::from_utf8_lossy(&config))?;
+        let config = files
+            .folder("scheduler")
+            .read("scheduler_config.json")?;
+        let config = String::from_utf8_lossy(&config);
+        let scheduler_config = match recipe.corrects_scheduler {
+            true => SchedulerConfig::from_json(&config)?,
+            false => SchedulerConfig::from_json_verbatim(&config)?,
+        };
         let scheduler = match &options.scheduler {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
         };
-        let schedule = scheduler_config.noise_schedule()?;
-        let prediction = scheduler_config.prediction_type()?;
+        let training = Training {
+            schedule: scheduler_config.noise_schedule()?,
+            parameterization: scheduler_config.parameterization()?,
+        };
 
         let load = |Placement { device, dtype }: &Placement| LoadOptions {
             device: device.clone(),
             dtype: *dtype,
             memory: options.memory,
         };
-        let (folder, tokenizer) = ("text_encoder", "tokenizer");
-        let text_encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
-        let denoiser = UNetFiles::open(files, "unet", schedule, prediction, &load(&net))?;
-        let limits = Limits {
-            largest_buffer: largest_buffer(&auto.device),
-            budget: options.memory_budget,
+        let text_encoder = found(text_encoder, || {
+            let [folder, tokenizer] = recipe.text_encoder;
+            let encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
+            Ok(Box::new(encoder.with_absent(recipe.absent)))
+        })?;
+        let denoiser = found(denoiser, || {
+            recipe::denoiser(files, DENOISER, training, &load(&net))
+        })?;
+        let cutting = Cutting {
+            tiling: options.tiling,
+            limits: Limits {
+                largest_buffer: largest_buffer(&auto.device),
+                budget: options.memory_budget,
+            },
         };
-        let autoencoder = VaeFiles::open(files, "vae", &load(&auto))?
-            .with_tiling(options.tiling)
-            .with_limits(limits);
+        let autoencoder = found(autoencoder, || {
+            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto))
+        })?;
 
         // All files are sound: now their values, or later.
-        let text_encoder = on(&[&text.device], "loading the text encoder", || {
-            Ok(OnDemand::new(text_encoder, options.residency)?)
-        })?;
-        let denoiser = on(&[&net.device], "loading the U-Net", || {
-            Ok(OnDemand::new(denoiser, options.residency)?)
-        })?;
-        let autoencoder = on(&[&auto.device], "loading the autoencoder", || {
-            Ok(OnDemand::new(autoencoder, options.residency)?)
-        })?;
+        let residency = options.residency;
         Ok(Self {
-            text_encoder: Arc::new(text_encoder),
-            denoiser: Arc::new(denoiser),
-            autoencoder: Arc::new(autoencoder),
+            text_encoder: on(&[&text.device], "loading the text encoder", || {
+                text_encoder.filled(residency)
+            })?,
+            denoiser: on(&[&net.device], "loading the denoiser", || {
+                denoiser.filled(residency)
+            })?,
+            autoencoder: on(&[&auto.device], "loading the autoencoder", || {
+                autoencoder.filled(residency)
+            })?,
             scheduler,
             scheduler_config: Some(scheduler_config),
         })
+    }
+}
+
+/// A component of the program's own, or files that are sound.
+enum Found<T: Component + ?Sized> {
+    Given(Slot<T>),
+    Files(Box<dyn Source<T>>),
+}
+
+fn found<T: Component + ?Sized>(
+    given: Option<Slot<T>>,
+    open: impl FnOnce() -> Result<Box<dyn Source<T>>>,
+) -> Result<Found<T>> {
+    Ok(match given {
+        Some(slot) => Found::Given(slot),
+        None => Found::Files(open()?),
+    })
+}
+
+impl<T: Component + ?Sized> Found<T> {
+    fn filled(self, residency: Residency) -> Result<Slot<T>> {
+        match self {
+            Self::Given(slot) => Ok(slot),
+            Self::Files(source) => Slot::boxed(source, residency),
+        }
     }
 }

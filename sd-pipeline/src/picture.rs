@@ -7,6 +7,31 @@ use sd_core::Error as CoreError;
 
 use crate::{Error, Result};
 
+/// Picture of a run, with the seed that draws it again. It is its image: `picture.save("a.png")`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Picture {
+    /// The pixels.
+    pub image: RgbImage,
+    /// Its own seed, whatever its number in the run.
+    pub seed: u64,
+}
+
+impl Picture {
+    /// A picture drawn with `seed`.
+    pub fn new(image: RgbImage, seed: u64) -> Self {
+        Self { image, seed }
+    }
+}
+
+impl std::ops::Deref for Picture {
+    type Target = RgbImage;
+
+    fn deref(&self) -> &RgbImage {
+        &self.image
+    }
+}
+
 /// Pixels `[1, 3, h, w]` in `[-1, 1]` to an 8-bit picture. Values outside are clamped; rounding is
 /// diffusers' (half to even).
 ///

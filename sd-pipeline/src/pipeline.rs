@@ -1,25 +1,25 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use image::RgbImage;
 use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
 use crate::device::on;
-use crate::{Request, Result, Run};
+use crate::{Picture, Request, Result, Run, Slot};
 
 /// Four components that together make pictures from text.
 ///
-/// Each is behind an `Arc` and swapped by assignment. Cloning a pipeline shares the components;
-/// it is `Send + Sync`, and any number of threads may generate on one at once.
+/// Each is swapped by assignment; `into()` puts a component of any origin into its [`Slot`].
+/// Cloning a pipeline shares the components; it is `Send + Sync`, and any number of threads may
+/// generate on one at once.
 #[derive(Clone)]
 pub struct Pipeline {
     /// Prompts to embeddings.
-    pub text_encoder: Arc<dyn TextEncoder>,
+    pub text_encoder: Slot<dyn TextEncoder>,
     /// The network that predicts noise.
-    pub denoiser: Arc<dyn Denoiser>,
+    pub denoiser: Slot<dyn Denoiser>,
     /// Latents to pixels and back.
-    pub autoencoder: Arc<dyn Autoencoder>,
+    pub autoencoder: Slot<dyn Autoencoder>,
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
@@ -35,9 +35,9 @@ impl Pipeline {
         scheduler: impl Scheduler + 'static,
     ) -> Self {
         Self {
-            text_encoder: Arc::new(text_encoder),
-            denoiser: Arc::new(denoiser),
-            autoencoder: Arc::new(autoencoder),
+            text_encoder: text_encoder.into(),
+            denoiser: denoiser.into(),
+            autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
             scheduler_config: None,
         }
@@ -86,7 +86,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`start`](Self::start), of a step and of the decoding.
-    pub fn generate(&self, request: &Request) -> Result<Vec<RgbImage>> {
+    pub fn generate(&self, request: &Request) -> Result<Vec<Picture>> {
         let mut run = self.start(request)?;
         for step in &mut run {
             step?;

@@ -1,39 +1,94 @@
-use burn::tensor::Tensor;
-use sd_core::{AutoencoderSpec, DenoiserSpec, Error};
+use std::sync::Arc;
 
-/// What to draw.
+use burn::tensor::Tensor;
+use image::{GrayImage, RgbImage};
+use sd_core::{
+    AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
+    Guidance, Layer, Prompt, SizeConditioning, Unguided,
+};
+
+/// Order for one run: what to draw, and how.
 ///
 /// ```
 /// use sd_pipeline::Request;
 ///
 /// let request = Request {
-///     negative_prompt: "blurry".into(),
+///     negative_prompt: Some("blurry".into()),
 ///     seed: 7,
 ///     ..Request::new("a red cube on top of a blue sphere")
 /// };
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 pub struct Request {
-    /// What the picture should show.
-    pub prompt: String,
-    /// What it should not show: the text of the unconditional branch, usually empty.
-    pub negative_prompt: String,
-    /// Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): how far to go beyond the
-    /// unconditional prediction. At 1 or below it is off, and only the prompt is evaluated.
+    /// Text that says what the picture should show.
+    pub prompt: Prompt,
+    /// Text that says what it should not show: that of the unconditional branch. Without one the
+    /// text encoder puts in what it has for that, which for some models is not an empty prompt.
+    pub negative_prompt: Option<Prompt>,
+    /// Guidance scale (Ho & Salimans 2022, arXiv:2207.12598): distance to go beyond the
+    /// unconditional prediction. At 1 or below guidance is off, and only the prompt is evaluated.
+    /// A network that embeds the scale (LCM) gets it whatever it is.
     pub guidance_scale: f64,
+    /// Guidance of another kind, in which [`guidance_scale`](Self::guidance_scale) has no say.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
+    pub guidance: Option<Arc<dyn Guidance>>,
     /// Steps of the scheduler.
     pub steps: usize,
-    /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: what the
-    /// model was trained at.
+    /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: that of the
+    /// picture to start from, else what the model was trained at.
     pub width: Option<usize>,
     /// Picture height, likewise.
     pub height: Option<usize>,
     /// Seed of the first image; image `k` uses `seed + k`.
     pub seed: u64,
-    /// How many images to draw at once. Memory grows with it.
+    /// Number of images to draw at once. Memory grows with it.
     pub count: usize,
-    /// Initial noise `[count, c, height/8, width/8]` of unit variance, instead of the seed's.
-    pub latents: Option<Tensor<4>>,
+    /// Latent to start from.
+    pub start: Start,
+    /// Sizes and crops, for a model that is told of them (SDXL). `None`: those of an uncropped
+    /// picture of the size that is drawn.
+    pub size: Option<SizeConditioning>,
+    /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
+    /// some (inpainting).
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_tensor"))]
+    pub concat: Option<Tensor<4>>,
+    /// Further conditioning of every branch, for components that read it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
+    pub extensions: Extensions,
+    /// Layers around the model, the innermost first.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
+    pub layers: Vec<Arc<dyn Layer>>,
+    /// Order in which guidance's branches are evaluated: together, or in turn where memory is
+    /// short.
+    pub evaluation: BranchEvaluation,
+}
+
+/// Latent that a run starts from.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Start {
+    /// Noise of the seed.
+    #[default]
+    Noise,
+    /// This noise, `[count, c, height/8, width/8]`, of unit variance.
+    Initial(
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>,
+    ),
+    /// A picture with noise on it.
+    Picture {
+        /// The picture, of the size that is drawn.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::rgb"))]
+        image: RgbImage,
+        /// Share of the run that is taken, from just above 0, the picture all but kept, to 1.
+        strength: f64,
+        /// Where to draw: white is drawn anew, black is kept, grey is between; all without one.
+        /// Of the picture's size.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_grey"))]
+        mask: Option<GrayImage>,
+    },
 }
 
 /// No side of a picture may be longer, in pixels.
@@ -41,20 +96,44 @@ const MAX_SIDE: usize = 16_384;
 /// No run may have more pixels in all its pictures together.
 const MAX_PIXELS: usize = 1 << 28;
 
+impl Default for Request {
+    /// An empty prompt with the settings of [`new`](Self::new).
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
 impl Request {
     /// One image of `prompt` with diffusers' defaults: 50 steps, guidance 7.5, seed 0, the size
     /// the model was trained at.
-    pub fn new(prompt: impl Into<String>) -> Self {
+    pub fn new(prompt: impl Into<Prompt>) -> Self {
         Self {
             prompt: prompt.into(),
-            negative_prompt: String::new(),
+            negative_prompt: None,
             guidance_scale: 7.5,
+            guidance: None,
             steps: 50,
             width: None,
             height: None,
             seed: 0,
             count: 1,
-            latents: None,
+            start: Start::Noise,
+            size: None,
+            concat: None,
+            extensions: Extensions::new(),
+            layers: Vec::new(),
+            evaluation: BranchEvaluation::Together,
+        }
+    }
+
+    /// The guidance it asks for on a model of that `denoiser`.
+    pub(crate) fn guidance(&self, denoiser: &DenoiserSpec) -> Arc<dyn Guidance> {
+        let scale = self.guidance_scale;
+        match &self.guidance {
+            Some(guidance) => guidance.clone(),
+            None if denoiser.embeds_guidance => Arc::new(Embedded { scale }),
+            None if scale > 1.0 => Arc::new(ClassifierFree { scale }),
+            None => Arc::new(Unguided),
         }
     }
 
@@ -73,9 +152,13 @@ impl Request {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
         let factor = autoencoder.factor;
-        let [h, w] = denoiser.sample_size;
-        let height = side("height", self.height.unwrap_or(h * factor), factor)?;
-        let width = side("width", self.width.unwrap_or(w * factor), factor)?;
+        let picture = match &self.start {
+            Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
+            _ => None,
+        };
+        let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
+        let height = side("height", self.height.unwrap_or(h), factor)?;
+        let width = side("width", self.width.unwrap_or(w), factor)?;
         if self.count.saturating_mul(width * height) > MAX_PIXELS {
             let expected = format!(
                 "at {width}x{height} pixels at most {} at once",
@@ -85,11 +168,20 @@ impl Request {
         }
         let channels = denoiser.latent_channels;
         let shape = [self.count, channels, height / factor, width / factor];
-        if let Some(latents) = &self.latents
-            && latents.dims() != shape
-        {
-            let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
-            return Err(Error::shape("latents", &latents.dims(), expected));
+        match &self.start {
+            Start::Noise => {}
+            Start::Initial(latents) if latents.dims() == shape => {}
+            Start::Initial(latents) => {
+                let expected =
+                    format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
+                return Err(Error::shape("latents", &latents.dims(), expected));
+            }
+            Start::Picture { image, mask, .. } => {
+                same_size("picture", image.dimensions(), [height, width])?;
+                if let Some(mask) = mask {
+                    same_size("mask", mask.dimensions(), [height, width])?;
+                }
+            }
         }
         Ok(shape)
     }
@@ -101,4 +193,16 @@ fn side(name: &'static str, pixels: usize, factor: usize) -> sd_core::Result<usi
         return Err(Error::invalid(name, pixels, expected));
     }
     Ok(pixels)
+}
+
+fn same_size(
+    what: &'static str,
+    (width, height): (u32, u32),
+    size: [usize; 2],
+) -> sd_core::Result<()> {
+    if [height as usize, width as usize] == size {
+        return Ok(());
+    }
+    let expected = format!("expected {}x{}, the size that is drawn", size[1], size[0]);
+    Err(Error::invalid(what, format!("{width}x{height}"), expected))
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
-use sd_core::{Prompt, TextEmbedding, TextEncoder, WeightBytes};
+use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipTextConfig, ClipTextModel};
 use crate::{ClipTokenizer, Error, Files, LoadOptions, Result, Weights};
@@ -12,6 +12,7 @@ pub struct ClipTextFiles {
     tokenizer: Arc<ClipTokenizer>,
     config: ClipTextConfig,
     weights: Weights,
+    absent: AbsentPrompt,
     options: LoadOptions,
 }
 
@@ -49,8 +50,15 @@ impl ClipTextFiles {
             tokenizer: Arc::new(tokenizer),
             config,
             weights,
+            absent: AbsentPrompt::default(),
             options: options.clone(),
         })
+    }
+
+    /// The same with `absent` in place of a negative prompt that is not given.
+    #[must_use]
+    pub fn with_absent(self, absent: AbsentPrompt) -> Self {
+        Self { absent, ..self }
     }
 
     /// Reads the weights.
@@ -64,6 +72,7 @@ impl ClipTextFiles {
             tokenizer: self.tokenizer.clone(),
             model,
             clip_skip: 0,
+            absent: self.absent,
             bytes,
         })
     }
@@ -75,6 +84,7 @@ pub struct ClipTextEncoder {
     tokenizer: Arc<ClipTokenizer>,
     model: ClipTextModel,
     clip_skip: usize,
+    absent: AbsentPrompt,
     bytes: WeightBytes,
 }
 
@@ -101,6 +111,7 @@ impl ClipTextEncoder {
             tokenizer: Arc::new(tokenizer),
             model,
             clip_skip: 0,
+            absent: AbsentPrompt::default(),
             bytes: WeightBytes::default(),
         }
     }
@@ -170,5 +181,9 @@ impl TextEncoder for ClipTextEncoder {
             Some(_) => embedding.with_pooled(output.pooled),
             None => embedding,
         })
+    }
+
+    fn absent(&self) -> AbsentPrompt {
+        self.absent
     }
 }

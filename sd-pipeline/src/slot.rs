@@ -1,0 +1,291 @@
+//! Components in their places, read from their files when they are needed.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use sd_core::{
+    Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes,
+};
+
+use crate::Result;
+
+/// Times at which the components of a pipeline are in memory.
+///
+/// Whatever it is, all files are checked when the pipeline is opened: configurations, headers, the
+/// names and shapes of all tensors. Only reading the values can fail later, when a file is gone or
+/// cut short meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Residency {
+    /// From opening on.
+    #[default]
+    Always,
+    /// From when each is first needed.
+    OnDemand,
+    /// While a run needs it: the text encoder to encode, the denoiser from there to the last step,
+    /// the autoencoder to decode. What several runs need at once is there once.
+    PerPhase,
+}
+
+/// A component's trait, with what is known of a component before it is loaded.
+pub trait Component: Send + Sync {
+    /// The facts: [`DenoiserSpec`], [`AutoencoderSpec`], or nothing.
+    type Spec;
+
+    /// Facts of a loaded component.
+    fn facts(&self) -> &Self::Spec;
+}
+
+impl Component for dyn TextEncoder {
+    type Spec = ();
+
+    fn facts(&self) -> &() {
+        &()
+    }
+}
+
+impl Component for dyn Denoiser {
+    type Spec = DenoiserSpec;
+
+    fn facts(&self) -> &DenoiserSpec {
+        self.spec()
+    }
+}
+
+impl Component for dyn Autoencoder {
+    type Spec = AutoencoderSpec;
+
+    fn facts(&self) -> &AutoencoderSpec {
+        self.spec()
+    }
+}
+
+/// Files of a component, found sound.
+pub trait Source<T: Component + ?Sized>: Send + Sync {
+    /// Facts of the component they hold.
+    fn spec(&self) -> &T::Spec;
+
+    /// Reads the component, and says what memory its weights take.
+    ///
+    /// # Errors
+    /// Those of reading the files.
+    fn load(&self) -> Result<(Arc<T>, WeightBytes)>;
+}
+
+/// Place of one component in a [`Pipeline`](crate::Pipeline): there from the beginning, or loaded
+/// when it is needed and let go afterwards.
+///
+/// A component becomes a slot with `into()`; clones are the same slot. Nobody counts users: what
+/// [`get`](Self::get) returns keeps the component loaded as long as it lives.
+///
+/// ```
+/// # fn swap(pipeline: &mut sd_pipeline::Pipeline, denoiser: impl sd_pipeline::Denoiser + 'static) {
+/// pipeline.denoiser = denoiser.into();
+/// # }
+/// ```
+pub struct Slot<T: Component + ?Sized>(Arc<Content<T>>);
+
+enum Content<T: Component + ?Sized> {
+    Ready(Arc<T>, WeightBytes),
+    OnDemand(OnDemand<T>),
+}
+
+struct OnDemand<T: Component + ?Sized> {
+    source: Box<dyn Source<T>>,
+    residency: Residency,
+    state: Mutex<State<T>>,
+    loaded: Condvar,
+}
+
+struct State<T: Component + ?Sized> {
+    /// What stays although nobody holds it.
+    kept: Option<Arc<T>>,
+    /// What is loaded, as long as somebody holds it.
+    lent: Option<Weak<T>>,
+    weights: WeightBytes,
+    loading: Option<ThreadId>,
+    /// Time that loading took so far.
+    spent: Duration,
+}
+
+impl<T: Component + ?Sized> State<T> {
+    fn lent(&self) -> Option<Arc<T>> {
+        self.lent.as_ref().and_then(Weak::upgrade)
+    }
+}
+
+impl<T: Component + ?Sized> Slot<T> {
+    /// A slot with a component that is there for good.
+    pub fn new(component: Arc<T>) -> Self {
+        Self::with_weights(component, WeightBytes::default())
+    }
+
+    /// A slot with a component that is there for good, and the memory its weights take, for
+    /// [`Pipeline::memory`](crate::Pipeline::memory).
+    pub fn with_weights(component: Arc<T>, weights: WeightBytes) -> Self {
+        Self(Arc::new(Content::Ready(component, weights)))
+    }
+
+    /// A slot with the component of `source`; with [`Residency::Always`] it is loaded here.
+    ///
+    /// # Errors
+    /// Those of loading.
+    pub fn on_demand(source: impl Source<T> + 'static, residency: Residency) -> Result<Self> {
+        Self::boxed(Box::new(source), residency)
+    }
+
+    pub(crate) fn boxed(source: Box<dyn Source<T>>, residency: Residency) -> Result<Self> {
+        let slot = OnDemand {
+            source,
+            residency,
+            state: Mutex::new(State {
+                kept: None,
+                lent: None,
+                weights: WeightBytes::default(),
+                loading: None,
+                spent: Duration::ZERO,
+            }),
+            loaded: Condvar::new(),
+        };
+        if residency == Residency::Always {
+            slot.get()?;
+        }
+        Ok(Self(Arc::new(Content::OnDemand(slot))))
+    }
+
+    /// Facts of the component, loaded or not.
+    pub fn spec(&self) -> &T::Spec {
+        match &*self.0 {
+            Content::Ready(component, _) => component.facts(),
+            Content::OnDemand(slot) => slot.source.spec(),
+        }
+    }
+
+    /// The component, loaded if it is not.
+    ///
+    /// # Errors
+    /// Those of loading.
+    pub fn get(&self) -> Result<Arc<T>> {
+        match &*self.0 {
+            Content::Ready(component, _) => Ok(component.clone()),
+            Content::OnDemand(slot) => slot.get(),
+        }
+    }
+
+    /// The weights in memory now.
+    pub fn weights(&self) -> WeightBytes {
+        match &*self.0 {
+            Content::Ready(_, weights) => *weights,
+            Content::OnDemand(slot) => {
+                let state = slot.state();
+                let loaded = state.lent().is_some();
+                if loaded { state.weights } else { WeightBytes::default() }
+            }
+        }
+    }
+
+    /// The time that loading took, each time it was loaded.
+    pub fn load_time(&self) -> Duration {
+        match &*self.0 {
+            Content::Ready(..) => Duration::ZERO,
+            Content::OnDemand(slot) => slot.state().spent,
+        }
+    }
+
+    /// Lets go of a component that can be loaded again; its memory is free once nobody holds it
+    /// any more.
+    pub fn release(&self) {
+        if let Content::OnDemand(slot) = &*self.0 {
+            let kept = slot.state().kept.take();
+            // Freed without the lock.
+            drop(kept);
+        }
+    }
+}
+
+impl<T: Component + ?Sized> OnDemand<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self) -> Result<Arc<T>> {
+        let me = thread::current().id();
+        let mut state = self.state();
+        loop {
+            if let Some(component) = state.lent() {
+                return Ok(component);
+            }
+            match state.loading {
+                None => break,
+                // While this thread waited for the others to do their share of the loading, rayon
+                // gave it work that needs the component: waiting here would be forever.
+                Some(thread) if thread == me => return Ok(self.source.load()?.0),
+                Some(_) => {
+                    let woken = self.loaded.wait(state);
+                    state = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        state.loading = Some(me);
+        drop(state);
+        // Also when loading panics: those who wait must not wait for ever.
+        let done = Done(self);
+        let clock = Instant::now();
+        let (component, weights) = self.source.load()?;
+        let mut state = self.state();
+        state.spent += clock.elapsed();
+        state.weights = weights;
+        state.lent = Some(Arc::downgrade(&component));
+        state.kept = (self.residency != Residency::PerPhase).then(|| component.clone());
+        drop(state);
+        drop(done);
+        Ok(component)
+    }
+}
+
+/// Ends the loading.
+struct Done<'a, T: Component + ?Sized>(&'a OnDemand<T>);
+
+impl<T: Component + ?Sized> Drop for Done<'_, T> {
+    fn drop(&mut self) {
+        self.0.state().loading = None;
+        self.0.loaded.notify_all();
+    }
+}
+
+impl<T: Component + ?Sized> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Component + ?Sized> std::fmt::Debug for Slot<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match &*self.0 {
+            Content::Ready(..) => "ready",
+            Content::OnDemand(slot) if slot.state().lent().is_some() => "loaded",
+            Content::OnDemand(_) => "on demand",
+        };
+        f.debug_tuple("Slot").field(&state).finish()
+    }
+}
+
+impl<C: TextEncoder + 'static> From<C> for Slot<dyn TextEncoder> {
+    fn from(component: C) -> Self {
+        Self::new(Arc::new(component))
+    }
+}
+
+impl<C: Denoiser + 'static> From<C> for Slot<dyn Denoiser> {
+    fn from(component: C) -> Self {
+        Self::new(Arc::new(component))
+    }
+}
+
+impl<C: Autoencoder + 'static> From<C> for Slot<dyn Autoencoder> {
+    fn from(component: C) -> Self {
+        Self::new(Arc::new(component))
+    }
+}
