@@ -1,4 +1,4 @@
-//! Where a weight's numbers come from, and how they are held.
+//! Weights on their way into memory: the type of their numbers, and the rows they are read in.
 
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ impl DType {
     }
 }
 
-/// What to spend on a weight.
+/// Memory to spend on a weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Memory {
     /// It is held as f32, whatever it was stored as: no time goes into making f32 of it.
@@ -76,7 +76,7 @@ impl Memory {
 /// A weight `[rows, …]` that is read while it is packed, a few rows at a time, by several threads
 /// at once: so it is never in memory twice.
 pub trait WeightRows: Sync {
-    /// Why it could not be read.
+    /// Error of a weight that could not be read.
     type Error: From<Error> + Send;
 
     /// Type in which its numbers are stored.
@@ -86,7 +86,7 @@ pub trait WeightRows: Sync {
     /// numbers of [`dtype`](Self::dtype) have in memory.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// A failure to read them.
     fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Self::Error>;
 }
 

@@ -110,7 +110,7 @@ impl Panels {
     }
 }
 
-/// How a product is cut into tasks.
+/// Division of a product into tasks.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     row_parts: usize,

@@ -32,7 +32,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// Where the term stored at `k` goes.
+    /// Place of the term stored at `k`.
     #[inline(always)]
     fn place(self, k: usize) -> usize {
         match self {
@@ -46,7 +46,7 @@ impl PackedMatrix {
     /// Packs `weight`, `[columns, depth]`.
     ///
     /// # Errors
-    /// Where `weight` is not of that size.
+    /// A `weight` of another size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, depth: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[columns, depth])?;
         Self::read(isa, weight, columns, depth, Memory::Fastest)
