@@ -50,13 +50,13 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// Whether any of these is asked for.
+    /// True where any of these is asked for.
     fn wants(&self, works: &[&str]) -> bool {
         let only = self.only.to_lowercase();
         works.iter().any(|work| work.to_lowercase().contains(&only))
     }
 
-    /// What is measured; a picture of another size than the usual says so.
+    /// Name of a measurement; a picture of another size than the usual says so.
     fn name(&self, work: &str) -> String {
         match self.size {
             512 => work.to_owned(),

@@ -22,13 +22,13 @@ use sd_pipeline::{
 /// Draws pictures on other machines.
 #[derive(Parser)]
 struct Arguments {
-    /// What the pictures should show, one each
+    /// The prompts: what the pictures should show, one each
     #[arg(default_value = sd_tiny::PROMPT)]
     prompts: Vec<String>,
     /// A server, as in ws://10.0.0.7:3000; once for each
     #[arg(long, value_name = "URL", required = true)]
     server: Vec<String>,
-    /// What the servers ask for
+    /// Token that the servers ask for
     #[arg(long)]
     token: Option<String>,
     /// Seconds that a server may be silent

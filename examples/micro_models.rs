@@ -12,7 +12,7 @@ use sd_tiny::micro::{Family, Layout, Micro};
 struct Arguments {
     /// Folder to write into
     folder: PathBuf,
-    /// Where the weights come from
+    /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

@@ -16,13 +16,13 @@ use sd_pipeline::{device, serve};
 /// Lends devices of this machine to programs on other machines, until Ctrl+C.
 #[derive(Parser)]
 struct Arguments {
-    /// What to lend: cuda, vulkan:1, …; more than once for several GPUs
+    /// Device to lend: cuda, vulkan:1, …; more than once for several GPUs
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: Vec<String>,
-    /// Where to listen; port 0 takes one that is free
+    /// Address to listen at; port 0 takes one that is free
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
     listen: String,
-    /// What clients must present
+    /// Token that clients must present
     #[arg(long)]
     token: Option<String>,
     /// Serve beyond this machine whoever connects, without a token
@@ -62,7 +62,7 @@ fn lend(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What a client must name: 0.0.0.0 stands for all addresses of this machine and is none itself.
+/// Address that a client must name: 0.0.0.0 stands for all addresses of this machine and is none itself.
 fn reachable(listening: SocketAddr) -> SocketAddr {
     // Addresses that exist only in documentation, to see from which of ours one goes out there.
     // Nothing is sent.

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the application does anyway: an adapter, and all that it offers.
+/// The application's own part: an adapter, and all that it offers.
 fn application() -> Result<WgpuSetup, Box<dyn Error>> {
     // With the feature `vulkan`, Burn must open Vulkan itself: see `wgpu_setup`.
     let backends = match cfg!(feature = "vulkan") {

@@ -12,7 +12,7 @@ use sd_pipeline::{Request, Result, device, write_png};
 /// Draws a grid of schedulers and numbers of steps.
 #[derive(Parser)]
 struct Arguments {
-    /// What the pictures should show
+    /// The prompt: what the pictures should show
     #[arg(default_value = sd_tiny::PROMPT)]
     prompt: String,
     #[arg(long, default_value_t = 0)]

@@ -48,7 +48,7 @@ struct Arguments {
     /// Latents to decode, a safetensors file [default: noise]
     #[arg(long)]
     latents: Option<PathBuf>,
-    /// Where to keep the pixels, a safetensors file
+    /// Safetensors file to keep the pixels in
     #[arg(long)]
     out: Option<PathBuf>,
     /// The picture

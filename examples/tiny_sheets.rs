@@ -1,4 +1,4 @@
-//! What the embedded model draws, in three sheets: prompts, guidance scales, negative prompts.
+//! Drawings of the embedded model, in three sheets: prompts, guidance scales, negative prompts.
 //!
 //! `cargo run --release --example tiny_sheets -- DIR`
 

@@ -22,7 +22,7 @@ const TIMESTEP: f64 = 500.0;
 /// Writes down what a run does.
 #[derive(Parser)]
 struct Arguments {
-    /// What the picture should show
+    /// The prompt: what the picture should show
     prompt: String,
     /// A model folder in diffusers layout
     #[arg(long, value_name = "DIR")]

@@ -1,5 +1,5 @@
-//! How a program measures its own components with the same harness: a denoiser without weights
-//! and a scheduler that is the library's with other settings.
+//! A program's own components, measured with the same harness: a denoiser without weights and a
+//! scheduler that is the library's with other settings.
 //!
 //! `cargo bench --bench own_component`
 

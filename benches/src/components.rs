@@ -1,4 +1,4 @@
-//! What is measured of each kind of component.
+//! Measurements of each kind of component.
 
 use std::sync::Arc;
 

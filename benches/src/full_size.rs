@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::Device;
 use half::f16;
 use safetensors::tensor::{Dtype, View};
 use sd_pipeline::core::BoxError;
 use sd_pipeline::models::unet::{UNet2DConditionModel, UNetConfig};
 use sd_pipeline::models::vae::{AutoencoderKL, VaeConfig};
-use sd_pipeline::models::{ClipTextConfig, ClipTextModel, ConfigFile, Files};
+use sd_pipeline::models::{ClipTextConfig, ClipTextModel, ConfigFile, Files, parameter_shapes};
 
 use crate::harness::target_folder;
 
@@ -80,19 +80,16 @@ pub fn write_stable_diffusion(folder: &Path, device: &Device) -> Result<(), BoxE
 }
 
 fn write_weights(network: &impl Module, path: &Path) -> Result<(), BoxError> {
-    let mut parameters = Parameters::default();
-    network.visit(&mut parameters);
-    safetensors::serialize_to_file(parameters.found, None, path)?;
+    let parameters = parameter_shapes(network).into_iter();
+    let parameters = parameters.map(|(name, shape)| {
+        let random = Random::new(&name, shape);
+        (name, random)
+    });
+    safetensors::serialize_to_file(parameters, None, path)?;
     Ok(())
 }
 
-/// The parameters of a network, each made when it is written.
-#[derive(Default)]
-struct Parameters {
-    path: Vec<String>,
-    found: Vec<(String, Random)>,
-}
-
+/// A parameter's values, made when they are written.
 struct Random {
     shape: Vec<usize>,
     /// Values are in ±bound around the middle.
@@ -100,32 +97,17 @@ struct Random {
     middle: f32,
 }
 
-impl ModuleVisitor for Parameters {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        // A variant of an enum is no part of a parameter's name.
-        if !container.starts_with("Enum:") {
-            self.path.push(name.into());
-        }
-    }
-
-    fn exit_module(&mut self, _: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (name, shape) = (self.path.join("."), param.lazy_shape().to_vec());
-        // As torch initialises: uniform, of a variance that keeps activations in bounds. The
-        // vectors are biases, and the gains of normalisations.
+impl Random {
+    /// As torch initialises: uniform, of a variance that keeps activations in bounds. The vectors
+    /// are biases, and the gains of normalisations.
+    fn new(name: &str, shape: Vec<usize>) -> Self {
         let inputs: usize = shape[1..].iter().product();
         let is_gain = shape.len() == 1 && name.ends_with("weight");
-        let random = Random {
+        Self {
             bound: (3.0 / inputs.max(shape[0]).max(1) as f32).sqrt(),
             middle: if is_gain { 1.0 } else { 0.0 },
             shape,
-        };
-        self.found.push((name, random));
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const SAMPLES: usize = 10;
 pub struct Harness {
     criterion: Criterion,
     filter: Option<Regex>,
-    /// Whether criterion only tries the benchmarks, or lists them.
+    /// False where criterion only tries the benchmarks, or lists them.
     measures: bool,
     table: Table,
 }
@@ -111,7 +111,7 @@ impl Harness {
         Ok(())
     }
 
-    /// Whether the filter lets `id` through. Criterion decides; this saves opening models.
+    /// True where the filter lets `id` through. Criterion decides; this saves opening models.
     fn selects(&self, id: &str) -> bool {
         self.filter
             .as_ref()

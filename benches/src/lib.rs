@@ -1,4 +1,4 @@
-//! What each part of a pipeline costs, on every backend and in every precision that is compiled
+//! Costs of each part of a pipeline, on every backend and in every precision that is compiled
 //! in; and the harness that measures it, for components of your own:
 //!
 //! ```no_run

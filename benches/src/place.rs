@@ -1,4 +1,4 @@
-//! Where things are measured.
+//! Devices and precisions that things are measured in.
 
 use sd_pipeline::{Device, FloatDType, device, device_names};
 
@@ -25,12 +25,12 @@ impl Place {
         }
     }
 
-    /// Where it computes.
+    /// The device that computes.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// How precisely it computes.
+    /// The precision of the computation.
     pub fn dtype(&self) -> FloatDType {
         self.dtype
     }

@@ -8,7 +8,7 @@ const SIDE: u32 = 128;
 /// Pictures of 128×128 in rows and columns, each with a name.
 pub(crate) struct Grid {
     image: RgbImage,
-    /// Where the first picture lies: right of the rows' names and below the columns'.
+    /// Place of the first picture: right of the rows' names and below the columns'.
     corner: [u32; 2],
 }
 

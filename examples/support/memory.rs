@@ -1,4 +1,4 @@
-//! What the operating system knows of this process.
+//! Memory of this process, as the operating system counts it.
 
 /// The most memory this process ever held, where the system tells (Linux).
 pub(crate) fn peak_memory() -> Option<u64> {

@@ -1,4 +1,4 @@
-//! What a command-line program needs around the library: arguments, a progress bar, a report.
+//! Needs of a command-line program around the library: arguments, a progress bar, a report.
 
 mod memory;
 
@@ -14,13 +14,13 @@ use serde_json::json;
 /// Draws pictures from a prompt.
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// What the picture should show
+    /// The prompt: what the picture should show
     #[arg(default_value = sd_tiny::PROMPT)]
     pub(crate) prompt: String,
     /// A model folder in diffusers layout [default: the embedded tiny model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// What the picture should not show
+    /// The negative prompt: what the picture should not show
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) negative: String,
     /// Width in pixels, a multiple of 8 [default: what the model was trained at]
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     /// Seed of the first picture; the next ones count on from it
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// How many pictures
+    /// Number of pictures
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) count: usize,
     /// Backend: flex, ndarray, wgpu, vulkan, cuda, cpu, … as far as compiled in
@@ -50,16 +50,16 @@ pub(crate) struct Arguments {
     /// Precision to compute in
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// Whether half-precision weights stay half in memory; the picture is the same
+    /// Memory for half-precision weights, which may stay half; the picture is the same
     #[arg(long, value_enum, default_value_t = Spend::Fastest)]
     memory: Spend,
     /// Initial noise of unit variance: a safetensors file with one tensor `latents`
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_in: Option<PathBuf>,
-    /// Where to write the final latents, before decoding
+    /// File for the final latents, before decoding
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
-    /// Where to write the picture; with --count, NAME-0.png, NAME-1.png, …
+    /// File for the picture; with --count, NAME-0.png, NAME-1.png, …
     #[arg(long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
     /// Print one line of JSON: seconds for each part, and the peak memory
@@ -144,7 +144,7 @@ impl Arguments {
     }
 }
 
-/// How long each part took, and what memory it needed.
+/// Time that each part took, and memory that it needed.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) load: Duration,

@@ -6,7 +6,7 @@ use crate::simd::{Isa, Kernel, Vector};
 /// `a += b`, number by number.
 ///
 /// # Errors
-/// Where the lengths differ.
+/// Slices of different lengths.
 pub fn add(isa: Isa, a: &mut [f32], b: &[f32]) -> Result<()> {
     check_len("the summand", b.len(), &[a.len()])?;
     let to = Shared(a.as_mut_ptr());

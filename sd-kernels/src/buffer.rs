@@ -62,7 +62,7 @@ impl Buffer {
     /// Zeros of at least so many bytes.
     ///
     /// # Errors
-    /// Where the system has not so much memory.
+    /// Memory that the system does not have.
     pub(crate) fn try_zeroed(bytes: usize) -> Result<Self> {
         let lines = bytes.div_ceil(size_of::<Line>());
         if let Some(buffer) = Self::mapped(lines.saturating_mul(size_of::<Line>())) {

@@ -10,7 +10,7 @@ const TASK: usize = 1 << 14;
 /// one long picture here: `pixels` counts all of its samples.
 ///
 /// # Errors
-/// Where a slice's length does not fit, or both pictures are without channels.
+/// A slice whose length does not fit, and two pictures without channels.
 pub fn concat_channels(
     a: &[f32],
     channels_a: usize,

@@ -9,7 +9,7 @@ const TASK: usize = 1 << 14;
 /// it keep up where the system must first supply the pages of `out`.
 ///
 /// # Errors
-/// Where the lengths differ.
+/// Slices of different lengths.
 pub fn copy(x: &[f32], out: &mut [f32]) -> Result<()> {
     check_len("the output", out.len(), &[x.len()])?;
     let parts = out.par_chunks_mut(TASK).zip(x.par_chunks(TASK));

@@ -7,7 +7,7 @@ use crate::simd::{Isa, Kernel, Vector};
 /// `out = activation(x)`, number by number.
 ///
 /// # Errors
-/// Where the lengths differ.
+/// Slices of different lengths.
 pub fn activate(isa: Isa, activation: Activation, x: &[f32], out: &mut [f32]) -> Result<()> {
     check_len("the output", out.len(), &[x.len()])?;
     let to = Shared(out.as_mut_ptr());

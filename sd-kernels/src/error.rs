@@ -1,4 +1,4 @@
-/// What the kernels return.
+/// Result of a kernel.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Arguments that do not fit each other.
@@ -8,7 +8,7 @@ pub enum Error {
     /// A slice of another length than its dimensions give.
     #[error("{what} has {found} elements, expected {expected}")]
     Length {
-        /// Which slice.
+        /// Name of the slice.
         what: &'static str,
         /// Its length.
         found: usize,
@@ -22,13 +22,13 @@ pub enum Error {
         name: &'static str,
         /// Its value.
         value: usize,
-        /// What would be right.
+        /// Values that would be right.
         expected: &'static str,
     },
     /// Memory that the system does not have.
     #[error("there is no memory for {bytes} bytes of weights")]
     OutOfMemory {
-        /// How much was asked for.
+        /// The size asked for.
         bytes: usize,
     },
 }

@@ -4,7 +4,7 @@ use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_
 use crate::simd::Isa;
 use crate::weight::{Memory, WeightRows};
 
-/// What a layer adds to its sums: `activation(sum + bias) + residual`.
+/// Last part of a layer, applied to its sums: `activation(sum + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One value per output channel.
@@ -22,7 +22,7 @@ pub(crate) fn pointer(x: Option<&[f32]>) -> *const f32 {
 /// `out = activation(x·Wᵀ + bias) + residual`: `x` `[rows, inputs]`, `out` `[rows, outputs]`.
 ///
 /// # Errors
-/// Where a slice's length does not fit the weight's size.
+/// A slice whose length does not fit the weight's size.
 pub fn linear(
     x: &[f32],
     rows: usize,
@@ -67,7 +67,7 @@ impl PackedGeglu {
     /// Packs `weight`, `[2·columns, inputs]`: the values' rows, then the gates'.
     ///
     /// # Errors
-    /// Where `weight` is not of that size.
+    /// A `weight` of another size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, inputs: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[2, columns, inputs])?;
         Self::read(isa, weight, columns, inputs, Memory::Fastest)
@@ -104,7 +104,7 @@ impl PackedGeglu {
 /// `x` is `[rows, inputs]`, `out` `[rows, columns]`; `weight` was packed by [`PackedGeglu::new`].
 ///
 /// # Errors
-/// Where a slice's length does not fit the weight's size.
+/// A slice whose length does not fit the weight's size.
 pub fn geglu(
     x: &[f32],
     rows: usize,

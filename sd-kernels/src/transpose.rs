@@ -8,7 +8,7 @@ use crate::simd::{Isa, Kernel, Vector};
 /// `x` `[n, channels, pixels]` to `out` `[n, pixels, channels]`.
 ///
 /// # Errors
-/// Where a slice's length does not fit.
+/// A slice whose length does not fit.
 pub fn to_channels_last(
     isa: Isa,
     x: &[f32],
@@ -39,7 +39,7 @@ pub fn to_channels_last(
 /// `x` `[n, pixels, channels]` to `out` `[n, channels, pixels]`.
 ///
 /// # Errors
-/// Where a slice's length does not fit.
+/// A slice whose length does not fit.
 pub fn to_channels_first(
     isa: Isa,
     x: &[f32],

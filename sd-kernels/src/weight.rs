@@ -1,4 +1,4 @@
-//! Where a weight's numbers come from, and how they are held.
+//! Weights on their way into memory: the type of their numbers, and the rows they are read in.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::simd::Vector;
 
 /// The type a weight's numbers have in memory. What is computed from them is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Numbers {
+pub enum DType {
     /// 32 bits.
     F32,
     /// IEEE 754's 16 bits: 11 of precision.
@@ -18,7 +18,7 @@ pub enum Numbers {
     Bf16,
 }
 
-impl Numbers {
+impl DType {
     /// Size of one, in bytes.
     pub const fn bytes(self) -> usize {
         match self {
@@ -52,7 +52,7 @@ impl Numbers {
     }
 }
 
-/// What to spend on a weight.
+/// Memory to spend on a weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Memory {
     /// It is held as f32, whatever it was stored as: no time goes into making f32 of it.
@@ -64,10 +64,10 @@ pub enum Memory {
 }
 
 impl Memory {
-    /// How numbers stored as `stored` are held.
-    pub const fn holds(self, stored: Numbers) -> Numbers {
+    /// Type in which numbers stored as `stored` are held.
+    pub const fn holds(self, stored: DType) -> DType {
         match self {
-            Self::Fastest => Numbers::F32,
+            Self::Fastest => DType::F32,
             Self::Smallest => stored,
         }
     }
@@ -76,27 +76,27 @@ impl Memory {
 /// A weight `[rows, …]` that is read while it is packed, a few rows at a time, by several threads
 /// at once: so it is never in memory twice.
 pub trait WeightRows: Sync {
-    /// Why it could not be read.
+    /// Error of a weight that could not be read.
     type Error: From<Error> + Send;
 
-    /// What its numbers are stored as.
-    fn numbers(&self) -> Numbers;
+    /// Type in which its numbers are stored.
+    fn dtype(&self) -> DType;
 
     /// Reads `rows` into `to`, which has exactly the size of so many rows, as the bytes that
-    /// [`numbers`](Self::numbers) have in memory.
+    /// numbers of [`dtype`](Self::dtype) have in memory.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// A failure to read them.
     fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Self::Error>;
 }
 
 macro_rules! rows_of_slices {
-    ($($number:ty: $numbers:ident),*) => {$(
+    ($($number:ty: $dtype:ident),*) => {$(
         impl WeightRows for [$number] {
             type Error = Error;
 
-            fn numbers(&self) -> Numbers {
-                Numbers::$numbers
+            fn dtype(&self) -> DType {
+                DType::$dtype
             }
 
             fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {

@@ -7,7 +7,7 @@ use common::{each_isa, values};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use sd_kernels::{
-    Activation, Algorithm, ConvShape, Epilogue, Isa, Memory, Numbers, PackedConv, PackedGeglu,
+    Activation, Algorithm, ConvShape, DType, Epilogue, Isa, Memory, PackedConv, PackedGeglu,
     PackedMatrix, Picture, WeightRows, geglu, linear,
 };
 
@@ -71,7 +71,7 @@ where
     fn matrix(&self, isa: Isa, columns: usize, depth: usize) -> PackedMatrix {
         let packed = PackedMatrix::read(isa, self.0, columns, depth, self.1);
         let packed = packed.map_err(sd_kernels::Error::from).unwrap();
-        assert_eq!(packed.numbers(), self.1.holds(self.0.numbers()));
+        assert_eq!(packed.dtype(), self.1.holds(self.0.dtype()));
         packed
     }
 
@@ -195,7 +195,7 @@ fn half_the_numbers_take_half_the_memory() {
     assert_eq!(bytes(Memory::Fastest), 64 * 48 * 4);
     assert_eq!(bytes(Memory::Smallest), 64 * 48 * 2);
     let f32 = PackedMatrix::read(isa, &values(2, 64 * 48)[..], 64, 48, Memory::Smallest).unwrap();
-    assert_eq!(f32.numbers(), Numbers::F32);
+    assert_eq!(f32.dtype(), DType::F32);
 }
 
 /// Reading that fails gives its own error, from whichever thread.
@@ -206,8 +206,8 @@ fn a_weight_that_cannot_be_read_is_an_error() {
     impl WeightRows for Broken {
         type Error = sd_kernels::Error;
 
-        fn numbers(&self) -> Numbers {
-            Numbers::F16
+        fn dtype(&self) -> DType {
+            DType::F16
         }
 
         fn read(&self, rows: std::ops::Range<usize>, to: &mut [u8]) -> sd_kernels::Result<()> {

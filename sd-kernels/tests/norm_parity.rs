@@ -85,7 +85,7 @@ fn groups_of_the_networks() {
 }
 
 /// A mean a thousand times the deviation: sums of x² in f32 would leave nothing of the variance.
-/// What remains is the rounding of x · factor + summand, a thousandfold of f32's.
+/// The rest is the rounding of x · factor + summand, a thousandfold of f32's.
 #[test]
 fn groups_far_from_zero() {
     check_group(2, 4096, 10, 4, 500.0, 2e-4);

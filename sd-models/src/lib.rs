@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod files;
 pub mod layers;
+pub mod ldm;
 pub mod meter;
 mod options;
 mod tokenizer;

@@ -40,6 +40,7 @@ mod pipeline;
 mod request;
 mod run;
 mod saved;
+mod stored;
 mod warm_up;
 
 pub use device::{DeviceError, device, device_names, largest_buffer};

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use burn::tensor::{Device, Tensor};
+use safetensors::SafeTensors;
 use sd_core::SamplerState;
 use serde::{Deserialize, Serialize};
 
 use crate::picture::write_whole;
+use crate::stored::{self, StoredTensor};
 use crate::{Error, Result};
 
 /// The tensor that every saved run has.
@@ -42,20 +42,15 @@ impl SavedRun {
         let history = self.sampler.tensors.iter();
         let history = history.map(|(name, tensor)| (format!("{HISTORY}{name}"), tensor));
         let tensors = std::iter::once((LATENTS.to_string(), &self.latents)).chain(history);
-        let bytes = tensors.map(|(name, tensor)| {
-            let values = tensor.try_to_vec_as::<f32>();
-            let values = values.map_err(|e| sd_core::Error::backend("reading the latents", e))?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            Ok((name, tensor.dims().to_vec(), bytes))
-        });
-        let tensors = bytes.collect::<Result<Vec<_>>>()?;
+        let tensors = tensors.map(|(name, tensor)| Ok((name, StoredTensor::from_tensor(tensor)?)));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let numbers = Numbers {
             done: self.done,
             draws: self.draws,
             index: self.sampler.index,
             solver: self.sampler.numbers.clone(),
         };
-        let file = serialize(&tensors, &numbers).map_err(|e| damaged(path, e.to_string()))?;
+        let file = serialize(tensors, &numbers).map_err(|e| damaged(path, e.to_string()))?;
         write_whole(path, &file)
     }
 
@@ -94,15 +89,11 @@ fn damaged(path: &Path, reason: String) -> Error {
 }
 
 fn serialize(
-    tensors: &[(String, Vec<usize>, Vec<u8>)],
+    tensors: Vec<(String, StoredTensor)>,
     numbers: &Numbers,
 ) -> std::result::Result<Vec<u8>, sd_core::BoxError> {
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name, view))
-    });
-    let views = views.collect::<std::result::Result<Vec<_>, _>>()?;
     let metadata = (NUMBERS.to_string(), serde_json::to_string(numbers)?);
-    Ok(safetensors::serialize(views, Some([metadata].into()))?)
+    Ok(safetensors::serialize(tensors, Some([metadata].into()))?)
 }
 
 type Named = Vec<(String, Tensor<4>)>;
@@ -114,18 +105,8 @@ fn deserialize(bytes: &[u8], device: &Device) -> std::result::Result<(Numbers, N
     let numbers = serde_json::from_str(numbers).map_err(|e| format!("metadata 'run': {e}"))?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let tensors = file.tensors().into_iter().map(|(name, view)| {
-        let (shape, dtype) = (view.shape(), view.dtype());
-        let (Ok(shape), Dtype::F32) = (<[usize; 4]>::try_from(shape), dtype) else {
-            return Err(format!(
-                "'{name}' is {dtype:?} {shape:?}, expected F32 [n, c, h, w]"
-            ));
-        };
-        let (values, _) = view.data().as_chunks::<4>();
-        let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok((
-            name,
-            Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)),
-        ))
+        let tensor = stored::tensor(&name, &view, device)?;
+        Ok::<_, String>((name, tensor))
     });
     Ok((numbers, tensors.collect::<std::result::Result<_, _>>()?))
 }

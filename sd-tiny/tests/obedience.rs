@@ -119,7 +119,7 @@ enum Axis {
     Horizontal,
 }
 
-/// What was found: pixels of each colour and their mean place `[y, x]`.
+/// A drawing as it was found: pixels of each colour and their mean place `[y, x]`.
 #[derive(Debug)]
 struct Patch {
     colour: &'static str,
@@ -147,7 +147,7 @@ fn pixel(row: &[u8], x: usize) -> [f64; 3] {
     [0, 1, 2].map(|c| f64::from(row[3 * x + c]))
 }
 
-/// Which pixels of a row of RGB are not background: its colour at the left and right edge.
+/// Pixels of a row of RGB that are not background: its colour at the left and right edge.
 fn solid(row: &[u8]) -> Vec<bool> {
     let width = row.len() / 3;
     let (left, right) = (pixel(row, 1), pixel(row, width - 2));
@@ -242,8 +242,8 @@ const ROWS: [(&str, usize, &str); 8] = [
     ("three orange stars", 3, "orange"),
 ];
 
-/// How many regions of a visible size differ from the background, in RGB rows of `width` pixels,
-/// and the colour that most of their pixels have.
+/// Number of regions of a visible size that differ from the background, in RGB rows of `width`
+/// pixels, and the colour that most of their pixels have.
 fn count(rgb: &[u8], width: usize) -> (usize, &'static str) {
     let mut left: Vec<bool> = rgb.chunks_exact(3 * width).flat_map(solid).collect();
     let mut regions = 0;

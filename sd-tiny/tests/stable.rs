@@ -2,7 +2,7 @@
 
 use sd_pipeline::{Request, Result, device};
 
-/// What the promise allows a byte to move by.
+/// Difference that the promise allows a byte.
 const TOLERANCE: u8 = 2;
 
 /// Drawn by diffusers 0.42.1 from the model as it was when the minor version began. It changes with

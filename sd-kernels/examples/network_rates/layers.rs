@@ -13,7 +13,7 @@ pub(crate) enum Op {
         stride: usize,
         /// Of a picture half as high and wide, enlarged.
         upsample: bool,
-        /// What came in is added.
+        /// The input is added.
         residual: bool,
     },
     Linear {

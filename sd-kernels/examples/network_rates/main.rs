@@ -1,4 +1,4 @@
-//! Where the time of Stable Diffusion 1.5 goes: each class of layers, its share of the time and its
+//! Shares of Stable Diffusion 1.5's time: each class of layers, its share of the time and its
 //! rate beside what this machine can multiply at most (a roofline).
 //!
 //! `cargo run --release -p sd-kernels --example network_rates -- [unet|decoder|encoder|text]

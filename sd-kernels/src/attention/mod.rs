@@ -29,7 +29,7 @@ pub struct AttentionShape {
     pub queries: usize,
     /// Tokens that are looked at.
     pub keys: usize,
-    /// What the scores are multiplied with; usually 1/√`head_size`.
+    /// Factor of the scores; usually 1/√`head_size`.
     pub scale: f32,
     /// Query i sees the keys 0..=i alone.
     pub causal: bool,
@@ -57,7 +57,7 @@ const PACKED: usize = 1 << 20;
 /// `[n, keys, heads·head_size]`, `out` as `q`. Heads lie side by side, as linear layers write them.
 ///
 /// # Errors
-/// Where a slice's length does not fit, or there are queries but no keys.
+/// A slice whose length does not fit, and queries without keys.
 pub fn attention(
     isa: Isa,
     q: &[f32],
@@ -142,7 +142,7 @@ pub fn attention(
     Ok(())
 }
 
-/// What one attention reads and writes.
+/// Slices that one attention reads and writes, and their sizes.
 #[derive(Clone, Copy)]
 struct Call {
     q: *const f32,
@@ -163,7 +163,7 @@ impl Call {
         self.shape.heads * self.shape.head_size
     }
 
-    /// Where a head (counted over the batch) starts in a tensor of `tokens` per sequence.
+    /// Start of a head (counted over the batch) in a tensor of `tokens` per sequence.
     fn offset(&self, head: usize, tokens: usize) -> usize {
         let (n, head) = (head / self.shape.heads, head % self.shape.heads);
         n * tokens * self.stride() + head * self.shape.head_size

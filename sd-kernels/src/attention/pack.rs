@@ -3,7 +3,7 @@ use crate::buffer::LINE;
 use crate::gemm::{Rows, Source, Tiles, copy_line};
 use crate::simd::{Isa, Kernel, Vector};
 
-/// How a head's keys and values lie in memory: block by block of keys, the keys as left-hand rows
+/// Layout of a head's keys and values in memory: block by block of keys, the keys as left-hand rows
 /// of the scores' product, then the values transposed, as left-hand rows of the output's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {

@@ -2,7 +2,7 @@ use super::geometry::{ConvShape, Picture};
 use crate::buffer::LINE;
 use crate::error::{Error, Result};
 
-/// How a convolution is computed.
+/// Algorithm of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// One product over all taps. Any kernel and stride.
@@ -32,7 +32,7 @@ impl Algorithm {
             .unwrap_or(Self::Direct)
     }
 
-    /// Whether it can compute convolutions of this shape.
+    /// An error for convolutions of a shape that it cannot compute.
     pub(crate) fn check(self, shape: ConvShape) -> Result<()> {
         if self == Self::Direct {
             return Ok(());

@@ -56,7 +56,7 @@ impl ConvShape {
     /// Height and width of the output.
     ///
     /// # Errors
-    /// Where the padded input is smaller than the kernel.
+    /// A padded input smaller than the kernel.
     pub fn output(&self, picture: Picture) -> Result<(usize, usize)> {
         Ok((
             self.output_side("height", picture.height)?,
@@ -106,7 +106,7 @@ pub struct OutputRows {
     /// first row at the first output row: negative where the kernel begins in the padding above.
     /// What the kernel reaches outside the strip is zero.
     pub first: isize,
-    /// How many rows of output.
+    /// Number of rows of output.
     pub count: usize,
 }
 
@@ -124,7 +124,7 @@ impl OutputRows {
     }
 }
 
-/// Where a convolution finds the pixels of its input.
+/// Places of the pixels of a convolution's input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pixels {
     pub(crate) data: *const f32,

@@ -30,7 +30,7 @@ impl PackedConv {
     /// Packs `weight`, `[outputs, inputs, kernel, kernel]`.
     ///
     /// # Errors
-    /// Where `weight` is not of that size, or kernel or stride are 0.
+    /// A `weight` of another size, and a kernel or a stride of 0.
     pub fn new(isa: Isa, weight: &[f32], shape: ConvShape) -> Result<Self> {
         let ConvShape {
             inputs,
@@ -78,7 +78,7 @@ impl PackedConv {
     /// the residual) `[n, out_height, out_width, outputs]` of [`ConvShape::output`].
     ///
     /// # Errors
-    /// Where a slice's length does not fit, or the picture is smaller than the kernel.
+    /// A slice whose length does not fit, and a picture smaller than the kernel.
     pub fn forward(
         &self,
         x: &[f32],

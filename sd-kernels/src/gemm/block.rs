@@ -7,7 +7,7 @@ use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
 use crate::parallel::{for_each, part};
 use crate::simd::{Isa, Kernel, Vector};
-use crate::weight::Numbers;
+use crate::weight::DType;
 
 /// Longest part of the depth multiplied at once: its panel of B (32 columns at 16 lanes) fills
 /// most of a 48 KiB first-level cache.
@@ -53,7 +53,7 @@ pub(crate) struct Panels {
     pub(crate) row_size: usize,
     /// B, at the first term of panel 0.
     pub(crate) b: *const u8,
-    pub(crate) numbers: Numbers,
+    pub(crate) dtype: DType,
     /// Numbers from one panel of B to the next.
     pub(crate) panel_size: usize,
     /// Room for the `k` terms of one panel, where B is not of f32.
@@ -72,14 +72,14 @@ impl Panels {
         finish: impl Finish,
     ) {
         for panel in from..to {
-            let panel_bytes = self.panel_size * self.numbers.bytes();
+            let panel_bytes = self.panel_size * self.dtype.bytes();
             let held = self.b.add(panel * panel_bytes);
             // All tiles of the block share the conversion.
-            let b = if self.numbers == Numbers::F32 {
+            let b = if self.dtype == DType::F32 {
                 held.cast()
             } else {
                 let count = self.k * 2 * V::LANES;
-                self.numbers.widen::<V>(held, count, self.wide);
+                self.dtype.widen::<V>(held, count, self.wide);
                 self.wide.cast_const()
             };
             let registers = if columns - panel * 2 * V::LANES > V::LANES {
@@ -90,7 +90,7 @@ impl Panels {
             // The tiles of this panel together fetch the next one; a single tile could not wait
             // for it anyway.
             let lines = if self.tiles.count > 1 {
-                (2 * V::LANES * self.numbers.bytes() / 4).div_ceil(self.tiles.count)
+                (2 * V::LANES * self.dtype.bytes() / 4).div_ceil(self.tiles.count)
             } else {
                 0
             };
@@ -110,7 +110,7 @@ impl Panels {
     }
 }
 
-/// How a product is cut into tasks.
+/// Division of a product into tasks.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     row_parts: usize,
@@ -157,7 +157,7 @@ impl Grid {
         let block = part(rows, self.row_parts, task / self.panel_parts);
         let depth = (lines.1 - lines.0) * LINE;
         let size = (block.1 - block.0) * depth;
-        let wide = if b.numbers == Numbers::F32 {
+        let wide = if b.dtype == DType::F32 {
             0
         } else {
             depth * 2 * b.isa.lanes()
@@ -240,8 +240,8 @@ impl<S: Source, F: Finish> Kernel for Task<'_, S, F> {
             a: self.a,
             tiles,
             row_size: lines * LINE,
-            b: (self.b.as_ptr()).add(from * 2 * V::LANES * self.b.numbers.bytes()),
-            numbers: self.b.numbers,
+            b: (self.b.as_ptr()).add(from * 2 * V::LANES * self.b.dtype.bytes()),
+            dtype: self.b.dtype,
             panel_size: self.b.depth * 2 * V::LANES,
             wide: self.wide,
             k: self.b.depth.min(end_line * LINE) - from,

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
 use crate::simd::Isa;
-use crate::weight::{Memory, Numbers, WeightRows};
+use crate::weight::{DType, Memory, WeightRows};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///
@@ -14,7 +14,7 @@ use crate::weight::{Memory, Numbers, WeightRows};
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     data: Buffer,
-    pub(crate) numbers: Numbers,
+    pub(crate) dtype: DType,
     pub(crate) columns: usize,
     pub(crate) depth: usize,
     pub(crate) isa: Isa,
@@ -32,7 +32,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// Where the term stored at `k` goes.
+    /// Place of the term stored at `k`.
     #[inline(always)]
     fn place(self, k: usize) -> usize {
         match self {
@@ -46,7 +46,7 @@ impl PackedMatrix {
     /// Packs `weight`, `[columns, depth]`.
     ///
     /// # Errors
-    /// Where `weight` is not of that size.
+    /// A `weight` of another size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, depth: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[columns, depth])?;
         Self::read(isa, weight, columns, depth, Memory::Fastest)
@@ -117,14 +117,14 @@ impl PackedMatrix {
         rows: impl Fn(usize) -> [(usize, usize, usize); 2] + Sync,
     ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
-        let (stored, numbers) = (weight.numbers(), memory.holds(weight.numbers()));
+        let (stored, held) = (weight.dtype(), memory.holds(weight.dtype()));
         let panel_bytes = width.checked_mul(depth).and_then(|n| n.checked_mul(4));
         let panel_bytes = panel_bytes.ok_or(Error::Dimension {
             name: "depth",
             value: depth,
             expected: "a size that memory holds",
         })? / 4
-            * numbers.bytes();
+            * held.bytes();
         let panels = columns.div_ceil(width);
         let mut data = Buffer::try_zeroed(panels.saturating_mul(panel_bytes))?;
         let to = Shared(data.as_mut_ptr());
@@ -140,21 +140,14 @@ impl PackedMatrix {
                                 panel_bytes,
                             )
                         };
-                        place(
-                            bytes,
-                            [stored, numbers],
-                            [depth, width],
-                            column,
-                            order,
-                            panel,
-                        );
+                        place(bytes, [stored, held], [depth, width], column, order, panel);
                     })?;
                 }
                 Ok(())
             })?;
         Ok(Self {
             data,
-            numbers,
+            dtype: held,
             columns,
             depth,
             isa,
@@ -181,9 +174,9 @@ impl PackedMatrix {
         self.isa
     }
 
-    /// What its numbers are held as.
-    pub fn numbers(&self) -> Numbers {
-        self.numbers
+    /// Type in which its numbers are held.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// Memory it takes, in bytes.
@@ -200,7 +193,7 @@ fn with_stored<W: WeightRows + ?Sized>(
     depth: usize,
     f: impl FnOnce(&[u8]),
 ) -> Result<(), W::Error> {
-    let bytes = count * depth * weight.numbers().bytes();
+    let bytes = count * depth * weight.dtype().bytes();
     with_scratch(bytes.div_ceil(4), |scratch| {
         // SAFETY: the scratch memory has so many bytes, of whatever values.
         let bytes = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u8>(), bytes) };
@@ -213,7 +206,7 @@ fn with_stored<W: WeightRows + ?Sized>(
 /// Puts rows of `depth` numbers into the columns of a panel from `column` on.
 fn place(
     bytes: &[u8],
-    [stored, held]: [Numbers; 2],
+    [stored, held]: [DType; 2],
     [depth, width]: [usize; 2],
     column: usize,
     order: Order,
@@ -222,7 +215,7 @@ fn place(
     // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
     unsafe {
         match (stored, held) {
-            (Numbers::F32, _) => {
+            (DType::F32, _) => {
                 let rows = bytes.align_to::<f32>().1;
                 columns(
                     rows,
@@ -233,13 +226,13 @@ fn place(
                     panel.align_to_mut::<f32>().1,
                 );
             }
-            (_, Numbers::F32) => {
+            (_, DType::F32) => {
                 let panel = panel.align_to_mut::<f32>().1;
                 let count = bytes.len() / 2;
                 with_scratch(count, |wide| {
                     let wide = std::slice::from_raw_parts_mut(wide, count);
                     match stored {
-                        Numbers::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
+                        DType::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
                         _ => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
                     }
                     columns(wide, depth, width, column, order, panel);

@@ -1,7 +1,7 @@
 use crate::buffer::LINE;
 use crate::simd::Vector;
 
-/// Where the rows of the left-hand matrix come from.
+/// Source of the left-hand matrix's rows.
 pub(crate) trait Source: Copy + Sync {
     /// Writes some rows (first, count) and lines of 16 values (first, count) as
     /// `[lines][rows][16]`, zero beyond the depth.

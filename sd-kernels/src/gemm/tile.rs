@@ -3,7 +3,7 @@
 use crate::buffer::LINE;
 use crate::simd::Vector;
 
-/// What happens to a finished tile of `R` rows and `N` registers of columns.
+/// Treatment of a finished tile of `R` rows and `N` registers of columns.
 pub(crate) trait Finish: Copy + Sync {
     /// # Safety
     /// Under the instruction set of `V`; `row` + `R` and column `panel` within what the
@@ -16,7 +16,7 @@ pub(crate) trait Finish: Copy + Sync {
     );
 }
 
-/// What to bring into the cache meanwhile: some lines for every 16 terms.
+/// Memory to bring into the cache meanwhile: some lines for every 16 terms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
     pub(crate) from: *const f32,

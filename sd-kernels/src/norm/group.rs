@@ -26,7 +26,7 @@ pub struct GroupNorm<'a> {
 /// lies.
 ///
 /// # Errors
-/// Where a slice's length does not fit, or the groups do not divide the channels.
+/// A slice whose length does not fit, and groups that do not divide the channels.
 pub fn group_norm(
     isa: Isa,
     x: &[f32],
@@ -126,7 +126,7 @@ fn normalise(
 /// [`group_norm`] of some pixels of a picture, `x`; `moments` are the whole picture's.
 ///
 /// # Errors
-/// Where a length does not fit, or the groups do not divide the channels.
+/// A slice whose length does not fit, and groups that do not divide the channels.
 pub fn group_norm_with(
     isa: Isa,
     x: &[f32],
@@ -162,8 +162,7 @@ impl GroupNorm<'_> {
         Ok(())
     }
 
-    /// What is to be done with each channel of a picture whose moments, `shift` included, these
-    /// are.
+    /// Factors of each channel of a picture of these moments, which include `shift`.
     fn factors(&self, moments: &Moments, shift: Option<&[f32]>) -> Factors {
         let size = moments.channels() / self.groups;
         let deviation = |(mean, variance)| (mean, f64::sqrt(variance + f64::from(self.epsilon)));

@@ -7,7 +7,7 @@ use crate::simd::{Isa, Kernel, Vector};
 /// and adds `bias`, both `[width]`. `out` is as `x`.
 ///
 /// # Errors
-/// Where a slice's length does not fit.
+/// A slice whose length does not fit.
 pub fn layer_norm(
     isa: Isa,
     x: &[f32],

@@ -17,7 +17,7 @@ impl Moments {
     /// Of `x`, `[pixels, channels]`. They do not depend on the number of threads.
     ///
     /// # Errors
-    /// Where there are no channels, no pixels, or a part of one.
+    /// No channels, no pixels, or a part of one.
     pub fn of(isa: Isa, x: &[f32], channels: usize) -> Result<Self> {
         if channels == 0 || x.is_empty() || !x.len().is_multiple_of(channels) {
             return Err(Error::Dimension {
@@ -34,7 +34,7 @@ impl Moments {
     /// pixels, computed elsewhere.
     ///
     /// # Errors
-    /// Where there are not as many variances as means.
+    /// Another number of variances than of means.
     pub fn new(pixels: usize, means: Vec<f64>, variances: Vec<f64>) -> Result<Self> {
         check_len("the variances", variances.len(), &[means.len()])?;
         let squares = variances.iter().map(|v| v * pixels as f64).collect();
@@ -54,7 +54,7 @@ impl Moments {
     /// algorithm for computing sample variances", equation 2.1).
     ///
     /// # Errors
-    /// Where it has other channels.
+    /// Another number of channels.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         check_len("the moments", other.means.len(), &[self.means.len()])?;
         let (a, b) = (self.pixels as f64, other.pixels as f64);
@@ -168,7 +168,7 @@ fn choose_pivots(x: &[f32], to: &mut [f32]) {
     }
 }
 
-/// What the parts' sums, `[parts][2][row]`, say.
+/// Moments from the parts' sums, `[parts][2][row]`.
 fn finish(pixels: usize, pivots: &[f32], sums: &[f32], row: usize) -> Moments {
     let channels = pivots.len();
     let (mut means, mut squares) = (vec![0.0f64; channels], vec![0.0f64; channels]);

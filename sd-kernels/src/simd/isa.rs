@@ -16,7 +16,7 @@ enum Set {
     Avx512,
 }
 
-/// What [`Isa::run`] runs: implementors put `#[inline(always)]` on [`Kernel::run`].
+/// Body of [`Isa::run`]: implementors put `#[inline(always)]` on [`Kernel::run`].
 pub(crate) trait Kernel {
     /// # Safety
     /// Called under the instruction set of `V`.

@@ -1,4 +1,4 @@
-//! What the kernel tests share: numbers to compute with and a way to compare them.
+//! Helpers of the kernel tests: numbers to compute with and a way to compare them.
 #![allow(dead_code)]
 
 use proptest::test_runner::Config;

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use burn::tensor::DType;
-use sd_kernels::{Numbers, WeightRows};
+use sd_kernels::WeightRows;
 
 use super::{Data, Stored, Weights};
 use crate::{Error, Result};
@@ -35,12 +35,12 @@ pub(crate) struct Rows<'a>(&'a Stored);
 impl WeightRows for Rows<'_> {
     type Error = Error;
 
-    fn numbers(&self) -> Numbers {
+    fn dtype(&self) -> sd_kernels::DType {
         match self.0.dtype {
-            DType::F16 => Numbers::F16,
-            DType::BF16 => Numbers::Bf16,
+            DType::F16 => sd_kernels::DType::F16,
+            DType::BF16 => sd_kernels::DType::Bf16,
             // f64 is made f32 while it is read.
-            _ => Numbers::F32,
+            _ => sd_kernels::DType::F32,
         }
     }
 

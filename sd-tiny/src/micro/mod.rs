@@ -35,7 +35,6 @@ use std::io;
 use std::path::Path;
 
 use sd_pipeline::Device;
-use sd_pipeline::burn::module::Module;
 use sd_pipeline::models::unet::{UNet2DConditionModel, UNetConfig};
 use sd_pipeline::models::vae::{AutoencoderKL, VaeConfig};
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, ConfigFile, Files, parameter_shapes};
@@ -61,7 +60,7 @@ impl Family {
     pub const ALL: [Self; 2] = [Self::Sd1, Self::Sd2];
 }
 
-/// How a model's files are laid out.
+/// Layout of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
@@ -71,8 +70,8 @@ pub enum Layout {
     /// configuration of that code, `model.yaml`, and the folder `tokenizer`, which that code has
     /// built in.
     ///
-    /// What the original code has built in besides, and no file of this layout says: 32 groups in
-    /// every group normalisation, of which a micro model has [`GROUPS`].
+    /// One number more is built into the original code, and no file of this layout says it: 32
+    /// groups in every group normalisation, of which a micro model has [`GROUPS`].
     Ldm,
 }
 
@@ -89,14 +88,11 @@ impl Micro {
     /// The model of `family` in `layout` whose weights come from `seed`. Both layouts of one seed
     /// hold the same weights.
     pub fn new(family: Family, layout: Layout, seed: u64) -> Self {
-        let [text, unet, vae] = [
-            text_encoder(family),
-            unet(family),
-            parameters(config::vae(), VaeConfig::new, |c, d| {
-                AutoencoderKL::new(&c, d)
-            }),
-        ];
-        let [text, unet, vae] = [(text, 0), (unet, 1), (vae, 2)]
+        // Modules without values belong to no device yet; naming one starts nothing.
+        let device = Device::default();
+        let text = parameter_shapes(&ClipTextModel::new(text_config(family), &device));
+        let vae = parameter_shapes(&AutoencoderKL::new(&vae_config(), &device));
+        let [text, unet, vae] = [(text, 0), (unet(family, &device), 1), (vae, 2)]
             .map(|(shapes, stream)| values::random(shapes, seed, stream));
         let files = match layout {
             Layout::Diffusers => {
@@ -161,18 +157,10 @@ impl std::fmt::Debug for Micro {
     }
 }
 
-fn text_encoder(family: Family) -> Shapes {
-    let config = config::text_encoder(family);
-    parameters(config, ClipTextConfig::from_file, ClipTextModel::new)
-}
-
-fn unet(family: Family) -> Shapes {
-    let config = config::unet(family);
-    let convolutions = config["use_linear_projection"] == false;
-    let mut shapes = parameters(config, UNetConfig::new, |c, d| {
-        UNet2DConditionModel::new(&c, d)
-    });
+fn unet(family: Family, device: &Device) -> Shapes {
+    let mut shapes = parameter_shapes(&UNet2DConditionModel::new(&unet_config(family), device));
     // The library's linear layer serves both kinds of projection.
+    let convolutions = config::unet(family)["use_linear_projection"] == false;
     let projection = |name: &str| {
         ["proj_in.weight", "proj_out.weight"]
             .iter()
@@ -186,17 +174,23 @@ fn unet(family: Family) -> Shapes {
     shapes
 }
 
-/// The shapes of the parameters that the library's own module has for a configuration.
-fn parameters<C, M: Module>(
-    config: Value,
-    read: impl Fn(&ConfigFile) -> sd_pipeline::models::Result<C>,
-    module: impl Fn(C, &Device) -> M,
-) -> Shapes {
+fn text_config(family: Family) -> ClipTextConfig {
+    read(config::text_encoder(family), ClipTextConfig::from_file)
+}
+
+fn unet_config(family: Family) -> UNetConfig {
+    read(config::unet(family), UNetConfig::new)
+}
+
+fn vae_config() -> VaeConfig {
+    read(config::vae(), VaeConfig::new)
+}
+
+/// A configuration as the library reads it.
+fn read<C>(config: Value, read: impl Fn(&ConfigFile) -> sd_pipeline::models::Result<C>) -> C {
     let Value::Object(settings) = config else {
         unreachable!("a configuration is an object")
     };
     let config = read(&ConfigFile::new("config.json", settings));
-    let config = config.expect("the micro models' settings are in range");
-    // Modules without values belong to no device yet; naming one starts nothing.
-    parameter_shapes(&module(config, &Device::default()))
+    config.expect("the micro models' settings are in range")
 }

@@ -45,7 +45,7 @@ fn tokens() -> impl Iterator<Item = String> {
     inner.chain(ends).chain([START, END].map(String::from))
 }
 
-/// How many [`tokens`] there are.
+/// Number of [`tokens`].
 pub(super) const COUNT: usize = 2 * 256 + 2;
 
 /// The 256 characters that stand for bytes (Radford et al. 2019, GPT-2): the printable ones for

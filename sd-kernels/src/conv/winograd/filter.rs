@@ -38,13 +38,13 @@ struct Filter<'a, S, const IN: usize, const OUT: usize> {
 impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Filter<'_, S, IN, OUT> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let (weight, numbers) = (self.weight.as_ptr(), self.weight.numbers());
+        let (weight, dtype) = (self.weight.as_ptr(), self.weight.dtype());
         for at in (0..self.len).step_by(V::LANES) {
             let mut half = [[V::zero(); 3]; IN];
             for j in 0..3 {
                 let mut taps = [V::zero(); 3];
                 for (i, tap) in taps.iter_mut().enumerate() {
-                    *tap = numbers.load(weight, self.first + (3 * i + j) * self.tap + at);
+                    *tap = dtype.load(weight, self.first + (3 * i + j) * self.tap + at);
                 }
                 for (row, x) in half.iter_mut().zip(S::filter(taps)) {
                     row[j] = x;

@@ -41,7 +41,7 @@ const MOST_TILES: usize = 128;
 /// f32 of transformed input that all threads share.
 const INPUT: usize = 8 << 20;
 
-/// What one convolution reads and writes.
+/// Slices that one convolution reads and writes, and its settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) input: Pixels,

@@ -1,0 +1,422 @@
+//! The table of the single-file layout, both ways: against names that the original code gives
+//! (`fixtures/gen/micro_keys.py`; a micro model has the published one's tensors), and against pairs
+//! that diffusers' own converters make.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use burn::tensor::Device;
+use sd_models::ldm::{self, Layout, Numbering, Storage};
+use sd_models::unet::UNetConfig;
+use sd_models::vae::VaeConfig;
+use sd_models::{ClipTextConfig, ClipTextModel, ConfigFile, parameter_shapes};
+use serde_json::{Value, json};
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Configuration, names and shapes of a list in `fixtures/data/keys`.
+fn list(name: &str) -> (ConfigFile, Shapes) {
+    let file = sd_fixtures::path(&format!("keys/{name}.txt"));
+    let text = std::fs::read_to_string(&file).expect("a list of keys");
+    let (config, lines) = text.split_once('\n').expect("a first line");
+    let mut previous: Vec<String> = Vec::new();
+    let shapes = lines.lines().map(|line| {
+        let [shared, rest, shape] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        previous.truncate(shared.parse().expect("a number"));
+        previous.extend(rest.split('.').map(String::from));
+        let sides = shape.split('x').filter(|side| !side.is_empty());
+        let sides = sides.map(|side| side.parse().expect("a side"));
+        (previous.join("."), sides.collect())
+    });
+    let config = serde_json::from_str(config).expect("a configuration");
+    (ConfigFile::new(file, config), shapes.collect())
+}
+
+fn settings(value: Value) -> ConfigFile {
+    let Value::Object(settings) = value else {
+        panic!("{value}");
+    };
+    ConfigFile::new("config.json", settings)
+}
+
+fn unet(file: &ConfigFile, numbering: Numbering) -> Layout {
+    Layout::unet(&UNetConfig::new(file).unwrap(), numbering)
+}
+
+/// Stable Diffusion 1's U-Net with one layer at each resolution, as small-sd's.
+fn one_layer(mut more: Value) -> ConfigFile {
+    more["layers_per_block"] = 1.into();
+    settings(more)
+}
+
+/// OpenCLIP's settings, as wide as the micro models.
+fn open_clip(layers: usize) -> ClipTextConfig {
+    let settings = settings(json!({
+        "architectures": ["CLIPTextModelWithProjection"],
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "max_position_embeddings": 77,
+        "num_attention_heads": 2,
+        "num_hidden_layers": layers,
+        "projection_dim": 16,
+        "vocab_size": 514,
+    }));
+    ClipTextConfig::from_file(&settings).unwrap()
+}
+
+/// Both ways lead from one to the other, and nowhere else.
+#[track_caller]
+fn assert_bijective<'a>(layout: &Layout, names: impl IntoIterator<Item = &'a String>) {
+    let mut places = HashSet::new();
+    for name in names {
+        let place = layout.in_file(name).unwrap_or_else(|| panic!("{name}"));
+        let back = layout.in_diffusers(&place.name);
+        let same = back
+            .iter()
+            .filter(|(n, s)| n == name && *s == place.storage);
+        assert_eq!(
+            same.count(),
+            1,
+            "{name} lies in {place:?}, which is {back:?}"
+        );
+        let parts = match place.storage {
+            Storage::Rows { of, .. } => of,
+            _ => 1,
+        };
+        assert_eq!(back.len(), parts, "{place:?} is {back:?}");
+        assert!(places.insert(place.clone()), "two tensors lie in {place:?}");
+    }
+}
+
+/// The tensors of a component lie in all of the original code's under `prefix`, and in no other.
+#[track_caller]
+fn assert_original(original: &str, layout: &Layout, prefix: &str, names: &Shapes) {
+    let (_, file) = list(original);
+    let unused = |name: &&String| !name.ends_with("position_ids") && !name.ends_with("logit_scale");
+    let under = |name: &&String| name.starts_with(&format!("{prefix}."));
+    let expected: BTreeSet<String> = file.keys().filter(under).filter(unused).cloned().collect();
+    let found = names.keys().map(|name| layout.in_file(name).unwrap().name);
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected);
+    assert_bijective(layout, names.keys());
+}
+
+#[test]
+fn unets_have_the_original_codes_names() {
+    for (ours, original) in [("sd15_unet", "ldm_sd1"), ("sd21_unet", "ldm_sd2")] {
+        let (config, names) = list(ours);
+        let layout = unet(&config, Numbering::Contiguous).under(ldm::UNET);
+        assert_original(original, &layout, ldm::UNET, &names);
+    }
+}
+
+#[test]
+fn autoencoders_have_the_original_codes_names() {
+    let (config, names) = list("sd_vae");
+    let layout = Layout::vae(&VaeConfig::new(&config).unwrap()).under(ldm::VAE);
+    for original in ["ldm_sd1", "ldm_sd2"] {
+        assert_original(original, &layout, ldm::VAE, &names);
+    }
+}
+
+#[test]
+fn text_encoders_have_the_original_codes_names_and_shapes() {
+    let clip = |config| parameter_shapes(&ClipTextModel::new(config, &Device::flex()));
+    let first = ClipTextConfig {
+        num_hidden_layers: 12,
+        projection: None,
+        ..open_clip(12)
+    };
+    let layout = Layout::clip().under(ldm::TEXT);
+    assert_original("ldm_sd1", &layout, ldm::TEXT, &clip(first));
+
+    let config = open_clip(24);
+    let layout = Layout::open_clip(&config).under(ldm::TEXT);
+    let names = clip(config);
+    assert_original("ldm_sd2", &layout, ldm::TEXT, &names);
+    let (_, file) = list("ldm_sd2");
+    for (name, shape) in &names {
+        let place = layout.in_file(name).unwrap();
+        assert_eq!(place.storage.file_shape(shape), file[&place.name], "{name}");
+    }
+}
+
+#[test]
+fn every_row_is_read_both_ways() {
+    let unets = [
+        "sd15_unet",
+        "inpaint_unet",
+        "sd21_unet",
+        "sdxl_unet",
+        "refiner_unet",
+        "lcm_unet",
+    ];
+    for name in unets {
+        let (config, names) = list(name);
+        assert_bijective(&unet(&config, Numbering::Contiguous), names.keys());
+    }
+    let device = Device::flex();
+    for config in [
+        one_layer(json!({})),
+        one_layer(json!({"mid_block_type": null})),
+        one_layer(json!({"mid_block_type": "UNetMidBlock2D"})),
+    ] {
+        let config = UNetConfig::new(&config).unwrap();
+        let network = sd_models::unet::UNet2DConditionModel::new(&config, &device);
+        for numbering in [Numbering::Contiguous, Numbering::ThreePerResolution] {
+            let layout = Layout::unet(&config, numbering);
+            assert_bijective(&layout, parameter_shapes(&network).keys());
+        }
+    }
+}
+
+#[track_caller]
+fn assert_pairs(layout: &Layout, pairs: &[(&str, &str)]) {
+    for (file, diffusers) in pairs {
+        let place = layout.in_file(diffusers);
+        assert_eq!(place.map(|place| place.name).as_deref(), Some(*file));
+        let back = layout.in_diffusers(file);
+        assert!(back.iter().any(|(name, _)| name == diffusers), "{back:?}");
+    }
+}
+
+#[test]
+fn sdxl_is_as_diffusers_converts_it() {
+    let (config, _) = list("sdxl_unet");
+    let pairs = [
+        ("input_blocks.0.0.bias", "conv_in.bias"),
+        (
+            "input_blocks.3.0.op.weight",
+            "down_blocks.0.downsamplers.0.conv.weight",
+        ),
+        (
+            "input_blocks.4.0.skip_connection.bias",
+            "down_blocks.1.resnets.0.conv_shortcut.bias",
+        ),
+        (
+            "input_blocks.8.1.transformer_blocks.8.attn2.to_out.0.bias",
+            "down_blocks.2.attentions.1.transformer_blocks.8.attn2.to_out.0.bias",
+        ),
+        ("label_emb.0.0.weight", "add_embedding.linear_1.weight"),
+        ("label_emb.0.2.bias", "add_embedding.linear_2.bias"),
+        (
+            "middle_block.0.emb_layers.1.weight",
+            "mid_block.resnets.0.time_emb_proj.weight",
+        ),
+        (
+            "middle_block.1.proj_in.weight",
+            "mid_block.attentions.0.proj_in.weight",
+        ),
+        (
+            "middle_block.2.out_layers.3.bias",
+            "mid_block.resnets.1.conv2.bias",
+        ),
+        ("out.0.bias", "conv_norm_out.bias"),
+        ("out.2.bias", "conv_out.bias"),
+        (
+            "output_blocks.2.2.conv.bias",
+            "up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.5.2.conv.bias",
+            "up_blocks.1.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.8.0.in_layers.2.weight",
+            "up_blocks.2.resnets.2.conv1.weight",
+        ),
+        ("time_embed.2.weight", "time_embedding.linear_2.weight"),
+    ];
+    assert_pairs(&unet(&config, Numbering::Contiguous), &pairs);
+    // Without attention in its coarsest block, the refiner has the upsampler one part earlier.
+    let (config, _) = list("refiner_unet");
+    let pairs = [
+        (
+            "output_blocks.2.1.conv.bias",
+            "up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.5.2.conv.bias",
+            "up_blocks.1.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.11.0.out_layers.0.bias",
+            "up_blocks.3.resnets.2.norm2.bias",
+        ),
+    ];
+    assert_pairs(&unet(&config, Numbering::Contiguous), &pairs);
+    let (config, _) = list("lcm_unet");
+    let name = "time_embedding.cond_proj.weight";
+    assert_pairs(&unet(&config, Numbering::Contiguous), &[(name, name)]);
+}
+
+#[test]
+fn distilled_unets_are_numbered_both_ways() {
+    // small-sd's shape: as ComfyUI numbers it, and as diffusers' export script does.
+    let config = one_layer(json!({}));
+    let pairs = [
+        (
+            "input_blocks.2.0.op.bias",
+            "down_blocks.0.downsamplers.0.conv.bias",
+        ),
+        (
+            "input_blocks.3.1.norm.bias",
+            "down_blocks.1.attentions.0.norm.bias",
+        ),
+        (
+            "output_blocks.1.1.conv.bias",
+            "up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.3.2.conv.bias",
+            "up_blocks.1.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.7.0.in_layers.0.bias",
+            "up_blocks.3.resnets.1.norm1.bias",
+        ),
+    ];
+    assert_pairs(&unet(&config, Numbering::Contiguous), &pairs);
+    let pairs = [
+        (
+            "input_blocks.3.0.op.bias",
+            "down_blocks.0.downsamplers.0.conv.bias",
+        ),
+        (
+            "input_blocks.4.1.norm.bias",
+            "down_blocks.1.attentions.0.norm.bias",
+        ),
+        (
+            "output_blocks.2.1.conv.bias",
+            "up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.5.2.conv.bias",
+            "up_blocks.1.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.10.0.in_layers.0.bias",
+            "up_blocks.3.resnets.1.norm1.bias",
+        ),
+    ];
+    assert_pairs(&unet(&config, Numbering::ThreePerResolution), &pairs);
+
+    // tiny-sd's: attention at the coarsest resolution too, which the script does not know.
+    let config = one_layer(json!({
+        "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["CrossAttnDownBlock2D"; 3],
+        "mid_block_type": null,
+        "up_block_types": ["CrossAttnUpBlock2D"; 3],
+    }));
+    let pairs = [
+        (
+            "input_blocks.7.1.norm.bias",
+            "down_blocks.2.attentions.0.norm.bias",
+        ),
+        (
+            "up_blocks.0.attentions.1.norm.bias",
+            "up_blocks.0.attentions.1.norm.bias",
+        ),
+        (
+            "output_blocks.2.1.conv.bias",
+            "up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.5.2.conv.bias",
+            "up_blocks.1.upsamplers.0.conv.bias",
+        ),
+        (
+            "output_blocks.7.1.norm.bias",
+            "up_blocks.2.attentions.1.norm.bias",
+        ),
+    ];
+    assert_pairs(&unet(&config, Numbering::ThreePerResolution), &pairs);
+}
+
+#[test]
+fn autoencoders_are_as_diffusers_converts_them() {
+    let (config, _) = list("sd_vae");
+    let layout = Layout::vae(&VaeConfig::new(&config).unwrap());
+    let pairs = [
+        (
+            "decoder.mid.attn_1.norm.bias",
+            "decoder.mid_block.attentions.0.group_norm.bias",
+        ),
+        (
+            "decoder.mid.attn_1.proj_out.bias",
+            "decoder.mid_block.attentions.0.to_out.0.bias",
+        ),
+        (
+            "decoder.mid.block_2.conv1.bias",
+            "decoder.mid_block.resnets.1.conv1.bias",
+        ),
+        ("decoder.norm_out.weight", "decoder.conv_norm_out.weight"),
+        (
+            "decoder.up.0.block.0.nin_shortcut.bias",
+            "decoder.up_blocks.3.resnets.0.conv_shortcut.bias",
+        ),
+        (
+            "decoder.up.3.upsample.conv.bias",
+            "decoder.up_blocks.0.upsamplers.0.conv.bias",
+        ),
+        (
+            "encoder.down.0.downsample.conv.bias",
+            "encoder.down_blocks.0.downsamplers.0.conv.bias",
+        ),
+        (
+            "encoder.down.3.block.1.norm2.bias",
+            "encoder.down_blocks.3.resnets.1.norm2.bias",
+        ),
+        ("post_quant_conv.bias", "post_quant_conv.bias"),
+        ("quant_conv.weight", "quant_conv.weight"),
+    ];
+    assert_pairs(&layout, &pairs);
+    let place = layout
+        .in_file("encoder.mid_block.attentions.0.to_q.weight")
+        .unwrap();
+    assert_eq!(place.name, "encoder.mid.attn_1.q.weight");
+    assert_eq!(place.storage.file_shape(&[512, 512]), [512, 512, 1, 1]);
+}
+
+#[test]
+fn sdxls_text_encoders_are_as_diffusers_converts_them() {
+    let layout = Layout::open_clip(&open_clip(32)).under(&ldm::embedder(1));
+    let prefix = "conditioner.embedders.1.model";
+    let place = |name| {
+        let place = layout.in_file(name).unwrap();
+        let name = place.name.strip_prefix(prefix).unwrap().to_string();
+        (name, place.storage)
+    };
+    let layer = "encoder.layers.31.self_attn";
+    for (projection, rows) in [("q", 0..1280), ("k", 1280..2560), ("v", 2560..3840)] {
+        for tensor in ["weight", "bias"] {
+            let (name, storage) = place(&format!("{layer}.{projection}_proj.{tensor}"));
+            let expected = format!(".transformer.resblocks.31.attn.in_proj_{tensor}");
+            assert_eq!(name, expected);
+            assert_eq!(storage.rows(3840), rows);
+        }
+    }
+    let (name, storage) = place("text_projection.weight");
+    assert_eq!(
+        (name.as_str(), storage),
+        (".text_projection", Storage::Transposed)
+    );
+    assert_eq!(storage.file_shape(&[1280, 768]), [768, 1280]);
+    let (name, storage) = place("embeddings.position_embedding.weight");
+    assert_eq!(
+        (name.as_str(), storage),
+        (".positional_embedding", Storage::Whole)
+    );
+    // The layer behind the last one used, and what only pictures need.
+    for unused in ["transformer.resblocks.32.ln_1.bias", "logit_scale"] {
+        assert_eq!(layout.in_diffusers(&format!("{prefix}.{unused}")), []);
+    }
+    let first = Layout::clip().under(&ldm::embedder(0));
+    let name = "encoder.layers.11.mlp.fc2.bias";
+    let expected = "conditioner.embedders.0.transformer.text_model.encoder.layers.11.mlp.fc2.bias";
+    assert_eq!(first.in_file(name).unwrap().name, expected);
+    assert_eq!(
+        first.in_diffusers(expected),
+        [(name.to_string(), Storage::Whole)]
+    );
+}
