@@ -5,9 +5,10 @@ use sd_core::{
     Conditioning, Denoiser, Error, Held, NetworkOutput, PredictionType, Result, TextEncoder,
 };
 
-use crate::device::{moved, on};
+use crate::devices::to_device;
 use crate::guard::guard;
 use crate::memory::{DENOISE, Phases, TEXT, hold};
+use crate::synchronized::synchronized;
 
 /// A denoiser with its conditioning, and classifier-free guidance around them.
 pub(crate) struct Guidance {
@@ -53,10 +54,10 @@ impl Guidance {
         // Through f32 on its own device: the denoiser's may lack the encoder's precision.
         let own = text.tokens.device();
         let mut text = Conditioning::from(text).to(&own, FloatDType::F32);
-        on(&[&own, &spec.device], "moving the text embedding", || {
-            text.context = moved(text.context.clone(), &spec.device)?;
+        synchronized(&[&own, &spec.device], "moving the text embedding", || {
+            text.context = to_device(text.context.clone(), &spec.device)?;
             let pooled = text.pooled.take();
-            text.pooled = pooled.map(|p| moved(p, &spec.device)).transpose()?;
+            text.pooled = pooled.map(|p| to_device(p, &spec.device)).transpose()?;
             Ok(())
         })?;
         let text = text.to(&spec.device, spec.dtype);

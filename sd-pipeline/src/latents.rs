@@ -4,8 +4,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::device::on;
 use crate::picture::write_whole;
+use crate::synchronized::synchronized;
 use crate::{Error, Result};
 
 /// The name of the one tensor in a latents file.
@@ -48,7 +48,7 @@ pub fn read_latents(path: impl AsRef<Path>, device: &Device) -> Result<Tensor<4>
 /// the tensor cannot be read from its device.
 pub fn write_latents(latents: &Tensor<4>, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let values = on(&[&latents.device()], "reading the latents", || {
+    let values = synchronized(&[&latents.device()], "reading the latents", || {
         let values = latents.try_to_vec_as::<f32>();
         Ok(values.map_err(|e| sd_core::Error::backend("reading the latents", e))?)
     })?;

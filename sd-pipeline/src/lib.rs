@@ -26,11 +26,10 @@
 //! `pipeline.scheduler = Arc::new(Euler::default())`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod device;
+pub mod devices;
 mod error;
 mod guard;
 mod guidance;
-mod kernel_cache;
 mod latents;
 mod memory;
 mod on_demand;
@@ -40,17 +39,12 @@ mod pipeline;
 mod request;
 mod run;
 mod saved;
+mod synchronized;
 mod warm_up;
 
-pub use device::{DeviceError, device, device_names, largest_buffer};
-#[cfg(feature = "remote")]
-#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
-pub use device::{RemoteOptions, Traffic, remote_device, remote_traffic, serve};
-#[cfg(feature = "wgpu")]
-#[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
-pub use device::{wgpu_device, wgpu_setup};
+#[doc(inline)]
+pub use devices::open as device;
 pub use error::{Error, Result};
-pub use kernel_cache::{KernelCacheError, kernel_cache};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use on_demand::Residency;

@@ -8,8 +8,9 @@ use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
-use crate::device::{check_precision, largest_buffer, on};
+use crate::devices::{check_precision, largest_buffer};
 use crate::on_demand::OnDemand;
+use crate::synchronized::synchronized;
 use crate::{Pipeline, Residency, Result};
 
 /// How to open a model.
@@ -90,7 +91,7 @@ impl OpenOptions {
             or(&self.autoencoder),
         ];
         for Placement { device, dtype } in &placements {
-            on(&[device], "asking the device", || {
+            synchronized(&[device], "asking the device", || {
                 Ok(check_precision(device, *dtype)?)
             })?;
         }
@@ -178,13 +179,13 @@ impl Pipeline {
             .with_limits(limits);
 
         // All files are sound: now their values, or later.
-        let text_encoder = on(&[&text.device], "loading the text encoder", || {
+        let text_encoder = synchronized(&[&text.device], "loading the text encoder", || {
             Ok(OnDemand::new(text_encoder, options.residency)?)
         })?;
-        let denoiser = on(&[&net.device], "loading the U-Net", || {
+        let denoiser = synchronized(&[&net.device], "loading the U-Net", || {
             Ok(OnDemand::new(denoiser, options.residency)?)
         })?;
-        let autoencoder = on(&[&auto.device], "loading the autoencoder", || {
+        let autoencoder = synchronized(&[&auto.device], "loading the autoencoder", || {
             Ok(OnDemand::new(autoencoder, options.residency)?)
         })?;
         Ok(Self {

@@ -5,10 +5,11 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use image::RgbImage;
 use sd_core::{Autoencoder, Model, Noise, Plan, Sampler, SeededNoise};
 
-use crate::device::{moved, on};
+use crate::devices::to_device;
 use crate::guidance::Guidance;
 use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, hold};
 use crate::saved::SavedRun;
+use crate::synchronized::synchronized;
 use crate::{Error, Pipeline, Request, Result, image_from_pixels};
 
 /// How far a [`Run`] is.
@@ -65,7 +66,7 @@ impl Run {
         )?;
         let mut noise = SeededNoise::new(request.seed, request.count);
         let initial = match &request.latents {
-            Some(latents) => moved(latents.clone(), &spec.device)?.cast(FloatDType::F32),
+            Some(latents) => to_device(latents.clone(), &spec.device)?.cast(FloatDType::F32),
             None => Tensor::from_data(noise.normal(shape)?, (&spec.device, DType::F32)),
         };
         Ok(Self {
@@ -129,7 +130,7 @@ impl Run {
             done: self.done,
             draws: self.noise.draws(),
         };
-        on(&[&self.x.device()], "saving the run", || {
+        synchronized(&[&self.x.device()], "saving the run", || {
             saved.write(path.as_ref())
         })
     }
@@ -187,16 +188,16 @@ impl Run {
         let spec = self.autoencoder.spec();
         let devices = [&latents.device(), &spec.device];
         let decode = |k| {
-            on(&devices, "the autoencoder", || {
+            synchronized(&devices, "the autoencoder", || {
                 let latent = latents.clone().narrow(0, k, 1);
-                let latent = moved(latent, &spec.device)?.cast(spec.dtype);
+                let latent = to_device(latent, &spec.device)?.cast(spec.dtype);
                 image_from_pixels(self.autoencoder.decode(latent)?)
             })
         };
         // The denoiser has done its work; should the run go on, it is loaded again.
         self.guidance.release();
         self.phases.watch(DECODE, || {
-            let _held = on(&devices, "loading the autoencoder", || {
+            let _held = synchronized(&devices, "loading the autoencoder", || {
                 Ok(hold(self.autoencoder.resident())?)
             })?;
             (0..latents.dims()[0]).map(decode).collect()
@@ -210,7 +211,7 @@ impl Run {
         let mut model = Model::new(prediction, &mut network);
         let (sampler, noise, x) = (&mut self.sampler, &mut self.noise, self.x.clone());
         let step = self.phases.watch(DENOISE, || {
-            on(&[&x.device()], "the scheduler", || {
+            synchronized(&[&x.device()], "the scheduler", || {
                 Ok(sampler.step(x, &mut model, noise)?)
             })
         })?;
