@@ -14,10 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sd_pipeline::{
-    Device, DeviceError, Error, OpenOptions, Pipeline, RemoteOptions, Request, Result, Traffic,
-    remote_device, remote_traffic, write_png,
-};
+use sd_pipeline::devices::DeviceErrorKind;
+use sd_pipeline::devices::remote::{self, RemoteOptions, Traffic};
+use sd_pipeline::{Device, Error, OpenOptions, Pipeline, Request, Result, write_png};
 
 /// Draws pictures on other machines.
 #[derive(Parser)]
@@ -76,7 +75,7 @@ fn draw_all(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     for url in &arguments.server {
         match open(arguments, url) {
             Ok(server) => servers.push(server),
-            Err(error @ Error::Device { .. }) => eprintln!("without {url}: {error}"),
+            Err(error @ Error::Device(_)) => eprintln!("without {url}: {error}"),
             Err(error) => return Err(error.into()),
         }
     }
@@ -117,7 +116,7 @@ fn open<'a>(arguments: &Arguments, url: &'a str) -> Result<Server<'a>> {
         patience: Duration::from_secs(arguments.patience),
         ..RemoteOptions::default()
     };
-    let device = remote_device(url, &options)?;
+    let device = remote::open(url, &options)?;
     let options = OpenOptions::new(&device);
     let pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &options)?,
@@ -186,14 +185,14 @@ fn draw(arguments: &Arguments, server: &Server<'_>, number: usize, prompt: &str)
 }
 
 fn is_lost(error: &Error) -> bool {
-    let Error::Device { source, .. } = error else {
+    let Error::Device(error) = error else {
         return false;
     };
-    matches!(source, DeviceError::Lost { .. })
+    matches!(error.kind, DeviceErrorKind::Lost { .. })
 }
 
 fn traffic(device: &Device) -> Traffic {
-    remote_traffic(device).unwrap_or_default()
+    remote::traffic(device).unwrap_or_default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 
 use clap::Parser;
-use sd_pipeline::{device, serve};
+use sd_pipeline::devices;
 
 /// Lends devices of this machine to programs on other machines, until Ctrl+C.
 #[derive(Parser)]
@@ -50,7 +50,11 @@ fn lend(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let choose = "may compute there and fill its memory; give a --token, or say --anyone";
         return Err(format!("{all} {choose}").into());
     }
-    let devices: Result<Vec<_>, _> = arguments.device.iter().map(|name| device(name)).collect();
+    let devices: Result<Vec<_>, _> = arguments
+        .device
+        .iter()
+        .map(|name| devices::open(name))
+        .collect();
     let devices = devices?;
     for (index, name) in arguments.device.iter().enumerate() {
         match index {
@@ -58,7 +62,7 @@ fn lend(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             _ => println!("{name} is remote:ws://{address}#{index}"),
         }
     }
-    serve(listener, &devices, arguments.token.as_deref())?;
+    devices::serve(listener, &devices, arguments.token.as_deref())?;
     Ok(())
 }
 

@@ -9,14 +9,14 @@ use std::task::{Context, Poll, Waker};
 
 use burn::tensor::wgpu::wgpu::util::{DeviceExt, TextureDataOrder};
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
-use sd_pipeline::{RgbImage, wgpu_device};
+use sd_pipeline::{RgbImage, devices};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let setup = application()?;
     println!("on {:?}", setup.adapter.get_info());
 
     // The handles are reference-counted: the application keeps its own.
-    let pipeline = sd_tiny::pipeline(&wgpu_device(setup.clone())?)?;
+    let pipeline = sd_tiny::pipeline(&devices::wgpu::from_setup(setup.clone())?)?;
     let picture = &pipeline.generate(&sd_tiny::request(sd_tiny::PROMPT))?[0];
     let texture = upload(picture, &setup.device, &setup.queue);
     println!("a texture of {:?} on the same device", texture.size());
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The application's own part: an adapter, and all that it offers.
 fn application() -> Result<WgpuSetup, Box<dyn Error>> {
-    // With the feature `vulkan`, Burn must open Vulkan itself: see `wgpu_setup`.
+    // With the feature `vulkan`, Burn must open Vulkan itself: see `devices::wgpu::from_setup`.
     let backends = match cfg!(feature = "vulkan") {
         true => wgpu::Backends::all() - wgpu::Backends::VULKAN,
         false => wgpu::Backends::all(),

@@ -85,7 +85,7 @@ fn main() -> Result<(), BoxError> {
     };
     let bytes = |mebibytes: Option<u64>| mebibytes.map(|m| m << 20);
     let vae = vae.with_tiling(tiling).with_limits(Limits {
-        largest_buffer: bytes(arguments.buffer).or(sd_pipeline::largest_buffer(&device)),
+        largest_buffer: bytes(arguments.buffer).or(sd_pipeline::devices::largest_buffer(&device)),
         budget: bytes(arguments.budget),
     });
     let latent = match &arguments.latents {

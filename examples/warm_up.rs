@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::ProgressBar;
 use sd_pipeline::core::BoxError;
-use sd_pipeline::{OpenOptions, Pipeline, Request, device, kernel_cache};
+use sd_pipeline::{OpenOptions, Pipeline, Request, device, devices};
 
 /// Compiles and tunes before the first picture.
 #[derive(Parser)]
@@ -35,7 +35,7 @@ struct Arguments {
 fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.cache {
-        kernel_cache(folder)?;
+        devices::kernel_cache(folder)?;
     }
     let device = device(&arguments.device)?;
     let options = OpenOptions::new(&device);

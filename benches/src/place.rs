@@ -1,6 +1,6 @@
 //! Devices and precisions that things are measured in.
 
-use sd_pipeline::{Device, FloatDType, device, device_names};
+use sd_pipeline::{Device, FloatDType, devices};
 
 use crate::Harness;
 
@@ -51,7 +51,7 @@ pub fn places(harness: &Harness) -> Vec<Place> {
     let names: Vec<String> = match std::env::var(DEVICES) {
         Ok(list) => list.split(',').map(|name| name.trim().into()).collect(),
         Err(_) => {
-            let compiled = device_names().into_iter();
+            let compiled = devices::names().into_iter();
             let local = compiled.filter(|name| *name != "remote");
             local.map(String::from).collect()
         }
@@ -61,7 +61,7 @@ pub fn places(harness: &Harness) -> Vec<Place> {
 }
 
 fn in_each_precision(name: &str) -> Vec<Place> {
-    let device = match device(name) {
+    let device = match devices::open(name) {
         Ok(device) => device,
         Err(error) => {
             println!("SKIPPED {error}");

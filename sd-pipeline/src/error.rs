@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use crate::{DeviceError, KernelCacheError};
+#[cfg(feature = "remote")]
+use crate::devices::ServeError;
+use crate::devices::{DeviceError, KernelCacheError};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,27 +20,18 @@ pub enum Error {
     /// A scheduler's name or configuration that is not understood.
     #[error(transparent)]
     Scheduler(#[from] sd_schedulers::ConfigError),
-    /// A backend that is unknown, not compiled in or not present on this machine.
-    #[error("device '{name}': {source}")]
-    Device {
-        /// The name asked for.
-        name: String,
-        /// What is in the way, and what would help.
-        source: DeviceError,
-    },
+    /// A backend that is unknown, not compiled in or not present on this machine, or a server that
+    /// was lost.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Devices that could not be lent to other machines.
     #[cfg(feature = "remote")]
     #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
-    #[error("serving: {0}")]
-    Serve(#[source] burn::server::ServeError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// A folder in which compiled kernels and measurements cannot be kept.
-    #[error("kernel cache in {}: {source}", folder.display())]
-    KernelCache {
-        /// The folder asked for.
-        folder: PathBuf,
-        /// What is in the way, and what would help.
-        source: KernelCacheError,
-    },
+    #[error(transparent)]
+    KernelCache(#[from] KernelCacheError),
     /// A file that could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -3,9 +3,9 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 
-use crate::device::on;
 use crate::picture::write_whole;
 use crate::stored::{self, StoredTensor};
+use crate::synchronized::synchronized;
 use crate::{Error, Result};
 
 /// The name of the one tensor in a latents file.
@@ -35,7 +35,7 @@ pub fn read_latents(path: impl AsRef<Path>, device: &Device) -> Result<Tensor<4>
 /// the tensor cannot be read from its device.
 pub fn write_latents(latents: &Tensor<4>, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let tensor = on(&[&latents.device()], "reading the latents", || {
+    let tensor = synchronized(&[&latents.device()], "reading the latents", || {
         StoredTensor::from_tensor(latents)
     })?;
     let file = safetensors::serialize([(NAME, tensor)], None).map_err(|e| Error::Latents {

@@ -21,54 +21,55 @@
 //! # }
 //! ```
 //!
-//! [`Pipeline::generate`] is that loop in one call. A [`Pipeline`] is four components behind
-//! `Arc<dyn …>`; assigning another one swaps it, for instance
-//! `pipeline.scheduler = Arc::new(Euler::default())`.
+//! [`Pipeline::generate`] is that loop in one call. A [`Pipeline`] is four components in their
+//! places; assigning another one swaps it, for instance
+//! `pipeline.scheduler = Arc::new(Euler::default())` or `pipeline.denoiser = my_denoiser.into()`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod device;
+pub mod devices;
 mod error;
 mod guard;
-mod guidance;
-mod kernel_cache;
 mod latents;
 mod memory;
-mod on_demand;
 mod open;
 mod picture;
 mod pipeline;
+mod recipe;
 mod request;
 mod run;
 mod saved;
+#[cfg(feature = "serde")]
+mod serde_values;
+mod slot;
 mod stored;
+mod synchronized;
 mod warm_up;
 
-pub use device::{DeviceError, device, device_names, largest_buffer};
-#[cfg(feature = "remote")]
-#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
-pub use device::{RemoteOptions, Traffic, remote_device, remote_traffic, serve};
-#[cfg(feature = "wgpu")]
-#[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
-pub use device::{wgpu_device, wgpu_setup};
+#[doc(inline)]
+pub use devices::open as device;
 pub use error::{Error, Result};
-pub use kernel_cache::{KernelCacheError, kernel_cache};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
-pub use on_demand::Residency;
-pub use open::{OpenOptions, Placement};
-pub use picture::{image_from_pixels, write_png};
+pub use open::{Components, OpenOptions, Placement};
+pub use picture::{Picture, image_from_pixels, write_png};
 pub use pipeline::Pipeline;
-pub use request::Request;
+pub use request::{Request, Start};
+#[cfg(feature = "stream")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
+pub use run::RunStream;
 pub use run::{Progress, Run};
+pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
 pub use image::RgbImage;
 pub use sd_core::{
-    Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Held, Level, Model, Noise,
-    NoiseSchedule, Plan, Prediction, PredictionType, Resident, Sampler, SamplerState, Scheduler,
-    SeededNoise, Stage, Step, TextEmbedding, TextEncoder, WeightBytes,
+    AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
+    Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
+    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization, Plan,
+    Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise, SizeConditioning,
+    Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch,
 };
 pub use sd_models::Memory;
 pub use sd_models::vae::Tiling;

@@ -6,9 +6,10 @@ use sd_models::vae::{Limits, Tiling};
 use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 
-use crate::device::{check_precision, largest_buffer, on};
+use crate::devices::{check_precision, largest_buffer};
 use crate::recipe::{self, Cutting, Training, recipe};
 use crate::slot::Component;
+use crate::synchronized::synchronized;
 use crate::{Pipeline, Residency, Result, Slot, Source};
 
 /// Options with which a model is opened.
@@ -105,7 +106,7 @@ impl OpenOptions {
             or(&self.autoencoder),
         ];
         for Placement { device, dtype } in &placements {
-            on(&[device], "asking the device", || {
+            synchronized(&[device], "asking the device", || {
                 Ok(check_precision(device, *dtype)?)
             })?;
         }
@@ -201,13 +202,13 @@ impl Pipeline {
         // All files are sound: now their values, or later.
         let residency = options.residency;
         Ok(Self {
-            text_encoder: on(&[&text.device], "loading the text encoder", || {
+            text_encoder: synchronized(&[&text.device], "loading the text encoder", || {
                 text_encoder.filled(residency)
             })?,
-            denoiser: on(&[&net.device], "loading the denoiser", || {
+            denoiser: synchronized(&[&net.device], "loading the denoiser", || {
                 denoiser.filled(residency)
             })?,
-            autoencoder: on(&[&auto.device], "loading the autoencoder", || {
+            autoencoder: synchronized(&[&auto.device], "loading the autoencoder", || {
                 autoencoder.filled(residency)
             })?,
             scheduler,

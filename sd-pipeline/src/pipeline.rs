@@ -4,7 +4,7 @@ use std::sync::Arc;
 use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
-use crate::device::on;
+use crate::synchronized::synchronized;
 use crate::{Picture, Request, Result, Run, Slot};
 
 /// Four components that together make pictures from text.
@@ -65,7 +65,7 @@ impl Pipeline {
     /// A number in the request that is out of range, and those of the text encoder.
     pub fn start(&self, request: &Request) -> Result<Run> {
         let device = &self.denoiser.spec().device;
-        on(&[device], "starting the run", || Run::new(self, request))
+        synchronized(&[device], "starting the run", || Run::new(self, request))
     }
 
     /// Continues the run that [`Run::save`] wrote to the file `path`. `request` and the scheduler
@@ -77,7 +77,7 @@ impl Pipeline {
     /// file is damaged or of another request.
     pub fn resume(&self, request: &Request, path: impl AsRef<Path>) -> Result<Run> {
         let device = &self.denoiser.spec().device;
-        on(&[device], "resuming the run", || {
+        synchronized(&[device], "resuming the run", || {
             Run::resume(self, request, path.as_ref())
         })
     }

@@ -4,17 +4,21 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
-use sd_core::SamplerState;
+use sd_core::SavedState;
 use serde::{Deserialize, Serialize};
 
 use crate::picture::write_whole;
+use crate::run::SavedSolving;
 use crate::stored::{self, StoredTensor};
 use crate::{Error, Result};
 
 /// The tensor that every saved run has.
 const LATENTS: &str = "latents";
-/// The solver's tensors are stored under this prefix.
-const HISTORY: &str = "history.";
+/// Tensors are stored under these prefixes: the solver's, the guide's, and those of each layer
+/// around the model with its number behind.
+const SAMPLER: &str = "history.";
+const GUIDE: &str = "guide.";
+const LAYER: &str = "layer.";
 /// The metadata entry with [`Numbers`] as JSON.
 const NUMBERS: &str = "run";
 
@@ -22,7 +26,7 @@ const NUMBERS: &str = "run";
 #[derive(Debug)]
 pub(crate) struct SavedRun {
     pub(crate) latents: Tensor<4>,
-    pub(crate) sampler: SamplerState,
+    pub(crate) solving: SavedSolving,
     /// Steps done.
     pub(crate) done: usize,
     /// Noise draws taken.
@@ -33,22 +37,33 @@ pub(crate) struct SavedRun {
 struct Numbers {
     done: usize,
     draws: u64,
-    index: usize,
     solver: Vec<(String, f64)>,
+    #[serde(default)]
+    guide: Vec<(String, f64)>,
+    #[serde(default)]
+    layers: Vec<Vec<(String, f64)>>,
 }
 
 impl SavedRun {
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let history = self.sampler.tensors.iter();
-        let history = history.map(|(name, tensor)| (format!("{HISTORY}{name}"), tensor));
-        let tensors = std::iter::once((LATENTS.to_string(), &self.latents)).chain(history);
+        let SavedSolving {
+            sampler,
+            guide,
+            layers,
+        } = &self.solving;
+        let layer = |(k, state)| named(format!("{LAYER}{k}."), state);
+        let tensors = std::iter::once((LATENTS.to_string(), &self.latents))
+            .chain(named(SAMPLER.into(), sampler))
+            .chain(named(GUIDE.into(), guide))
+            .chain(layers.iter().enumerate().flat_map(layer));
         let tensors = tensors.map(|(name, tensor)| Ok((name, StoredTensor::from_tensor(tensor)?)));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let numbers = Numbers {
             done: self.done,
             draws: self.draws,
-            index: self.sampler.index,
-            solver: self.sampler.numbers.clone(),
+            solver: sampler.numbers.clone(),
+            guide: guide.numbers.clone(),
+            layers: layers.iter().map(|state| state.numbers.clone()).collect(),
         };
         let file = serialize(tensors, &numbers).map_err(|e| damaged(path, e.to_string()))?;
         write_whole(path, &file)
@@ -61,24 +76,34 @@ impl SavedRun {
         let latents = tensors.iter().position(|(name, _)| name == LATENTS);
         let latents = latents.ok_or_else(|| damaged(path, format!("no tensor '{LATENTS}'")))?;
         let (_, latents) = tensors.swap_remove(latents);
-        for (name, _) in &mut tensors {
-            let bare = name.strip_prefix(HISTORY);
-            *name = bare
-                .ok_or_else(|| damaged(path, format!("'{name}' is of no use")))?
-                .into();
-        }
-        let sampler = SamplerState {
-            index: numbers.index,
-            numbers: numbers.solver,
-            tensors,
+        let mut take = |prefix: &str, numbers| SavedState {
+            numbers,
+            tensors: (tensors.extract_if(.., |(name, _)| name.starts_with(prefix)))
+                .map(|(name, tensor)| (name[prefix.len()..].to_string(), tensor))
+                .collect(),
         };
+        let layers = numbers.layers.into_iter().enumerate();
+        let solving = SavedSolving {
+            sampler: take(SAMPLER, numbers.solver),
+            guide: take(GUIDE, numbers.guide),
+            layers: (layers.map(|(k, numbers)| take(&format!("{LAYER}{k}."), numbers))).collect(),
+        };
+        if let Some((name, _)) = tensors.first() {
+            return Err(damaged(path, format!("'{name}' is of no use")));
+        }
         Ok(Self {
             latents,
-            sampler,
+            solving,
             done: numbers.done,
             draws: numbers.draws,
         })
     }
+}
+
+/// The tensors of `state` with `prefix` before their names.
+fn named(prefix: String, state: &SavedState) -> impl Iterator<Item = (String, &Tensor<4>)> {
+    let tensors = state.tensors.iter();
+    tensors.map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
 }
 
 fn damaged(path: &Path, reason: String) -> Error {

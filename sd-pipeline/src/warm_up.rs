@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use crate::device::compiles_kernels;
+use crate::devices::compiles_kernels;
 use crate::{Pipeline, Request, Result};
 
 /// Steps of a warm-up: a solver that remembers steps uses its whole formula in the second of
@@ -46,7 +46,7 @@ impl Pipeline {
     ///
     /// On flex and ndarray there is nothing to compile or tune: the requests are checked, and that
     /// is all. What GPU backends find out they keep for the life of the process; a program that
-    /// calls [`kernel_cache`](crate::kernel_cache) first keeps it in a folder, for later ones.
+    /// calls [`kernel_cache`](crate::devices::kernel_cache) first keeps it in a folder, for later ones.
     ///
     /// # Errors
     /// Those of [`generate`](Self::generate).

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use sd_pipeline::burn::cubecl::environment;
 use sd_pipeline::burn::tensor::{Distribution, Tensor};
-use sd_pipeline::{Device, Error, KernelCacheError, device, kernel_cache};
+use sd_pipeline::devices::{KernelCacheErrorKind, kernel_cache};
+use sd_pipeline::{Device, device};
 use tempfile::{NamedTempFile, tempdir};
 
 /// Names the folder to the processes that this program starts of itself.
@@ -56,11 +57,7 @@ fn process() {
     };
     let other = tempdir().unwrap();
     let error = kernel_cache(other.path()).unwrap_err();
-    let Error::KernelCache {
-        source: KernelCacheError::TooLate { in_use },
-        ..
-    } = error
-    else {
+    let KernelCacheErrorKind::TooLate { in_use } = error.kind else {
         panic!("{error}");
     };
     assert_eq!(in_use, Path::new(&folder));
@@ -142,11 +139,7 @@ fn a_folder_that_cannot_be_is_an_error() {
         let error = kernel_cache(&folder).unwrap_err();
         let says = error.to_string();
         assert!(says.contains(&folder.display().to_string()), "{says}");
-        let Error::KernelCache {
-            source: KernelCacheError::Folder(_),
-            ..
-        } = error
-        else {
+        let KernelCacheErrorKind::Folder(_) = error.kind else {
             panic!("{error}");
         };
     }

@@ -87,9 +87,9 @@ pub(crate) fn lost_device(place: &Place, log: &mut Log) {
         return log.not_here();
     }
     // A device of its own, on the same adapter: the other checks go on with theirs.
-    let open = sd_pipeline::wgpu_setup(&place.device).expect("its handles");
+    let open = sd_pipeline::devices::wgpu::setup(&place.device).expect("its handles");
     let setup = crate::shared_device::setup(&open.instance, open.adapter);
-    let Ok(device) = sd_pipeline::wgpu_device(setup.clone()) else {
+    let Ok(device) = sd_pipeline::devices::wgpu::from_setup(setup.clone()) else {
         return log.not_here();
     };
     let place = Place {

@@ -30,14 +30,15 @@ mod shared {
     use burn::tensor::wgpu::wgpu::{
         Adapter, Backend, Backends, DeviceDescriptor, Features, Instance, InstanceDescriptor,
     };
-    use sd_pipeline::{burn, wgpu_device, wgpu_setup};
+    use sd_pipeline::{burn, devices};
 
     use crate::report::Log;
     use crate::{Place, generation};
 
     /// The device that the pipeline opened gives its handles away, and they are alive.
     pub(super) fn handles_of_the_pipeline(place: &Place, log: &mut Log) {
-        let setup = wgpu_setup(&place.device).expect("handles of a device opened by name");
+        let setup =
+            devices::wgpu::setup(&place.device).expect("handles of a device opened by name");
         let description = setup.device.adapter_info();
         let same = description == setup.adapter.get_info();
         log.at_least("handles", f64::from(u8::from(same)), 1.0);
@@ -50,7 +51,7 @@ mod shared {
         for adapter in adapters {
             let backend = adapter.get_info().backend;
             let setup = setup(&instance, adapter);
-            match wgpu_device(setup) {
+            match devices::wgpu::from_setup(setup) {
                 Ok(device) => {
                     let own = Place {
                         name: format!("{backend:?}"),
@@ -62,7 +63,7 @@ mod shared {
                 // Refused in words, not left to a driver.
                 Err(error) => {
                     let expected = cfg!(feature = "vulkan") && backend == Backend::Vulkan;
-                    let told = error.to_string().contains("`wgpu_setup`");
+                    let told = error.to_string().contains("`devices::wgpu::setup`");
                     let value = f64::from(u8::from(expected && told));
                     log.at_least(format!("{backend:?} refused: {error}"), value, 1.0);
                 }

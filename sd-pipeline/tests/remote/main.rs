@@ -8,10 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sd_pipeline::{
-    DeviceError, Error, Pipeline, RemoteOptions, Request, Result, device, remote_device,
-    remote_traffic,
-};
+use sd_pipeline::devices::remote::{self, RemoteOptions};
+use sd_pipeline::devices::{DeviceError, DeviceErrorKind};
+use sd_pipeline::{Error, Pipeline, Request, Result, device};
 use server::{Mode, Proxy, Server};
 
 /// One test at a time: what is measured in seconds must not wait for another's drawing.
@@ -60,7 +59,7 @@ fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 fn open(url: &str) -> Result<Pipeline> {
-    sd_tiny::pipeline(&remote_device(url, &impatient())?)
+    sd_tiny::pipeline(&remote::open(url, &impatient())?)
 }
 
 #[test]
@@ -75,7 +74,7 @@ fn the_picture_is_the_local_one() {
         let again = sd_pipeline::device(&format!("remote:{url}")).unwrap();
         assert_eq!(device, again);
         let pipeline = sd_tiny::pipeline(&device).unwrap();
-        let traffic = || remote_traffic(&device).unwrap();
+        let traffic = || remote::traffic(&device).unwrap();
         println!("weights: {:?}", traffic());
         let mut run = pipeline.start(&request()).unwrap();
         for number in 1..=3 {
@@ -124,7 +123,7 @@ fn components_may_be_on_two_servers() {
     let local = local.generate(&request()).unwrap();
     let remote = bounded(move || {
         let place = |server: &Server| Placement {
-            device: remote_device(&server.url(), &impatient()).unwrap(),
+            device: remote::open(&server.url(), &impatient()).unwrap(),
             dtype: FloatDType::F32,
         };
         let options = OpenOptions {
@@ -141,9 +140,9 @@ fn components_may_be_on_two_servers() {
 
 /// The reason why no device could be opened at `url`.
 fn refused(url: String, options: RemoteOptions) -> String {
-    match bounded(move || remote_device(&url, &options)) {
-        Err(Error::Device {
-            source: DeviceError::Unreachable { reason },
+    match bounded(move || remote::open(&url, &options)) {
+        Err(DeviceError {
+            kind: DeviceErrorKind::Unreachable { reason },
             ..
         }) => reason,
         other => panic!("{other:?}"),
@@ -207,7 +206,7 @@ fn a_session_without_the_token_or_on_a_device_that_is_not_there_is_refused() {
     assert!(refused(url.clone(), with(Some("guess"), 0)).contains("rejected"));
     assert!(refused(url.clone(), with(Some(token), 1)).contains("hosts only 1"));
     let admitted = with(Some(token), 0);
-    assert!(bounded(move || remote_device(&url, &admitted)).is_ok());
+    assert!(bounded(move || remote::open(&url, &admitted)).is_ok());
 }
 
 /// Draws, lets `harm` happen after the first step, and gives the reason for which the drawing
@@ -223,10 +222,10 @@ fn lost_after(pipeline: Pipeline, harm: impl FnOnce() + Send + 'static) -> Strin
         (failed, run.images().map(|_| ()))
     });
     let reason = |error: Option<Error>| match error {
-        Some(Error::Device {
-            source: DeviceError::Lost { reason },
+        Some(Error::Device(DeviceError {
+            kind: DeviceErrorKind::Lost { reason },
             ..
-        }) => reason,
+        })) => reason,
         other => panic!("{other:?}"),
     };
     reason(outcome.1.err());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use sd_pipeline::{device, serve};
+use sd_pipeline::devices;
 
 /// Names the role in which this program is started once more.
 const ROLE: &str = "SD_REMOTE_TEST_SERVER";
@@ -99,7 +99,7 @@ pub(crate) fn serve_if_asked() {
         std::process::exit(0);
     });
     let token = (role == "guarded").then_some(TOKEN);
-    serve(listener, &[device("flex").unwrap()], token).unwrap();
+    devices::serve(listener, &[devices::open("flex").unwrap()], token).unwrap();
 }
 
 /// What a [`Proxy`] does with what passes.

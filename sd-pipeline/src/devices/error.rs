@@ -1,7 +1,19 @@
-/// Why a device could not be opened.
+/// A device that could not be opened, or was lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("device '{name}': {kind}")]
+#[non_exhaustive]
+pub struct DeviceError {
+    /// The name asked for.
+    pub name: String,
+    /// The obstacle, and what would help.
+    #[source]
+    pub kind: DeviceErrorKind,
+}
+
+/// Obstacles between a program and a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum DeviceError {
+pub enum DeviceErrorKind {
     /// A name that no backend has.
     #[error("there is no such backend; known are {known}, and auto for the best one present")]
     Unknown {
@@ -14,33 +26,33 @@ pub enum DeviceError {
         /// The feature that compiles it in.
         feature: &'static str,
     },
-    /// What follows the colon is not understood.
+    /// Text behind the colon that is not understood.
     #[error("'{found}' behind the colon is not understood; expected {expected}")]
     Selector {
-        /// What follows the colon.
+        /// The text behind the colon.
         found: String,
         /// What would be right.
         expected: &'static str,
     },
-    /// The machine has devices of this kind, but not that many.
+    /// An index beyond the devices of this kind that the machine has.
     #[error("there is no such device; this machine has {found}, counted from 0")]
     NoSuchIndex {
-        /// How many there are.
+        /// The number of devices.
         found: usize,
     },
-    /// The machine has no device of this kind, or no driver for it.
+    /// A machine without a device of this kind, or without its driver.
     #[error("this machine has no such device; needed is {needs}")]
     Absent {
         /// The hardware or driver without which it does not run.
         needs: &'static str,
     },
-    /// A graphics driver is here, but only one that computes on the CPU.
+    /// A graphics driver that only computes on the CPU.
     #[error("this machine has no GPU, only a software adapter; `{name}` asks for that")]
     SoftwareOnly {
         /// The name that opens the software adapter.
         name: String,
     },
-    /// The device is there, but its first use failed.
+    /// A device that is there, but whose first use failed.
     #[error("it is compiled in but does not run here: {message}; needed is {needs}")]
     Failed {
         /// The backend's own words.
@@ -48,20 +60,20 @@ pub enum DeviceError {
         /// The hardware or driver without which it does not run.
         needs: &'static str,
     },
-    /// No server answers at a remote device's address.
+    /// A remote device's address at which no server answers.
     #[error("no server answers: {reason}; needed is a Burn server at that address")]
     Unreachable {
         /// What happened instead.
         reason: String,
     },
-    /// The server of a remote device died, fell silent or made no sense. What it held is gone;
-    /// the device can be opened anew.
+    /// A remote device whose server died, fell silent or made no sense. What it held is gone; the
+    /// device can be opened anew.
     #[error("the connection is lost: {reason}")]
     Lost {
-        /// How it was lost.
+        /// The end of the connection.
         reason: String,
     },
-    /// No backend compiled into this program runs on this machine.
+    /// A program none of whose backends runs on this machine.
     #[error(
         "no backend of this program runs here ({tried}); the cargo feature `flex` runs anywhere"
     )]
@@ -69,4 +81,14 @@ pub enum DeviceError {
         /// Each backend tried and what was in the way.
         tried: String,
     },
+}
+
+impl DeviceErrorKind {
+    /// The error of the device called `name`.
+    pub(super) fn of(self, name: impl Into<String>) -> DeviceError {
+        DeviceError {
+            name: name.into(),
+            kind: self,
+        }
+    }
 }

@@ -1,9 +1,9 @@
-//! The line to a server.
+//! A proxy between Burn's client and a server.
 //!
 //! Burn's client waits without limit, cannot be told to stop and never connects again. So it is
 //! given a port of this machine, and the bytes pass through here, unchanged, to the server and
-//! back. When the server is dead or owes an answer for too long the line is cut, and every call
-//! of Burn's that waits on it returns with an error. Passing, the bytes are counted.
+//! back. When the server is dead or owes an answer for too long the connection is closed, and
+//! every call of Burn's that waits on it returns with an error. Passing, the bytes are counted.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -12,36 +12,43 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::RemoteOptions;
+use super::options::RemoteOptions;
+use crate::devices::{DeviceError, DeviceErrorKind};
 
-/// How often the state of the line is looked at.
+/// The time between two looks at the state of the connection.
 const TICK: Duration = Duration::from_millis(50);
 
-pub(super) struct Line {
+pub(in crate::devices) struct Proxy {
+    /// The device's name in errors.
+    name: String,
     server: TcpStream,
     client: OnceLock<TcpStream>,
     options: RemoteOptions,
     /// Bytes to and from the server.
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
     /// Calls under way that end with an answer.
-    due: AtomicUsize,
+    pending: AtomicUsize,
     /// Set once the server has answered for the first time.
-    opened: AtomicBool,
-    /// Milliseconds since the line was laid, in which a time of standing still does not count: a
-    /// laptop that slept is no dead server.
+    answered: AtomicBool,
+    /// Milliseconds since the start, in which a time of standing still does not count: a laptop
+    /// that slept is no dead server.
     clock: AtomicU64,
-    /// When the last byte was sent, or the first of the calls under way began.
+    /// The time at which the last byte was sent, or the first of the calls under way began.
     asked: AtomicU64,
-    /// Why the line was cut.
+    /// The reason for which the connection was closed.
     lost: OnceLock<String>,
 }
 
-impl Line {
-    /// Connects to `host` (`name:port`). Gives the line and the port of this machine at which it
-    /// begins.
-    pub(super) fn lay(host: &str, options: &RemoteOptions) -> Result<(Arc<Self>, u16), String> {
-        let server = dial(host, options.answer_within)?;
+impl Proxy {
+    /// Connects to `host` (`name:port`) and listens. Gives the proxy of the device `name`, and the
+    /// port of this machine at which it listens.
+    pub(super) fn start(
+        name: String,
+        host: &str,
+        options: &RemoteOptions,
+    ) -> Result<(Arc<Self>, u16), String> {
+        let server = connect(host, options.answer_within)?;
         let listen = || -> std::io::Result<(u16, TcpListener)> {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             listener.set_nonblocking(true)?;
@@ -49,36 +56,53 @@ impl Line {
             Ok((listener.local_addr()?.port(), listener))
         };
         let (port, listener) = listen().map_err(|e| e.to_string())?;
-        let line = Arc::new(Self {
+        let proxy = Arc::new(Self {
+            name,
             server,
             client: OnceLock::new(),
             options: options.clone(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            due: AtomicUsize::new(0),
-            opened: AtomicBool::new(false),
+            pending: AtomicUsize::new(0),
+            answered: AtomicBool::new(false),
             clock: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             lost: OnceLock::new(),
         });
-        let (passing, watching, host) = (line.clone(), line.clone(), host.to_string());
-        thread::spawn(move || passing.pass(&listener));
+        let (forwarding, watching, host) = (proxy.clone(), proxy.clone(), host.to_string());
+        thread::spawn(move || forwarding.forward(&listener));
         thread::spawn(move || watching.watch(&host));
-        Ok((line, port))
+        Ok((proxy, port))
     }
 
-    /// From now on the server counts as one that answers.
-    pub(super) fn opened(&self) {
-        self.opened.store(true, Relaxed);
+    /// Marks the server as one that answers.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Relaxed);
     }
 
-    /// Why the line is cut, if it is.
-    pub(super) fn lost(&self) -> Option<&str> {
+    /// Bytes to the server so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Bytes from the server so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// The reason for which the connection is closed, if it is.
+    pub(in crate::devices) fn lost(&self) -> Option<&str> {
         self.lost.get().map(String::as_str)
     }
 
-    /// Ends the line, for the first reason given.
-    pub(super) fn cut(&self, reason: impl Into<String>) {
+    /// The same as an error.
+    pub(super) fn loss(&self) -> Option<DeviceError> {
+        let reason = self.lost()?.to_string();
+        Some(DeviceErrorKind::Lost { reason }.of(&self.name))
+    }
+
+    /// Closes the connection, for the first reason given.
+    pub(super) fn close(&self, reason: impl Into<String>) {
         self.lost.get_or_init(|| reason.into());
         // Of a socket that is closed already there is nothing to shut down.
         let _ = self.server.shutdown(Shutdown::Both);
@@ -87,48 +111,50 @@ impl Line {
         }
     }
 
+    /// Counts a call that ends with an answer.
     pub(super) fn begin(&self) {
-        if self.due.fetch_add(1, Relaxed) == 0 {
+        if self.pending.fetch_add(1, Relaxed) == 0 {
             self.asked.store(self.clock.load(Relaxed), Relaxed);
         }
     }
 
+    /// Counts a call that has ended.
     pub(super) fn end(&self) {
-        self.due.fetch_sub(1, Relaxed);
+        self.pending.fetch_sub(1, Relaxed);
     }
 
-    /// Lets Burn's client in, nobody after it, and passes its bytes.
-    fn pass(&self, listener: &TcpListener) {
+    /// Lets Burn's client in, nobody after it, and forwards its bytes.
+    fn forward(&self, listener: &TcpListener) {
         let client = loop {
             match listener.accept() {
                 Ok((client, _)) => break client,
                 Err(e) if e.kind() == ErrorKind::WouldBlock && self.lost().is_none() => {
                     thread::sleep(Duration::from_millis(1));
                 }
-                Err(e) => return self.cut(e.to_string()),
+                Err(e) => return self.close(e.to_string()),
             }
         };
         if let Err(e) = client
             .set_nonblocking(false)
             .and_then(|()| client.set_nodelay(true))
         {
-            return self.cut(e.to_string());
+            return self.close(e.to_string());
         }
         let client = self.client.get_or_init(|| client);
         thread::scope(|scope| {
             scope.spawn(|| {
-                self.cut(pump(client, &self.server, "this program", |n| {
+                self.close(copy(client, &self.server, "this program", |n| {
                     self.sent.fetch_add(n, Relaxed);
                     self.asked.store(self.clock.load(Relaxed), Relaxed);
                 }));
             });
-            self.cut(pump(&self.server, client, "the server", |n| {
+            self.close(copy(&self.server, client, "the server", |n| {
                 self.received.fetch_add(n, Relaxed);
             }));
         });
     }
 
-    /// Cuts the line when the server does not answer.
+    /// Closes the connection when the server does not answer.
     fn watch(&self, host: &str) {
         let within = self.options.answer_within;
         let (mut clock, mut alive, mut tried) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
@@ -139,23 +165,23 @@ impl Line {
             clock += last.elapsed().min(within / 2 + TICK);
             last = Instant::now();
             self.clock.store(clock.as_millis() as u64, Relaxed);
-            if !self.opened.load(Relaxed) {
+            if !self.answered.load(Relaxed) {
                 alive = clock;
                 if clock > within {
-                    self.cut(format!("no answer within {within:?}"));
+                    self.close(format!("no answer within {within:?}"));
                 }
                 continue;
             }
             let asked = Duration::from_millis(self.asked.load(Relaxed));
             let patience = self.options.patience;
-            if self.due.load(Relaxed) > 0 && clock.saturating_sub(asked) > patience {
-                self.cut(format!("an answer has been due for {patience:?}"));
+            if self.pending.load(Relaxed) > 0 && clock.saturating_sub(asked) > patience {
+                self.close(format!("an answer has been due for {patience:?}"));
             } else if clock - tried > within / 4 {
                 tried = clock;
                 match ping(host, within / 4) {
                     true => alive = clock,
                     false if clock - alive > within => {
-                        self.cut(format!("the server has been silent for {within:?}"));
+                        self.close(format!("the server has been silent for {within:?}"));
                     }
                     false => {}
                 }
@@ -164,11 +190,11 @@ impl Line {
     }
 }
 
-/// Whether a server at `host` still says anything at all: it is asked, on a connection of its
+/// A sign of life: true if a server at `host` still says anything at all. It is asked, on a connection of its
 /// own, for a page it does not have. The session's connection cannot tell: while the server
 /// computes, nothing comes back on it.
 fn ping(host: &str, within: Duration) -> bool {
-    let Ok(mut server) = dial(host, within) else {
+    let Ok(mut server) = connect(host, within) else {
         return false;
     };
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -180,7 +206,7 @@ fn ping(host: &str, within: Duration) -> bool {
 }
 
 /// Connects to the first of `host`'s addresses that takes the call.
-fn dial(host: &str, within: Duration) -> Result<TcpStream, String> {
+fn connect(host: &str, within: Duration) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = host
         .to_socket_addrs()
         .map_err(|e| format!("'{host}' is not found: {e}"))?
@@ -195,8 +221,8 @@ fn dial(host: &str, within: Duration) -> Result<TcpStream, String> {
     Err(reason)
 }
 
-/// Copies until one side ends; gives the reason.
-fn pump(mut from: &TcpStream, mut to: &TcpStream, whose: &str, count: impl Fn(u64)) -> String {
+/// Copies bytes until one side ends; gives the reason.
+fn copy(mut from: &TcpStream, mut to: &TcpStream, whose: &str, count: impl Fn(u64)) -> String {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match from.read(&mut buffer) {

@@ -1,23 +1,33 @@
-//! Where GPU backends keep what they compile and measure.
+//! The folder in which GPU backends keep what they compile and measure.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+/// A folder in which compiled kernels and measurements cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("kernel cache in {}: {kind}", folder.display())]
+#[non_exhaustive]
+pub struct KernelCacheError {
+    /// The folder asked for.
+    pub folder: PathBuf,
+    /// The obstacle, and what would help.
+    #[source]
+    pub kind: KernelCacheErrorKind,
+}
 
-/// Why a [`kernel_cache`] cannot be kept.
+/// Obstacles to a [`kernel_cache`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum KernelCacheError {
-    /// It was left out of this program.
+pub enum KernelCacheErrorKind {
+    /// A program from which it was left out.
     #[error("not compiled in; build with the cargo feature `kernel-cache`")]
     NotCompiled,
-    /// A GPU backend has begun already, with another folder.
+    /// A GPU backend that has begun already, with another folder.
     #[error("a GPU backend keeps it in {} already; name the folder before opening a device", in_use.display())]
     TooLate {
         /// The folder in use.
         in_use: PathBuf,
     },
-    /// The folder cannot be made or written, or its path is not UTF-8.
+    /// A folder that cannot be made or written, or whose path is not UTF-8.
     #[error("{0}")]
     Folder(std::io::Error),
 }
@@ -38,24 +48,24 @@ pub enum KernelCacheError {
 /// [`Pipeline::warm_up`]: crate::Pipeline::warm_up
 ///
 /// # Errors
-/// [`Error::KernelCache`]: without the cargo feature `kernel-cache`, when a GPU backend has begun
+/// [`KernelCacheError`]: without the cargo feature `kernel-cache`, when a GPU backend has begun
 /// already, when the folder cannot be made or written or its path is not UTF-8.
-pub fn kernel_cache(folder: impl AsRef<Path>) -> Result<()> {
+pub fn kernel_cache(folder: impl AsRef<Path>) -> Result<(), KernelCacheError> {
     let folder = folder.as_ref();
-    keep_in(folder).map_err(|source| Error::KernelCache {
+    keep_in(folder).map_err(|kind| KernelCacheError {
         folder: folder.into(),
-        source,
+        kind,
     })
 }
 
 #[cfg(not(feature = "kernel-cache"))]
-fn keep_in(_: &Path) -> Result<(), KernelCacheError> {
-    Err(KernelCacheError::NotCompiled)
+fn keep_in(_: &Path) -> Result<(), KernelCacheErrorKind> {
+    Err(KernelCacheErrorKind::NotCompiled)
 }
 
 #[cfg(feature = "kernel-cache")]
-fn keep_in(folder: &Path) -> Result<(), KernelCacheError> {
-    use KernelCacheError::Folder;
+fn keep_in(folder: &Path) -> Result<(), KernelCacheErrorKind> {
+    use KernelCacheErrorKind::Folder;
     use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
     use burn::cubecl::environment;
 
@@ -76,7 +86,7 @@ fn keep_in(folder: &Path) -> Result<(), KernelCacheError> {
         return Ok(());
     }
     let in_use = environment::root();
-    Err(KernelCacheError::TooLate { in_use })
+    Err(KernelCacheErrorKind::TooLate { in_use })
 }
 
 #[cfg(all(test, not(feature = "kernel-cache")))]

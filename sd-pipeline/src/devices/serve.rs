@@ -1,11 +1,19 @@
-//! The other side: devices of this machine for programs elsewhere.
-
 use std::net::TcpListener;
 
 use burn::server::{RemoteServer, TokenAuthorizer, WebSocketTransport};
 use burn::tensor::Device;
 
-use crate::{Error, Result};
+/// Devices that could not be lent to other machines.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A token that anybody could present.
+    #[error("serving: the token is empty; expected at least one character")]
+    EmptyToken,
+    /// Devices that cannot be lent, or a listener that fails.
+    #[error("serving: {0}")]
+    Server(#[source] burn::server::ServeError),
+}
 
 /// Lends `devices` to programs that connect to `listener`, until the process gets Ctrl+C or
 /// SIGTERM. There they are `remote:ws://host:port`, `remote:ws://host:port#1` and so on.
@@ -20,29 +28,33 @@ use crate::{Error, Result};
 /// one use.
 ///
 /// ```no_run
+/// use sd_pipeline::devices;
+///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = std::net::TcpListener::bind("127.0.0.1:3000")?;
-/// sd_pipeline::serve(listener, &[sd_pipeline::device("cuda")?], Some("open sesame"))?;
+/// devices::serve(listener, &[devices::open("cuda")?], Some("open sesame"))?;
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Errors
 /// At once for an empty token and for devices that cannot be lent: none, those of `tch`, those of
-/// other machines, and devices of several backends; cuda, rocm, wgpu and cpu count as one.
-/// [`Error::Serve`] for these, and when the listener fails.
+/// other machines, and devices of several backends; cuda, rocm, wgpu and cpu count as one. Later
+/// when the listener fails.
 ///
-/// [`RemoteOptions::token`]: crate::RemoteOptions::token
-pub fn serve(listener: TcpListener, devices: &[Device], token: Option<&str>) -> Result<()> {
+/// [`RemoteOptions::token`]: super::remote::RemoteOptions::token
+pub fn serve(
+    listener: TcpListener,
+    devices: &[Device],
+    token: Option<&str>,
+) -> Result<(), ServeError> {
     let mut server = RemoteServer::new(devices.iter().cloned());
     if let Some(token) = token {
-        let authorizer = TokenAuthorizer::new(token);
-        server = server.with_authorizer(authorizer.map_err(|_| {
-            sd_core::Error::invalid("token", "empty", "expected at least one character")
-        })?);
+        let authorizer = TokenAuthorizer::new(token).map_err(|_| ServeError::EmptyToken)?;
+        server = server.with_authorizer(authorizer);
     }
     let transport = WebSocketTransport::from_listener(listener);
-    server.serve(transport).map_err(Error::Serve)
+    server.serve(transport).map_err(ServeError::Server)
 }
 
 #[cfg(test)]

@@ -1,0 +1,43 @@
+//! Devices by name, and all that this process knows of those it has opened.
+//!
+//! [`open`] takes a name such as `cuda:1` and opens each device once; [`names`] lists the backends
+//! of this program. The modules `wgpu` and `remote`, with the cargo features of these names, take
+//! more than a name says: an application's own wgpu handles, a server's token and time limits.
+//!
+//! ```
+//! use sd_pipeline::devices;
+//!
+//! # fn main() -> Result<(), devices::DeviceError> {
+//! assert!(devices::names().contains(&"flex"));
+//! let device = devices::open("flex")?;
+//! assert_eq!(devices::largest_buffer(&device), None);
+//! # Ok(())
+//! # }
+//! ```
+
+mod backends;
+mod capabilities;
+mod error;
+mod kernel_cache;
+mod open;
+mod probe;
+mod registry;
+#[cfg(feature = "remote")]
+#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
+pub mod remote;
+mod selector;
+#[cfg(feature = "remote")]
+mod serve;
+#[cfg(feature = "wgpu")]
+#[cfg_attr(docsrs, doc(cfg(feature = "wgpu")))]
+pub mod wgpu;
+
+pub use capabilities::largest_buffer;
+pub(crate) use capabilities::{check_precision, compiles_kernels};
+pub use error::{DeviceError, DeviceErrorKind};
+pub use kernel_cache::{KernelCacheError, KernelCacheErrorKind, kernel_cache};
+pub use open::{names, open};
+pub(crate) use probe::wait;
+#[cfg(feature = "remote")]
+#[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
+pub use serve::{ServeError, serve};

@@ -1,0 +1,29 @@
+//! First use of a device, and waiting for what it was given to do.
+
+use burn::tensor::{DType, Device, Tensor};
+use sd_core::{Error, Result};
+
+use crate::guard::guard;
+
+/// Uses `device` once: several of Burn's constructors do not fail, the first use does.
+pub(super) fn probe(device: &Device) -> Result<()> {
+    guard("its first use", || {
+        let one = Tensor::<1>::ones([1], (device, DType::F32)).add_scalar(1.0f32);
+        let two = one.try_into_scalar::<f32>();
+        match two.map_err(|e| Error::backend("its first use", e))? {
+            2.0 => Ok(()),
+            other => {
+                let found = format!("1 + 1 gave {other}");
+                Err(Error::backend("its first use", found))
+            }
+        }
+    })
+}
+
+/// Waits until `device` has done its work.
+pub(crate) fn wait(device: &Device) -> Result<()> {
+    guard("waiting for the device", || {
+        let done = device.sync();
+        done.map_err(|e| Error::backend("waiting for the device", e))
+    })
+}

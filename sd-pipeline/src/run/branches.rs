@@ -1,0 +1,123 @@
+use sd_core::{
+    AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Text,
+    TextEmbedding, TextEncoder,
+};
+
+use crate::guard::guard;
+use crate::memory::{Phases, TEXT};
+use crate::synchronized::synchronized;
+use crate::{Pipeline, Request, Result};
+
+/// A run's conditioning, one entry for each branch of its guidance, and the text that was cut.
+pub(super) struct Branches {
+    pub(super) conditioning: Vec<Conditioning>,
+    pub(super) truncated: Vec<String>,
+}
+
+/// Encodes the texts that `guidance` wants, and has it make its branches of them, on the denoiser's
+/// device, for `request.count` samples of `size` pixels.
+pub(super) fn branches(
+    pipeline: &Pipeline,
+    request: &Request,
+    guidance: &dyn Guidance,
+    size: [usize; 2],
+    phases: &Phases,
+) -> Result<Branches> {
+    let spec = pipeline.denoiser.spec();
+    let texts = phases.watch(TEXT, || -> Result<_> {
+        let encoder = pipeline.text_encoder.get()?;
+        Ok(encoded(&*encoder, request, &guidance.texts())?)
+    })?;
+    let truncated = texts.iter().flat_map(|text| &text.truncated);
+    let truncated = truncated.flatten().cloned().collect();
+    let conditioning = texts.into_iter().map(|text| {
+        check(&text, spec)?;
+        let mut conditioning = Conditioning::from(text);
+        conditioning.size = request.size;
+        if spec.embeds_size && conditioning.size.is_none() {
+            conditioning.size = Some(SizeConditioning::of(size));
+        }
+        conditioning.concat.clone_from(&request.concat);
+        conditioning.extensions = request.extensions.clone();
+        let own = conditioning.text.tokens.device();
+        synchronized(&[&own, &spec.device], "moving the conditioning", || {
+            Ok(conditioning.to(&spec.device, spec.dtype)?)
+        })?
+        .repeat(request.count)
+        .map_err(Into::into)
+    });
+    let conditioning = conditioning.collect::<Result<Vec<_>>>()?;
+    let conditioning = guidance.branches(conditioning)?;
+    if conditioning.is_empty() {
+        let expected = "expected at least one";
+        return Err(Error::invalid("guidance's branches", 0, expected).into());
+    }
+    Ok(Branches {
+        conditioning,
+        truncated,
+    })
+}
+
+/// One row for each of `texts`.
+fn encoded(
+    encoder: &dyn TextEncoder,
+    request: &Request,
+    texts: &[Text],
+) -> sd_core::Result<Vec<TextEmbedding>> {
+    let empty = || Some(Prompt::default());
+    // Of a text that is `None` all is zero.
+    let prompt = |text: &Text| match text {
+        Text::Prompt => Some(request.prompt.clone()),
+        Text::Negative => match (&request.negative_prompt, encoder.absent()) {
+            (Some(negative), _) => Some(negative.clone()),
+            (None, AbsentPrompt::Zeros) => None,
+            (None, _) => empty(),
+        },
+        _ => empty(),
+    };
+    let prompts: Vec<Option<Prompt>> = texts.iter().map(prompt).collect();
+    let mut given: Vec<Prompt> = prompts.iter().flatten().cloned().collect();
+    if given.is_empty() {
+        given.push(request.prompt.clone());
+    }
+    let span = tracing::info_span!("encode_text", prompts = given.len());
+    let all = span.in_scope(|| guard("the text encoder", || encoder.encode(&given)))?;
+    if all.len() != given.len() {
+        let expected = format!("[{}, tokens, width]", given.len());
+        return Err(Error::shape(
+            "the text embedding",
+            &all.tokens.dims(),
+            expected,
+        ));
+    }
+    let mut rows = 0..;
+    let row = |prompt: &Option<Prompt>| match prompt {
+        Some(_) => all.row(rows.next().unwrap_or_default()),
+        None => all.row(0).zeros_like(),
+    };
+    Ok(prompts.iter().map(row).collect())
+}
+
+fn check(text: &TextEmbedding, spec: &DenoiserSpec) -> sd_core::Result<()> {
+    let found = text.tokens.dims();
+    if found[2] == spec.context_width {
+        return Ok(());
+    }
+    let width = spec.context_width;
+    let expected = format!("[1, tokens, {width}], what the denoiser takes");
+    Err(Error::shape("the text embedding", &found, expected))
+}
+
+/// Words on what the request asks for in vain.
+pub(super) fn warnings(request: &Request, guidance: &dyn Guidance) -> Vec<String> {
+    let negative = request.negative_prompt.as_ref();
+    let negative = negative.filter(|negative| **negative != Prompt::default());
+    let unheard = negative.filter(|_| !guidance.texts().contains(&Text::Negative));
+    let warning = unheard.map(|_| {
+        format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
+    });
+    for warning in &warning {
+        tracing::warn!("{warning}");
+    }
+    warning.into_iter().collect()
+}

@@ -1,0 +1,72 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Tensor;
+use sd_core::{Cancel, Conditioning, Denoiser, Network, Result};
+
+use crate::Slot;
+use crate::guard::guard;
+
+/// A run's lease on the denoiser: the network with the run's conditioning, prepared when it is
+/// needed, which keeps the weights loaded as long as it is there.
+pub(super) struct Lease {
+    denoiser: Slot<dyn Denoiser>,
+    branches: Vec<Conditioning>,
+    network: Mutex<Option<Box<dyn Network>>>,
+}
+
+impl Lease {
+    /// A lease on `denoiser` for `branches`, taken at once.
+    pub(super) fn new(
+        denoiser: Slot<dyn Denoiser>,
+        branches: Vec<Conditioning>,
+    ) -> crate::Result<Self> {
+        let lease = Self {
+            denoiser,
+            branches,
+            network: Mutex::new(None),
+        };
+        lease.take()?;
+        Ok(lease)
+    }
+
+    /// Takes the lease if it was given back.
+    pub(super) fn take(&self) -> crate::Result<()> {
+        let mut network = self.network();
+        if network.is_none() {
+            let denoiser = self.denoiser.get()?;
+            let branches = self.branches.clone();
+            *network = Some(guard("the denoiser", || denoiser.prepare(branches))?);
+        }
+        Ok(())
+    }
+
+    /// Gives the lease back until it is taken again.
+    pub(super) fn give_back(&self) {
+        let network = self.network().take();
+        // Freed without the lock.
+        drop(network);
+    }
+
+    fn network(&self) -> MutexGuard<'_, Option<Box<dyn Network>>> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The leased network; a backend's panic in it is an error.
+impl Network for Lease {
+    fn predict(
+        &self,
+        x: &Tensor<4>,
+        t: f64,
+        branches: &[usize],
+        cancel: &Cancel,
+    ) -> Result<Vec<Tensor<4>>> {
+        let network = self.network();
+        match &*network {
+            Some(network) => guard("the denoiser", || network.predict(x, t, branches, cancel)),
+            None => Err(sd_core::Error::Unsupported(
+                "the denoiser is asked outside of a step".into(),
+            )),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use sd_core::{
+    Guidance, Guide, Layer, Model, Noise, Plan, Result, RunStart, Sampler, SavedState, Scheduler,
+    StartedLayer, Step,
+};
+
+/// All settings of a run's arithmetic.
+pub(super) struct Settings {
+    pub(super) scheduler: Arc<dyn Scheduler>,
+    pub(super) guidance: Arc<dyn Guidance>,
+    pub(super) layers: Vec<Arc<dyn Layer>>,
+    pub(super) plan: Plan,
+    /// The stage the run begins with.
+    pub(super) first: usize,
+    /// The initial noise, of unit variance.
+    pub(super) noise: Tensor<4>,
+}
+
+/// All that steps of a run remember, but for the latent and the noise.
+pub(super) struct Solving {
+    sampler: Box<dyn Sampler>,
+    pub(super) guide: Box<dyn Guide>,
+    layers: Vec<Box<dyn StartedLayer>>,
+}
+
+/// [`Solving`] in plain values.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SavedSolving {
+    pub(crate) sampler: SavedState,
+    pub(crate) guide: SavedState,
+    pub(crate) layers: Vec<SavedState>,
+}
+
+impl Solving {
+    /// The beginning of a run.
+    pub(super) fn start(settings: &Settings) -> Result<Self> {
+        let run = RunStart::new(&settings.noise, &settings.plan, settings.first);
+        let layers = settings.layers.iter().map(|layer| layer.start(&run));
+        Ok(Self {
+            sampler: settings.scheduler.start(&settings.plan, settings.first)?,
+            guide: settings.guidance.start(),
+            layers: layers.collect::<Result<_>>()?,
+        })
+    }
+
+    pub(super) fn save(&self) -> SavedSolving {
+        SavedSolving {
+            sampler: self.sampler.save(),
+            guide: self.guide.save(),
+            layers: self.layers.iter().map(|layer| layer.save()).collect(),
+        }
+    }
+
+    /// A run that goes on where `saved` was.
+    pub(super) fn restored(settings: &Settings, saved: &SavedSolving) -> Result<Self> {
+        let mut solving = Self::start(settings)?;
+        solving.sampler.restore(&saved.sampler)?;
+        solving.guide.restore(&saved.guide)?;
+        for (layer, saved) in solving.layers.iter_mut().zip(&saved.layers) {
+            layer.restore(saved)?;
+        }
+        Ok(solving)
+    }
+
+    /// The next step; `model` makes the innermost model under the guide. Also gives the number of
+    /// evaluations.
+    pub(super) fn step<'a>(
+        &'a mut self,
+        x: Tensor<4>,
+        model: impl FnOnce(&'a mut dyn Guide) -> Box<dyn Model + 'a>,
+        noise: &mut dyn Noise,
+    ) -> Result<(Step, usize)> {
+        let mut model = model(&mut *self.guide);
+        for layer in &mut self.layers {
+            model = layer.wrap(model)?;
+        }
+        let step = self.sampler.step(x, &mut *model, noise)?;
+        let evaluations = model.evaluations();
+        Ok((step, evaluations))
+    }
+}
