@@ -1,6 +1,6 @@
 use crate::names::list;
 
-/// Why a scheduler could not be made from a name or a `scheduler_config.json`.
+/// Failure to make a scheduler from a name or a `scheduler_config.json`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -12,9 +12,9 @@ pub enum ConfigError {
     Value {
         /// The key.
         key: String,
-        /// What it holds, shortened.
+        /// The value it holds, shortened.
         value: String,
-        /// What would be right.
+        /// The value that would be right.
         expected: String,
     },
     /// A class that is not known here.

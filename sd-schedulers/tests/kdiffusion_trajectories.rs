@@ -1,4 +1,4 @@
-//! What only k-diffusion and ComfyUI have, against references written from the papers.
+//! Solvers that only k-diffusion and ComfyUI have, against references written from the papers.
 
 mod support;
 

@@ -85,7 +85,7 @@ fn error(scheduler: &dyn Scheduler, plan: &Plan) -> f64 {
     error_of(scheduler, plan, Kind::Sample).0
 }
 
-/// What the network is told and what it says.
+/// The network's input besides the latent, and its output.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// A timestep; x₀.
@@ -213,7 +213,7 @@ fn rows() -> Vec<Row> {
         true,
         1.0,
         Box::new(Ddim {
-            clip: Clip::Off,
+            thresholding: Thresholding::Off,
             ..Ddim::default()
         }),
     );

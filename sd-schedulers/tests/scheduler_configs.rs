@@ -59,7 +59,7 @@ fn a_name_beside_a_file_means_what_from_config_means() {
         if name == "DDIM" {
             assert_eq!(case["clip"], false);
             assert!(
-                format!("{scheduler:?}").contains("clip: Off"),
+                format!("{scheduler:?}").contains("thresholding: Off"),
                 "{scheduler:?}"
             );
         }
@@ -72,13 +72,13 @@ fn a_file_without_the_two_keys_counts_as_corrected() {
     let corrected = SchedulerConfig::from_json(file).unwrap();
     let text = format!("{:?}", corrected.scheduler().unwrap());
     assert!(
-        text.contains("steps_offset: 1") && text.contains("clip: Off"),
+        text.contains("steps_offset: 1") && text.contains("thresholding: Off"),
         "{text}"
     );
     let verbatim = SchedulerConfig::from_json_verbatim(file).unwrap();
     let text = format!("{:?}", verbatim.scheduler().unwrap());
     assert!(
-        text.contains("steps_offset: 0") && text.contains("clip: Range(1.0)"),
+        text.contains("steps_offset: 0") && text.contains("thresholding: Range(1.0)"),
         "{text}"
     );
 }

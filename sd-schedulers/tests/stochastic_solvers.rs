@@ -73,7 +73,7 @@ impl Noise for TestNoise {
 fn scheduler(name: &str) -> Arc<dyn Scheduler> {
     if name == "DDPM" {
         return Arc::new(sd_schedulers::Ddpm {
-            clip: sd_schedulers::Clip::Off,
+            thresholding: sd_schedulers::Thresholding::Off,
             spacing: sd_schedulers::Spacing::Trailing,
             ..Default::default()
         });

@@ -3,16 +3,17 @@
 mod classes;
 mod fields;
 mod json;
-mod k;
-mod multistep;
+mod shared;
 
 use std::sync::Arc;
 
 use sd_core::{NoiseSchedule, PredictionType, Scheduler};
 use serde_json::{Map, Value};
 
-use classes::{Class, class};
-use fields::Fields;
+pub(crate) use classes::Built;
+use classes::Class;
+pub(crate) use fields::Fields;
+pub(crate) use shared::DefaultBetas;
 
 use crate::ConfigError;
 use crate::names::SchedulerName;
@@ -51,7 +52,7 @@ impl SchedulerConfig {
     pub fn from_json_verbatim(text: &str) -> Result<Self, ConfigError> {
         let map = json::parse_object(text)?;
         let class = match map.get("_class_name") {
-            Some(Value::String(name)) => class(name)?,
+            Some(Value::String(name)) => Class::named(name)?,
             other => {
                 let expected = "expected the name of a scheduler class";
                 return Err(fields::wrong("_class_name", other, expected));
@@ -88,7 +89,7 @@ impl SchedulerConfig {
             map.retain(|key, _| key == "prediction_type");
         }
         name.apply(&mut map);
-        (class(name.class())?.build)(&Fields::new(&map))
+        (Class::named(name.class())?.build)(&Fields::new(&map))
     }
 
     /// The noise levels the model was trained on.
@@ -108,7 +109,7 @@ impl SchedulerConfig {
         }))
     }
 
-    /// What the model's output means.
+    /// Meaning of the model's output.
     ///
     /// # Errors
     /// [`ConfigError::Value`] for a kind other than `epsilon`, `v_prediction` and `sample`.
@@ -125,6 +126,6 @@ impl SchedulerName {
     pub fn scheduler(&self) -> Result<Arc<dyn Scheduler>, ConfigError> {
         let mut map = Map::new();
         self.apply(&mut map);
-        (class(self.class())?.build)(&Fields::new(&map))
+        (Class::named(self.class())?.build)(&Fields::new(&map))
     }
 }

@@ -17,7 +17,9 @@ pub(crate) static COMFYUI: Tool = Tool {
 const SA_SOLVER: Options = &[
     ("predictor_order", Count(3)),
     ("corrector_order", Count(4)),
+    ("ends_at_sigma_min", Flag(false)),
     ("simple_second_order", Flag(false)),
+    ("draws_unused_noise", Flag(false)),
     ("tau_at_end", Flag(true)),
     ("tau_from", Number(199.8)),
     ("tau_to", Number(799.2)),

@@ -29,7 +29,7 @@ pub struct SchedulerName {
     of: Of,
 }
 
-/// Whose solver is meant, on which schedule.
+/// Origin of the solver that is meant, and its schedule.
 #[derive(Clone, Copy)]
 enum Of {
     Class(Option<&'static ScheduleRow>),
@@ -47,7 +47,7 @@ impl SchedulerName {
         self.solver.class
     }
 
-    /// Whether it is a program's own variant, which has nothing to do with a model's
+    /// True of a program's own variant, which has nothing to do with a model's
     /// `scheduler_config.json`.
     pub(crate) fn is_variant(&self) -> bool {
         matches!(self.of, Of::Tool { .. })
@@ -217,7 +217,7 @@ fn find<T>(
     by(worded).or_else(|| by(squeezed))
 }
 
-/// What `solver` finds for `name` without the schedule `spelling` at its end.
+/// Answer of `solver` to `name` without the schedule `spelling` at its end.
 fn before<T>(name: &str, spelling: &str, solver: impl Fn(&str) -> Option<T>) -> Option<T> {
     let words = name.strip_suffix(&worded(spelling)).map(worded);
     let letters = || {

@@ -1,4 +1,4 @@
-//! What a row of the tables of names is.
+//! The rows of the tables of names.
 
 /// A value of a configuration key.
 #[derive(Debug, Clone, Copy)]
@@ -19,9 +19,9 @@ pub(crate) struct SolverRow {
     pub(crate) name: &'static str,
     /// The class it is.
     pub(crate) class: &'static str,
-    /// What tells it from the class's defaults.
+    /// Options that tell it from the class's defaults.
     pub(crate) options: Options,
-    /// Whether it can run on any σ.
+    /// True of a solver that can run on any σ.
     pub(crate) takes_sigmas: bool,
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct ScheduleRow {
 /// A program's names, and how what they stand for differs from the classes' defaults.
 #[derive(Debug)]
 pub(crate) struct Tool {
-    /// What asks for the program's own variants, the first in print.
+    /// Prefixes that ask for the program's own variants, the first in print.
     pub(crate) prefixes: &'static [&'static str],
-    /// What all its solvers have.
+    /// Options that all its solvers have.
     pub(crate) options: Options,
     pub(crate) solvers: &'static [ToolSolver],
     pub(crate) schedules: &'static [ToolSchedule],
@@ -56,7 +56,7 @@ pub(crate) struct ToolSolver {
     pub(crate) name: &'static str,
     /// The own name of the solver it is.
     pub(crate) solver: &'static str,
-    /// What tells the program's variant from the solver.
+    /// Options that tell the program's variant from the solver.
     pub(crate) options: Options,
     /// The schedule it goes with in this program.
     pub(crate) schedule: Option<&'static str>,

@@ -11,7 +11,7 @@ use sd_fixtures::Fixture;
 use sd_schedulers::{SchedulerConfig, SchedulerName};
 use serde_json::Value;
 
-/// What all runs share.
+/// The parts that all runs share.
 pub(crate) struct Shared {
     pub(crate) device: Device,
     pub(crate) clean: Tensor<4>,

@@ -1,0 +1,73 @@
+use std::sync::Arc;
+
+use sd_core::{Level, NoiseSchedule, Plan, Stage};
+
+use super::{Levels, PictureShare, SigmaTable, Spacing};
+
+/// The σ of a run: `timesteps[i]` belongs to `values[i]`, and one σ more is where it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sigmas {
+    pub(crate) values: Vec<f64>,
+    pub(crate) timesteps: Vec<f64>,
+}
+
+impl Sigmas {
+    /// Makes the last step one of no length.
+    pub(crate) fn end_at_last(&mut self) {
+        let count = self.timesteps.len();
+        self.values[count] = self.values[count - 1];
+    }
+
+    /// A plan in k-diffusion's scale, α = 1.
+    pub(crate) fn exploding(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
+        let leading = levels.spacing == Spacing::Leading;
+        Plan {
+            schedule: train.clone(),
+            init_noise_sigma: self.initial(train, levels, leading),
+            stages: self.stages(Level::variance_exploding),
+        }
+    }
+
+    /// A plan in the variance-preserving scale, `α² + σ² = 1`.
+    pub(crate) fn preserving(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
+        Plan {
+            schedule: train.clone(),
+            init_noise_sigma: self.initial(train, levels, true) / self.values[0].hypot(1.0),
+            stages: self.stages(preserving),
+        }
+    }
+
+    /// Strength of the initial noise in k-diffusion's scale; `by_scale` is the answer of
+    /// [`PictureShare::ByScale`].
+    fn initial(&self, train: &NoiseSchedule, levels: &Levels, by_scale: bool) -> f64 {
+        let first = self.values[0];
+        let shared = match levels.conventions.picture_share {
+            PictureShare::Never => false,
+            PictureShare::AtLargestSigma => first >= SigmaTable::new(train).max() * (1.0 - 1e-5),
+            PictureShare::ByScale => by_scale,
+        };
+        if shared { first.hypot(1.0) } else { first }
+    }
+
+    fn stages(&self, level: fn(f64, f64) -> Level) -> Vec<Stage> {
+        let count = self.timesteps.len();
+        let stage = |i: usize| Stage {
+            from: level(self.timesteps[i], self.values[i]),
+            to: level(
+                *self.timesteps.get(i + 1).unwrap_or(&0.0),
+                self.values[i + 1],
+            ),
+        };
+        (0..count).map(stage).collect()
+    }
+}
+
+/// The variance-preserving level of the same signal-to-noise ratio as k-diffusion's `sigma`.
+fn preserving(t: f64, sigma: f64) -> Level {
+    let scale = sigma.hypot(1.0);
+    Level {
+        t,
+        alpha: 1.0 / scale,
+        sigma: sigma / scale,
+    }
+}
