@@ -16,7 +16,7 @@ use burn::tensor::activation::softmax;
 use sd_pipeline::core::{Error as CoreError, Result};
 use sd_pipeline::{
     Autoencoder, Conditioning, Denoiser, DenoiserSpec, Level, Model, Noise, NoiseSchedule, Plan,
-    Request, Sampler, SamplerState, Scheduler, Stage, Step, device, write_png,
+    Request, Sampler, SavedState, Scheduler, Stage, Step, device, write_png,
 };
 
 /// The perfect denoiser of a set of `k` latents.
@@ -96,7 +96,7 @@ struct DdimRun {
 }
 
 impl Sampler for DdimRun {
-    fn step(&mut self, x: Tensor<4>, model: &mut Model<'_>, _: &mut dyn Noise) -> Result<Step> {
+    fn step(&mut self, x: Tensor<4>, model: &mut dyn Model, _: &mut dyn Noise) -> Result<Step> {
         let Some(&Stage { from, to }) = self.plan.stages.get(self.next) else {
             return Err(CoreError::invalid("step", self.next, "the run is over"));
         };
@@ -111,11 +111,11 @@ impl Sampler for DdimRun {
         })
     }
 
-    fn save(&self) -> SamplerState {
-        SamplerState::at(self.next)
+    fn save(&self) -> SavedState {
+        SavedState::at(self.next)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.next = state.index;
         Ok(())
     }

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use sd_core::{
-    Cancel, ClassifierFree, Conditioning, Denoiser, DenoiserSpec, Error, Extension, Guidance, Guided,
-    Level, Masked, Model, NoiseSchedule, Parameterization, SizeConditioning, TextEmbedding,
+    Cancel, ClassifierFree, Conditioning, Denoiser, DenoiserSpec, Error, Extension, Guidance,
+    Guided, Level, Masked, Model, NoiseSchedule, Parameterization, SizeConditioning, TextEmbedding,
     each_branch,
 };
 use std::sync::Arc;
@@ -129,10 +129,18 @@ fn a_masked_model_knows_the_kept_part_and_mixes_what_the_mask_is_soft_for() {
     // At the soft place the network sees a quarter of its own and three quarters of the known
     // latent, and of what it makes of that a quarter counts: 4 − (4 − (4 − 3.5/4))/4.
     let expected = row([1.0, 4.0, 4.0 - 3.5 / 16.0, 2.0]);
-    assert!(close(found.denoised.clone(), &expected, 1e-4), "{}", found.denoised);
+    assert!(
+        close(found.denoised.clone(), &expected, 1e-4),
+        "{}",
+        found.denoised
+    );
     let again = model.read(&x, level, found.raw);
     assert!(close(again.denoised, &expected, 1e-4));
-    assert!(close(found.noise * level.sigma + expected * level.alpha, &x, 1e-5));
+    assert!(close(
+        found.noise * level.sigma + expected * level.alpha,
+        &x,
+        1e-5
+    ));
 }
 
 #[test]

@@ -33,7 +33,10 @@ fn compare(fixture: &Fixture, key: &str, tokenizer: &ClipTokenizer, cut: Option<
         if let Some(cut) = &cut
             && found.truncated != cut[i]
         {
-            wrong.push(format!("{text:?}: cut {:?}, not {:?}", found.truncated, cut[i]));
+            wrong.push(format!(
+                "{text:?}: cut {:?}, not {:?}",
+                found.truncated, cut[i]
+            ));
         }
     }
     let shown = wrong.join("\n");
@@ -127,10 +130,16 @@ fn merges_may_be_joined_by_a_space() {
 #[test]
 fn what_does_not_fit_is_told() {
     let tokenizer = open(&sd_fixtures::path("tokenizer/new"));
-    let Tokens { ids, truncated: cut } = tokenizer.encode("a cat").unwrap();
+    let Tokens {
+        ids,
+        truncated: cut,
+    } = tokenizer.encode("a cat").unwrap();
     assert_eq!((ids.len(), cut), (77, None));
     let long = format!("{} and the rest, ÄÖ 漢字", "! ".repeat(75));
-    let Tokens { ids, truncated: cut } = tokenizer.encode(&long).unwrap();
+    let Tokens {
+        ids,
+        truncated: cut,
+    } = tokenizer.encode(&long).unwrap();
     assert_eq!(ids.len(), 77);
     assert_eq!(cut.as_deref(), Some("and the rest, ÄÖ 漢字"));
 }

@@ -67,9 +67,10 @@ pub use image::RgbImage;
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
     Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
-    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization, Plan,
-    Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise, SizeConditioning,
-    Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch,
+    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
+    Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
+    SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
+    WeightBytes, each_branch,
 };
 pub use sd_models::Memory;
 pub use sd_models::vae::Tiling;

@@ -158,9 +158,7 @@ impl Pipeline {
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let config = files
-            .folder("scheduler")
-            .read("scheduler_config.json")?;
+        let config = files.folder("scheduler").read("scheduler_config.json")?;
         let config = String::from_utf8_lossy(&config);
         let scheduler_config = match recipe.corrects_scheduler {
             true => SchedulerConfig::from_json(&config)?,

@@ -76,15 +76,17 @@ pub(crate) struct Cutting {
 type Opener<T, With> = fn(&Files, &str, With, &LoadOptions) -> Result<Box<dyn Source<T>>>;
 
 /// Denoisers by the `_class_name` of their `config.json`; the first is meant where it names none.
-static DENOISERS: &[(&str, Opener<dyn Denoiser, Training>)] =
-    &[("UNet2DConditionModel", |files, folder, training, options| {
+static DENOISERS: &[(&str, Opener<dyn Denoiser, Training>)] = &[(
+    "UNet2DConditionModel",
+    |files, folder, training, options| {
         let Training {
             schedule,
             parameterization,
         } = training;
         let unet = UNetFiles::open(files, folder, schedule, parameterization, options)?;
         Ok(Box::new(unet))
-    })];
+    },
+)];
 
 /// Autoencoders, likewise.
 static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] =

@@ -52,7 +52,10 @@ pub struct Request {
     pub size: Option<SizeConditioning>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
-    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_tensor"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::serde_values::optional_tensor")
+    )]
     pub concat: Option<Tensor<4>>,
     /// Further conditioning of every branch, for components that read it.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
@@ -74,9 +77,7 @@ pub enum Start {
     #[default]
     Noise,
     /// This noise, `[count, c, height/8, width/8]`, of unit variance.
-    Initial(
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>,
-    ),
+    Initial(#[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>),
     /// A picture with noise on it.
     Picture {
         /// The picture, of the size that is drawn.

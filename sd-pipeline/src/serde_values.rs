@@ -91,10 +91,15 @@ pub(crate) mod tensor {
 
         /// The tensor, on the default device, until the run moves it to its own.
         pub(super) fn tensor<E: de::Error>(self) -> Result<Tensor<4>, E> {
-            let count = self.shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+            let count = self
+                .shape
+                .iter()
+                .try_fold(1usize, |n, side| n.checked_mul(*side));
             if count != Some(self.values.len()) {
                 let (count, shape) = (self.values.len(), self.shape);
-                return Err(E::custom(format!("{count} values are no tensor of {shape:?}")));
+                return Err(E::custom(format!(
+                    "{count} values are no tensor of {shape:?}"
+                )));
             }
             let data = TensorData::new(self.values, self.shape);
             Ok(Tensor::from_data(data, (&Device::default(), DType::F32)))

@@ -4,9 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use sd_core::{
-    Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes,
-};
+use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
 
 use crate::Result;
 
@@ -181,7 +179,11 @@ impl<T: Component + ?Sized> Slot<T> {
             Content::OnDemand(slot) => {
                 let state = slot.state();
                 let loaded = state.lent().is_some();
-                if loaded { state.weights } else { WeightBytes::default() }
+                if loaded {
+                    state.weights
+                } else {
+                    WeightBytes::default()
+                }
             }
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Model, NetworkOutput, Noise, NoiseSchedule, PredictionType, RecordedNoise, Sampler,
-    SamplerState, Scheduler,
+    Model, NetworkOutput, Noise, NoiseSchedule, PredictionType, RecordedNoise, Sampler, SavedState,
+    Scheduler,
 };
 use sd_schedulers::{SchedulerName, names, variants};
 use support::Shared;
@@ -65,11 +65,7 @@ fn run(shared: &Shared, scheduler: &dyn Scheduler, first: usize, resumed: bool) 
     }
 }
 
-fn again(
-    scheduler: &dyn Scheduler,
-    plan: &sd_core::Plan,
-    state: &SamplerState,
-) -> Box<dyn Sampler> {
+fn again(scheduler: &dyn Scheduler, plan: &sd_core::Plan, state: &SavedState) -> Box<dyn Sampler> {
     let mut sampler = scheduler.start(plan, 0).unwrap();
     sampler.restore(state).unwrap();
     sampler
@@ -135,7 +131,7 @@ fn a_saved_run_of_another_solver_or_plan_is_refused() {
         );
         let mut other = scheduler.start(&plan, 0).unwrap();
         assert!(
-            other.restore(&SamplerState::at(1)).is_err(),
+            other.restore(&SavedState::at(1)).is_err(),
             "{name}: an empty state"
         );
         let mut beyond = state.clone();

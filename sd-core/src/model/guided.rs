@@ -91,7 +91,10 @@ impl<'a> Guided<'a> {
                 each.collect::<Result<Vec<_>>>()?.concat()
             }
         };
-        Ok(outputs.into_iter().map(|o| o.cast(FloatDType::F32)).collect())
+        Ok(outputs
+            .into_iter()
+            .map(|o| o.cast(FloatDType::F32))
+            .collect())
     }
 }
 

@@ -95,6 +95,11 @@ struct StartedMask {
 impl StartedLayer for StartedMask {
     fn wrap<'a>(&'a mut self, model: Box<dyn Model + 'a>) -> Result<Box<dyn Model + 'a>> {
         let (mask, known) = (self.mask.clone(), self.known.clone());
-        Ok(Box::new(Masked::new(model, mask, known, self.noise.clone())?))
+        Ok(Box::new(Masked::new(
+            model,
+            mask,
+            known,
+            self.noise.clone(),
+        )?))
     }
 }

@@ -91,7 +91,9 @@ impl NoiseSchedule {
     pub fn flow(shift: f64) -> Result<Self> {
         let flow = Self {
             kind: Kind::Flow { shift: 1.0 },
-            sigmas: (1..=TIMESTEPS).map(|i| i as f64 / TIMESTEPS as f64).collect(),
+            sigmas: (1..=TIMESTEPS)
+                .map(|i| i as f64 / TIMESTEPS as f64)
+                .collect(),
         };
         let mut flow = flow.with_shift(shift)?;
         flow.sigmas = flow.sigmas.iter().map(|s| shifted(*s, shift)).collect();

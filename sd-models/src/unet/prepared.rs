@@ -2,9 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Tensor, TensorData};
-use sd_core::{
-    Cancel, Conditioning, Error, Network, Result, SizeConditioning, TextEmbedding,
-};
+use sd_core::{Cancel, Conditioning, Error, Network, Result, SizeConditioning, TextEmbedding};
 
 use super::config::{TextTimeConfig, UNetConfig};
 use super::residuals::{self, PreparedAdapter, UNetAdapters};
@@ -278,12 +276,17 @@ impl UNet {
             }
             _ => None,
         };
-        let told = branches.clone().any(|branch| branch.guidance_scale.is_some());
+        let told = branches
+            .clone()
+            .any(|branch| branch.guidance_scale.is_some());
         let guidance = config.time.cond_proj_dim.filter(|_| told).map(|width| {
             let each = |branch: &Branch| {
-                let row = branch.guidance_scale.map(|scale| guidance_embedding(scale, width));
+                let row = branch
+                    .guidance_scale
+                    .map(|scale| guidance_embedding(scale, width));
                 // What is not told adds nothing: the projection has no bias.
-                row.unwrap_or_else(|| vec![0.0; width]).repeat(branch.text.len())
+                row.unwrap_or_else(|| vec![0.0; width])
+                    .repeat(branch.text.len())
             };
             let values: Vec<f32> = branches.flat_map(each).collect();
             self.upload(values, [rows, width])

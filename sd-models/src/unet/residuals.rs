@@ -37,7 +37,11 @@ impl UNetResiduals {
             (_, true) => self.skips,
             _ if self.skips.len() != other.skips.len() => {
                 let expected = format!("expected {}, as many as the other's", self.skips.len());
-                return Err(Error::invalid("skip residuals", other.skips.len(), expected));
+                return Err(Error::invalid(
+                    "skip residuals",
+                    other.skips.len(),
+                    expected,
+                ));
             }
             _ => {
                 let pairs = self.skips.into_iter().zip(other.skips);
@@ -116,11 +120,16 @@ pub(super) fn batch(branches: Vec<Option<UNetResiduals>>) -> Result<Option<UNetR
     if branches.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let branches: Vec<_> = branches.into_iter().map(Option::unwrap_or_default).collect();
+    let branches: Vec<_> = branches
+        .into_iter()
+        .map(Option::unwrap_or_default)
+        .collect();
     let count = branches.iter().map(|b| b.skips.len()).max().unwrap_or(0);
     let skips = (0..count).map(|i| rows(branches.iter().map(|b| b.skips.get(i))));
     Ok(Some(UNetResiduals {
-        skips: skips.collect::<Result<Option<Vec<_>>>>()?.unwrap_or_default(),
+        skips: skips
+            .collect::<Result<Option<Vec<_>>>>()?
+            .unwrap_or_default(),
         mid: rows(branches.iter().map(|b| b.mid.as_ref()))?,
     }))
 }

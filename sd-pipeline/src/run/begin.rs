@@ -14,7 +14,10 @@ pub(super) fn noise(
     shape: [usize; 4],
     device: &Device,
 ) -> Result<Tensor<4>> {
-    Ok(Tensor::from_data(noise.normal(shape)?, (device, DType::F32)))
+    Ok(Tensor::from_data(
+        noise.normal(shape)?,
+        (device, DType::F32),
+    ))
 }
 
 /// A sample of the clean latents of `picture`, one for each of the run's images, f32, on the
@@ -91,6 +94,12 @@ mod tests {
         // Centres of eight pixels lie between the fourth and the fifth.
         let found = bilinear(&ramp, [1, 2]);
         let expected = [3.5f32, 11.5].map(|x| x * 17.0 / 255.0);
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-6),
+            "{found:?}"
+        );
     }
 }

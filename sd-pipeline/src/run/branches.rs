@@ -113,11 +113,12 @@ pub(super) fn warnings(request: &Request, guidance: &dyn Guidance) -> Vec<String
     let negative = request.negative_prompt.as_ref();
     let negative = negative.filter(|negative| **negative != Prompt::default());
     let unheard = negative.filter(|_| !guidance.texts().contains(&Text::Negative));
-    let warning = unheard.map(|_| {
+    let warnings = unheard.map(|_| {
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
     });
-    for warning in &warning {
+    let warnings: Vec<String> = warnings.into_iter().collect();
+    for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    warning.into_iter().collect()
+    warnings
 }

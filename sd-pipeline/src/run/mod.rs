@@ -103,8 +103,7 @@ impl Run {
                 (initial, x)
             }
             Start::Picture { image, mask, .. } => {
-                let clean =
-                    begin::encoded(pipeline, image, request.count, &mut noise, &phases)?;
+                let clean = begin::encoded(pipeline, image, request.count, &mut noise, &phases)?;
                 let initial = begin::noise(&mut noise, shape, &spec.device)?;
                 if let Some(mask) = mask {
                     layers.push(std::sync::Arc::new(begin::mask(mask, &clean)));
@@ -295,7 +294,12 @@ impl Run {
                 });
                 Ok(Picture::new(image?, seed))
             };
-            self.noise.seeds().into_iter().enumerate().map(decode).collect()
+            self.noise
+                .seeds()
+                .into_iter()
+                .enumerate()
+                .map(decode)
+                .collect()
         })
     }
 
@@ -366,10 +370,7 @@ impl Iterator for Run {
             return None;
         }
         let step = self.step();
-        let cancelled = matches!(
-            step,
-            Err(Error::Component(sd_core::Error::Cancelled))
-        );
+        let cancelled = matches!(step, Err(Error::Component(sd_core::Error::Cancelled)));
         self.failed = step.is_err() && !cancelled;
         Some(step)
     }

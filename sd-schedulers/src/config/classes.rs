@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sd_core::Scheduler;
 
-use super::{DefaultBetas, Fields};
+use super::{DefaultBetas, Fields, Training};
 use crate::ConfigError;
 use crate::solvers::*;
 
@@ -15,27 +15,28 @@ pub(crate) type Built = Result<Arc<dyn Scheduler>, ConfigError>;
 #[derive(Debug)]
 pub(crate) struct Class {
     pub(crate) name: &'static str,
-    pub(crate) betas: DefaultBetas,
+    pub(crate) training: Training,
     pub(crate) build: fn(&Fields<'_>) -> Built,
 }
 
-const DDPM_BETAS: DefaultBetas = DefaultBetas {
+const DDPM_BETAS: Training = Training::Betas(DefaultBetas {
     start: 0.0001,
     end: 0.02,
     kind: "linear",
-};
+});
 
 /// Stable Diffusion's ends, but not its curve: what k-diffusion's classes have in diffusers.
-const SD_LINEAR: DefaultBetas = DefaultBetas {
+const SD_LINEAR: Training = Training::Betas(DefaultBetas {
     start: 0.00085,
     end: 0.012,
     kind: "linear",
-};
+});
 
-const SD_BETAS: DefaultBetas = DefaultBetas {
+const SD_BETAS: Training = Training::Betas(DefaultBetas {
+    start: 0.00085,
+    end: 0.012,
     kind: "scaled_linear",
-    ..SD_LINEAR
-};
+});
 
 #[rustfmt::skip]
 static CLASSES: &[Class] = &[
@@ -53,8 +54,8 @@ static CLASSES: &[Class] = &[
     class("DPMSolverSinglestepScheduler", DDPM_BETAS, DpmSolverSinglestep::from_config),
     class("SASolverScheduler", DDPM_BETAS, SaSolver::from_config),
     class("DPMSolverSDEScheduler", SD_LINEAR, DpmSolverSde::from_config),
-    class("EDMEulerScheduler", SD_BETAS, EdmEuler::from_config),
-    class("EDMDPMSolverMultistepScheduler", SD_BETAS, EdmDpmSolverMultistep::from_config),
+    class("EDMEulerScheduler", Training::Edm, Euler::edm_from_config),
+    class("EDMDPMSolverMultistepScheduler", Training::Edm, DpmSolverMultistep::edm_from_config),
     class("IPNDMScheduler", SD_BETAS, IpndmCosine::from_config),
     class("DDPMScheduler", DDPM_BETAS, Ddpm::from_config),
     class("LCMScheduler", SD_BETAS, Lcm::from_config),
@@ -79,8 +80,12 @@ static CLASSES: &[Class] = &[
 ];
 
 /// The row of a class.
-const fn class(name: &'static str, betas: DefaultBetas, build: fn(&Fields<'_>) -> Built) -> Class {
-    Class { name, betas, build }
+const fn class(name: &'static str, training: Training, build: fn(&Fields<'_>) -> Built) -> Class {
+    Class {
+        name,
+        training,
+        build,
+    }
 }
 
 impl Class {

@@ -7,13 +7,13 @@ mod shared;
 
 use std::sync::Arc;
 
-use sd_core::{NoiseSchedule, PredictionType, Scheduler};
+use sd_core::{NoiseSchedule, Parameterization, Scheduler};
 use serde_json::{Map, Value};
 
 pub(crate) use classes::Built;
 use classes::Class;
 pub(crate) use fields::Fields;
-pub(crate) use shared::DefaultBetas;
+pub(crate) use shared::{DefaultBetas, Training};
 
 use crate::ConfigError;
 use crate::names::SchedulerName;
@@ -99,9 +99,12 @@ impl SchedulerConfig {
     /// range, or a number of timesteps other than 1 to 100,000.
     pub fn noise_schedule(&self) -> Result<Arc<NoiseSchedule>, ConfigError> {
         let fields = Fields::new(&self.map);
-        let betas = fields.betas(self.class.betas)?;
+        let betas = match self.class.training {
+            Training::Betas(default) => fields.betas(default)?,
+            Training::Edm => return Ok(Arc::new(fields.edm_schedule()?)),
+        };
         let steps = fields.count("num_train_timesteps", 1000)?;
-        let schedule = NoiseSchedule::new(&betas, steps)?;
+        let schedule = NoiseSchedule::betas(&betas, steps)?;
         let zero = fields.flag("rescale_betas_zero_snr", false)?;
         Ok(Arc::new(match zero {
             true => schedule.with_zero_terminal_snr(),
@@ -113,8 +116,12 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// [`ConfigError::Value`] for a kind other than `epsilon`, `v_prediction` and `sample`.
-    pub fn prediction_type(&self) -> Result<PredictionType, ConfigError> {
-        Fields::new(&self.map).prediction_type()
+    pub fn parameterization(&self) -> Result<Parameterization, ConfigError> {
+        let fields = Fields::new(&self.map);
+        match self.class.training {
+            Training::Betas(_) => fields.parameterization(),
+            Training::Edm => fields.edm_parameterization(),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Settings that several classes have, and those of the model.
 
-use sd_core::{BetaSchedule, PredictionType};
+use sd_core::{BetaSchedule, NoiseSchedule, Parameterization};
 use serde_json::Value;
 
 use super::Fields;
 use super::fields::wrong;
 use crate::ConfigError;
-use crate::levels::{Conventions, FinalSigma, Levels, SigmaSchedule, Spacing};
+use crate::levels::{Conventions, FinalSigma, Levels, SigmaSchedule, Spacing, positive};
 use crate::solver::{Algorithm, SolverType, Thresholding};
 
 /// β that a class has where its file says nothing.
@@ -17,16 +17,42 @@ pub(crate) struct DefaultBetas {
     pub(crate) kind: &'static str,
 }
 
+/// Kind of noise schedule that a class's models were trained on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Training {
+    /// A table of β.
+    Betas(DefaultBetas),
+    /// Continuous levels, with Karras et al.'s preconditioning.
+    Edm,
+}
+
 /// The model's.
 impl Fields<'_> {
-    pub(crate) fn prediction_type(&self) -> Result<PredictionType, ConfigError> {
+    pub(crate) fn parameterization(&self) -> Result<Parameterization, ConfigError> {
         let options = [
-            ("epsilon", PredictionType::Epsilon),
-            ("v_prediction", PredictionType::VPrediction),
-            ("sample", PredictionType::Sample),
-            ("original_sample", PredictionType::Sample),
+            ("epsilon", Parameterization::Epsilon),
+            ("v_prediction", Parameterization::VPrediction),
+            ("sample", Parameterization::Sample),
+            ("original_sample", Parameterization::Sample),
         ];
-        self.choice("prediction_type", PredictionType::Epsilon, &options)
+        self.choice("prediction_type", Parameterization::Epsilon, &options)
+    }
+
+    /// Meaning of the output of a model with Karras et al.'s preconditioning.
+    pub(super) fn edm_parameterization(&self) -> Result<Parameterization, ConfigError> {
+        let sigma_data = self.number("sigma_data", 0.5)?;
+        positive("sigma_data", sigma_data)?;
+        let v_prediction = self.parameterization()? == Parameterization::VPrediction;
+        Ok(Parameterization::Edm {
+            sigma_data,
+            v_prediction,
+        })
+    }
+
+    pub(super) fn edm_schedule(&self) -> Result<NoiseSchedule, ConfigError> {
+        let sigma_min = self.number("sigma_min", 0.002)?;
+        let sigma_max = self.number("sigma_max", 80.0)?;
+        Ok(NoiseSchedule::edm(sigma_min, sigma_max)?)
     }
 
     pub(crate) fn betas(&self, default: DefaultBetas) -> Result<BetaSchedule, ConfigError> {
@@ -119,6 +145,21 @@ impl Fields<'_> {
             sigma_max: self.optional_number("sigma_max")?.or(default.sigma_max),
             final_sigma: self.final_sigma(default.final_sigma)?,
             ..self.levels(default)?
+        })
+    }
+
+    /// Levels between the ends of a model with Karras et al.'s preconditioning.
+    pub(crate) fn edm_levels(&self, default: Levels) -> Result<Levels, ConfigError> {
+        let rho = self.number("rho", 7.0)?;
+        let karras = SigmaSchedule::Karras { rho };
+        let schedules = [
+            ("karras", karras.clone()),
+            ("exponential", SigmaSchedule::Exponential),
+        ];
+        Ok(Levels {
+            sigmas: self.choice("sigma_schedule", karras, &schedules)?,
+            final_sigma: self.final_sigma(default.final_sigma)?,
+            ..default
         })
     }
 

@@ -104,6 +104,9 @@ impl Levels {
             let timesteps = sigmas.iter().map(|&s| table.timestep(s)).collect();
             return self.finish(&table, sigmas, timesteps);
         }
+        if train.is_edm() {
+            return self.continuous(&table, steps);
+        }
         let timesteps = (self.spacing).timesteps(table.len(), steps, self.steps_offset)?;
         let spaced: Vec<f64> = timesteps.iter().map(|&t| table.sigma(t)).collect();
         let ends = match self.conventions.spaced_ends {
@@ -118,6 +121,26 @@ impl Levels {
             }
         };
         self.finish(&table, sigmas, timesteps)
+    }
+
+    /// The σ of a model of continuous levels, between its ends; Karras' where the timesteps would
+    /// have to decide, of which it has none.
+    fn continuous(&self, table: &SigmaTable, steps: usize) -> Result<Sigmas> {
+        let spread = match self.are_spread() {
+            true => self.clone(),
+            false => Self {
+                sigmas: SigmaSchedule::KARRAS,
+                ..self.clone()
+            },
+        };
+        let sigmas = spread.between((table.max(), table.min()), steps)?;
+        let sigmas = sigmas.unwrap_or_default();
+        let timesteps = sigmas.iter().map(|&s| table.timestep(s)).collect();
+        let mut sigmas = spread.finish(table, sigmas, timesteps)?;
+        if spread.final_sigma == FinalSigma::SigmaMin {
+            sigmas.end_at_last();
+        }
+        Ok(sigmas)
     }
 
     /// The σ spread between the settings' ends, or `(max, min)` where they say nothing.

@@ -32,6 +32,9 @@ impl MultistepLevels {
     ) -> Result<Sigmas> {
         let table = levels.table(train);
         check_steps(steps, table.len())?;
+        if train.is_edm() {
+            return levels.resolve(train, steps);
+        }
         let steps = levels.count(steps);
         let last = table.len() - self.clipped(&table)?;
         let fractional = levels.conventions.fractional_timesteps;

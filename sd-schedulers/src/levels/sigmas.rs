@@ -18,22 +18,24 @@ impl Sigmas {
         self.values[count] = self.values[count - 1];
     }
 
-    /// A plan in k-diffusion's scale, α = 1.
+    /// A plan in the scale in which `dx/dσ = (x − x₀)/σ`, k-diffusion's.
     pub(crate) fn exploding(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
-        let leading = levels.spacing == Spacing::Leading;
+        // diffusers' continuous classes take the picture's share too.
+        let shared = levels.spacing == Spacing::Leading || train.is_edm();
         Plan {
             schedule: train.clone(),
-            init_noise_sigma: self.initial(train, levels, leading),
-            stages: self.stages(Level::variance_exploding),
+            init_noise_sigma: self.initial(train, levels, shared),
+            stages: self.stages(|t, sigma| train.level_exploding(t, sigma)),
         }
     }
 
-    /// A plan in the variance-preserving scale, `α² + σ² = 1`.
+    /// A plan in the scale that the model was trained in, for β the variance-preserving one.
     pub(crate) fn preserving(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
+        let stages = self.stages(|t, sigma| train.level_preserving(t, sigma));
         Plan {
             schedule: train.clone(),
-            init_noise_sigma: self.initial(train, levels, true) / self.values[0].hypot(1.0),
-            stages: self.stages(preserving),
+            init_noise_sigma: self.initial(train, levels, true) * stages[0].from.alpha,
+            stages,
         }
     }
 
@@ -49,7 +51,7 @@ impl Sigmas {
         if shared { first.hypot(1.0) } else { first }
     }
 
-    fn stages(&self, level: fn(f64, f64) -> Level) -> Vec<Stage> {
+    fn stages(&self, level: impl Fn(f64, f64) -> Level) -> Vec<Stage> {
         let count = self.timesteps.len();
         let stage = |i: usize| Stage {
             from: level(self.timesteps[i], self.values[i]),
@@ -59,15 +61,5 @@ impl Sigmas {
             ),
         };
         (0..count).map(stage).collect()
-    }
-}
-
-/// The variance-preserving level of the same signal-to-noise ratio as k-diffusion's `sigma`.
-fn preserving(t: f64, sigma: f64) -> Level {
-    let scale = sigma.hypot(1.0);
-    Level {
-        t,
-        alpha: 1.0 / scale,
-        sigma: sigma / scale,
     }
 }

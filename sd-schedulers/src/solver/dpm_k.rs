@@ -7,8 +7,8 @@ use sd_core::{Level, Model, Result};
 use crate::levels::SigmaTable;
 
 /// A step from one λ to another, with the model outputs made on the way.
-pub(crate) struct Steps<'a, 'm> {
-    pub(crate) model: &'a mut Model<'m>,
+pub(crate) struct Steps<'a> {
+    pub(crate) model: &'a mut dyn Model,
     pub(crate) table: &'a SigmaTable,
     /// The latent the step begins with.
     pub(crate) x: Tensor<4>,
@@ -18,10 +18,10 @@ pub(crate) struct Steps<'a, 'm> {
     pub(crate) epsilon: Tensor<4>,
 }
 
-impl<'a, 'm> Steps<'a, 'm> {
+impl<'a> Steps<'a> {
     /// Asks the model at the beginning; also gives x₀ there.
     pub(crate) fn begin(
-        model: &'a mut Model<'m>,
+        model: &'a mut dyn Model,
         table: &'a SigmaTable,
         x: Tensor<4>,
         lambda: f64,

@@ -7,7 +7,7 @@ use super::Update;
 pub(crate) fn heun_step(
     Stage { from, to }: Stage,
     x: Tensor<4>,
-    model: &mut Model<'_>,
+    model: &mut dyn Model,
     limit: impl Fn(Tensor<4>) -> Tensor<4>,
 ) -> Result<Update> {
     let dt = to.sigma - from.sigma;

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
-use sd_core::{Error, Result, SamplerState};
+use sd_core::{Error, Result, SavedState};
 
 /// The last few model outputs of a run, newest first: a multistep solver's memory.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl History {
     }
 
     /// Adds the outputs to `state`.
-    pub(crate) fn save(&self, state: SamplerState) -> SamplerState {
+    pub(crate) fn save(&self, state: SavedState) -> SavedState {
         let named = self.outputs.iter().enumerate();
         named.fold(state, |state, (age, output)| {
             state.with_tensor(format!("history.{age}"), output.clone())
@@ -50,7 +50,7 @@ impl History {
     }
 
     /// The outputs that [`save`](Self::save) put into `state`.
-    pub(crate) fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    pub(crate) fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs = (0..)
             .map_while(|age| state.tensor(&format!("history.{age}")))
             .collect();

@@ -12,7 +12,6 @@ mod dpm_update;
 mod heun;
 mod history;
 mod planned;
-mod preconditioned;
 mod thresholding;
 
 pub(crate) use adams_bashforth::adams_bashforth;
@@ -29,5 +28,4 @@ pub(crate) use dpm_update::{DpmUpdate, NO_STEP, solver_output};
 pub(crate) use heun::heun_step;
 pub(crate) use history::History;
 pub(crate) use planned::{PlannedSampler, Position, Solver, Update};
-pub(crate) use preconditioned::predict_preconditioned;
 pub use thresholding::Thresholding;

@@ -1,7 +1,5 @@
 use burn::tensor::Tensor;
-use sd_core::{
-    Error, Model, Noise, Plan, PredictionType, Result, Sampler, SamplerState, Stage, Step,
-};
+use sd_core::{Error, Model, Noise, Plan, Result, Sampler, SavedState, Stage, Step};
 
 /// A solver's step formula and its memory; [`PlannedSampler`] does the counting.
 pub(crate) trait Solver: Send {
@@ -13,17 +11,17 @@ pub(crate) trait Solver: Send {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update>;
 
     /// Adds the memory to `state`.
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         state
     }
 
     /// Takes the memory out of `state`.
-    fn restore(&mut self, _state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, _state: &SavedState) -> Result<()> {
         Ok(())
     }
 }
@@ -99,7 +97,7 @@ impl<S: Solver + 'static> PlannedSampler<S> {
 }
 
 impl<S: Solver> Sampler for PlannedSampler<S> {
-    fn step(&mut self, x: Tensor<4>, model: &mut Model<'_>, noise: &mut dyn Noise) -> Result<Step> {
+    fn step(&mut self, x: Tensor<4>, model: &mut dyn Model, noise: &mut dyn Noise) -> Result<Step> {
         let count = self.stages.len();
         let position = Position {
             stages: &self.stages,
@@ -112,8 +110,9 @@ impl<S: Solver> Sampler for PlannedSampler<S> {
                 "the run is already done",
             ));
         }
-        if position.stage().from.alpha == 0.0 && model.prediction_type() == PredictionType::Epsilon
-        {
+        let Stage { from, to } = position.stage();
+        let [share, _] = model.parameterization().coefficients(from).clean;
+        if !share.is_finite() {
             return Err(Error::Unsupported(
                 "a latent of pure noise says nothing about x₀ to a model that predicts the noise: \
                  zero terminal SNR needs v_prediction or sample"
@@ -124,32 +123,33 @@ impl<S: Solver> Sampler for PlannedSampler<S> {
         self.index += 1;
         Ok(Step {
             x,
+            level: to,
             denoised,
             progress: self.index as f64 / count as f64,
             done: self.index == count,
         })
     }
 
-    fn save(&self) -> SamplerState {
-        let state = SamplerState::at(self.index);
+    fn save(&self) -> SavedState {
+        let state = SavedState::at(self.index);
         let mark = self.stages.len() as f64;
         self.solver.save(state.with_number(S::NAME, mark))
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         let count = self.stages.len();
         match state.number(S::NAME) {
             None => Err(Error::SavedState(format!("it is not of {}", S::NAME))),
             Some(saved) if saved != count as f64 => Err(Error::SavedState(format!(
                 "it is of a plan with {saved} stages, this one has {count}"
             ))),
-            Some(_) if state.index > count => Err(Error::SavedState(format!(
+            Some(_) if state.index() > count => Err(Error::SavedState(format!(
                 "it continues at stage {} of {count}",
-                state.index
+                state.index()
             ))),
             Some(_) => {
                 self.solver.restore(state)?;
-                self.index = state.index;
+                self.index = state.index();
                 Ok(())
             }
         }

@@ -105,7 +105,7 @@ impl Solver for Ddim {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Stage};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
@@ -92,7 +92,7 @@ impl Solver for DeisSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();
@@ -120,11 +120,11 @@ impl Solver for DeisSampler {
         Ok(Update { x, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.outputs.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs.restore(state)
     }
 }

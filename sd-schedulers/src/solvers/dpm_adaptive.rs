@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Step,
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,7 @@ impl Sampler for DpmAdaptiveSampler {
     fn step(
         &mut self,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Step> {
         if self.lambda >= self.end - CLOSE {
@@ -162,8 +162,11 @@ impl Sampler for DpmAdaptiveSampler {
                 self.taken += 1;
                 let progress = (next - self.begin) / (self.end - self.begin);
                 let done = next >= self.end - CLOSE;
+                let sigma = (-next).exp();
+                let level = Level::variance_exploding(self.table.timestep(sigma), sigma);
                 return Ok(Step {
                     x: high,
+                    level,
                     denoised,
                     progress: if done { 1.0 } else { progress },
                     done,
@@ -177,8 +180,8 @@ impl Sampler for DpmAdaptiveSampler {
         Err(Error::Unsupported(message))
     }
 
-    fn save(&self) -> SamplerState {
-        let state = SamplerState::at(self.taken)
+    fn save(&self) -> SavedState {
+        let state = SavedState::at(self.taken)
             .with_number("DpmAdaptive", self.stages as f64)
             .with_number("begin", self.begin)
             .with_number("lambda", self.lambda)
@@ -189,7 +192,7 @@ impl Sampler for DpmAdaptiveSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         let number = |name: &str| {
             let value = state.number(name).filter(|value| value.is_finite());
             value.ok_or_else(|| Error::SavedState(format!("it lacks the number '{name}'")))
@@ -199,11 +202,11 @@ impl Sampler for DpmAdaptiveSampler {
         }
         let (begin, lambda, h) = (number("begin")?, number("lambda")?, number("h")?);
         let consistent = begin <= lambda && lambda <= self.end && h > 0.0;
-        if !consistent || (state.index > 0) != (lambda > begin) {
+        if !consistent || (state.index() > 0) != (lambda > begin) {
             return Err(Error::SavedState("its λ do not follow each other".into()));
         }
         (self.begin, self.lambda, self.h) = (begin, lambda, h);
-        self.taken = state.index;
+        self.taken = state.index();
         self.before = state.tensor("before");
         Ok(())
     }

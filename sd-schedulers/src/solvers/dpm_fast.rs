@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
+use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
@@ -93,7 +93,7 @@ impl Solver for DpmFastSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (k, order) = self.calls[at.index];
@@ -131,7 +131,7 @@ impl Solver for DpmFastSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         let state = self.noises.save(state);
         match &self.origin {
             Some(origin) => state.with_tensor("origin", origin.clone()),
@@ -139,10 +139,10 @@ impl Solver for DpmFastSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.origin = state.tensor("origin");
         self.noises.restore(state)?;
-        let (k, _) = self.calls.get(state.index).copied().unwrap_or((0, 1));
+        let (k, _) = self.calls.get(state.index()).copied().unwrap_or((0, 1));
         if self.origin.is_some() && self.noises.len() < k {
             let held = self.noises.len();
             return Err(Error::SavedState(format!(

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, noise_like,
+    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, noise_like,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::config::{Built, Fields};
 use crate::levels::{Levels, MultistepLevels, SigmaSchedule};
 use crate::solver::{
     Algorithm, Brownian, DpmUpdate, History, NO_STEP, PlannedSampler, Position, Solver, SolverType,
-    Thresholding, Update, check_final, check_order, predict_preconditioned, solver_output,
+    Thresholding, Update, check_final, check_order, solver_output,
 };
 
 /// DPM-Solver and DPM-Solver++ with the outputs of earlier steps (Lu et al. 2022,
@@ -106,6 +106,24 @@ impl DpmSolverMultistep {
     }
 }
 
+impl DpmSolverMultistep {
+    /// diffusers' `EDMDPMSolverMultistepScheduler`; what it says of the model is in the model's
+    /// schedule.
+    pub(crate) fn edm_from_config(fields: &Fields<'_>) -> Built {
+        let default = Self::default();
+        Ok(Arc::new(Self {
+            levels: fields.edm_levels(default.levels)?,
+            order: fields.count("solver_order", default.order)?,
+            algorithm: fields.algorithm(default.algorithm)?,
+            solver_type: fields.solver_type(default.solver_type)?,
+            lower_order_final: fields.flag("lower_order_final", default.lower_order_final)?,
+            euler_at_final: fields.flag("euler_at_final", default.euler_at_final)?,
+            thresholding: fields.thresholding(default.thresholding)?,
+            ..Self::default()
+        }))
+    }
+}
+
 impl Scheduler for DpmSolverMultistep {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_order("solver_order", self.order, 3)?;
@@ -121,8 +139,9 @@ impl Scheduler for DpmSolverMultistep {
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         let sampler = DpmSolverMultistepSampler {
+            settings: self.clone(),
+            outputs: History::new(self.order.clamp(1, 3)),
             path: self.brownian.then(|| Brownian::over(plan)),
-            ..self.sampler(None)
         };
         PlannedSampler::start(plan, first, sampler)
     }
@@ -131,30 +150,7 @@ impl Scheduler for DpmSolverMultistep {
 struct DpmSolverMultistepSampler {
     settings: DpmSolverMultistep,
     outputs: History,
-    /// σ_data of a model with Karras et al.'s preconditioning.
-    sigma_data: Option<f64>,
     path: Option<Brownian>,
-}
-
-impl DpmSolverMultistep {
-    fn sampler(&self, sigma_data: Option<f64>) -> DpmSolverMultistepSampler {
-        DpmSolverMultistepSampler {
-            settings: self.clone(),
-            outputs: History::new(self.order.clamp(1, 3)),
-            sigma_data,
-            path: None,
-        }
-    }
-
-    /// A run of a model with Karras et al.'s preconditioning.
-    pub(crate) fn start_preconditioned(
-        &self,
-        plan: &Plan,
-        first: usize,
-        sigma_data: f64,
-    ) -> Result<Box<dyn Sampler>> {
-        PlannedSampler::start(plan, first, self.sampler(Some(sigma_data)))
-    }
 }
 
 impl Solver for DpmSolverMultistepSampler {
@@ -164,27 +160,18 @@ impl Solver for DpmSolverMultistepSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let Self {
             settings,
             outputs,
             path,
-            sigma_data,
         } = self;
         let (s, t) = (at.stage().from, at.stage().to);
-        let (output, denoised) = match *sigma_data {
-            Some(data) => {
-                let denoised = predict_preconditioned(model, &x, s, data)?.denoised(&x, s.sigma);
-                let denoised = settings.thresholding.apply(denoised);
-                (denoised.clone(), denoised)
-            }
-            None => {
-                let prediction = model.predict(&x, s)?;
-                solver_output(settings.algorithm, settings.thresholding, &x, s, prediction)
-            }
-        };
+        let prediction = model.predict(&x, s)?;
+        let (output, denoised) =
+            solver_output(settings.algorithm, settings.thresholding, &x, s, prediction);
         outputs.push(output);
 
         // Over a step of no length there is nothing to divide differences by.
@@ -212,11 +199,11 @@ impl Solver for DpmSolverMultistepSampler {
         Ok(Update { x, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.outputs.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs.restore(state)
     }
 }

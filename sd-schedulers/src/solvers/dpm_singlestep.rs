@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler,
     noise_like,
 };
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ impl Solver for DpmSolverSinglestepSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (here, to) = (at.stage().from, at.stage().to);
@@ -174,7 +174,7 @@ impl Solver for DpmSolverSinglestepSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         let state = self.outputs.save(state);
         match &self.origin {
             Some(origin) => state.with_tensor("origin", origin.clone()),
@@ -182,7 +182,7 @@ impl Solver for DpmSolverSinglestepSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.origin = state.tensor("origin");
         self.outputs.restore(state)
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
@@ -46,7 +46,7 @@ impl Solver for Dpmpp2mV2Sampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from.sigma, at.stage().to.sigma);
@@ -67,11 +67,11 @@ impl Solver for Dpmpp2mV2Sampler {
         Ok(Update { x, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.0.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.0.restore(state)
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
@@ -78,7 +78,7 @@ impl Solver for Dpmpp3mSdeSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from.sigma, at.stage().to.sigma);
@@ -123,11 +123,11 @@ impl Solver for Dpmpp3mSdeSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.outputs.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs.restore(state)
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, noise_like,
+    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, noise_like,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ impl Solver for ErSdeSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from.sigma, at.stage().to.sigma);
@@ -151,11 +151,11 @@ impl Solver for ErSdeSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.outputs.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs.restore(state)
     }
 }

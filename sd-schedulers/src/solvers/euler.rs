@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Model, Noise, NoiseSchedule, Plan, PredictionType, Result, Sampler, Scheduler, noise_like,
+    Model, Noise, NoiseSchedule, Parameterization, Plan, Result, Sampler, Scheduler, noise_like,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +85,7 @@ impl Euler {
         let timestep_type =
             fields.choice("timestep_type", default.timestep_type, &timestep_types)?;
         // diffusers heeds continuous timesteps for v-prediction only.
-        let heeded = fields.prediction_type()? == PredictionType::VPrediction;
+        let heeded = fields.parameterization()? == Parameterization::VPrediction;
         Ok(Arc::new(Self {
             levels: fields.levels_with_ends(default.levels)?,
             interpolation: fields.choice(
@@ -101,6 +101,19 @@ impl Euler {
             s_tmin: fields.number("s_tmin", default.s_tmin)?,
             s_tmax: fields.number("s_tmax", default.s_tmax)?,
             s_noise: fields.number("s_noise", default.s_noise)?,
+        }))
+    }
+}
+
+impl Euler {
+    /// diffusers' `EDMEulerScheduler`; what it says of the model is in the model's schedule.
+    pub(crate) fn edm_from_config(fields: &Fields<'_>) -> Built {
+        let default = Self::default();
+        Ok(Arc::new(Self {
+            levels: fields.edm_levels(default.levels)?,
+            s_churn: fields.number("s_churn", default.s_churn)?,
+            s_noise: fields.number("s_noise", default.s_noise)?,
+            ..Self::default()
         }))
     }
 }
@@ -137,7 +150,7 @@ impl Solver for Euler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let stage = at.stage();
@@ -160,12 +173,11 @@ impl Solver for Euler {
         raised.sigma = sigma * (1.0 + gamma);
         let added = (raised.sigma.powi(2) - sigma.powi(2)).sqrt() * self.s_noise;
         let x = x.clone() + noise_like(&x, noise)? * added;
-        let kind = model.prediction_type();
-        let level = match kind {
-            PredictionType::VPrediction => stage.from,
+        let level = match model.parameterization() {
+            Parameterization::VPrediction => stage.from,
             _ => raised,
         };
-        let denoised = kind.denoised(x.clone(), level, prediction.raw);
+        let denoised = model.read(&x, level, prediction.raw).denoised;
         let derivative = (x.clone() - denoised.clone()) / raised.sigma;
         let x = x + derivative * (next - raised.sigma);
         Ok(Update { x, denoised })

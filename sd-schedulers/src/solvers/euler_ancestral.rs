@@ -63,7 +63,7 @@ impl Solver for EulerAncestral {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let stage = at.stage();

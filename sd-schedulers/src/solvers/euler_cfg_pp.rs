@@ -62,7 +62,7 @@ impl Solver for EulerCfgPp {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from, at.stage().to);

@@ -50,7 +50,7 @@ impl Solver for Heun {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         heun_step(at.stage(), x, model, |x0| self.thresholding.apply(x0))

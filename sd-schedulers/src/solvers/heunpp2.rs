@@ -48,7 +48,7 @@ impl Solver for HeunPp2Sampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from, at.stage().to);
@@ -76,11 +76,11 @@ impl Solver for HeunPp2Sampler {
         Ok(Update { x, denoised })
     }
 
-    fn save(&self, state: sd_core::SamplerState) -> sd_core::SamplerState {
+    fn save(&self, state: sd_core::SavedState) -> sd_core::SavedState {
         state.with_number("first", self.first as f64)
     }
 
-    fn restore(&mut self, state: &sd_core::SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &sd_core::SavedState) -> Result<()> {
         self.first = state.number("first").unwrap_or(0.0) as usize;
         Ok(())
     }

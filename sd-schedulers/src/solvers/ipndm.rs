@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
@@ -97,7 +97,7 @@ impl Solver for IpndmSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from, at.stage().to);
@@ -131,11 +131,11 @@ impl Solver for IpndmSampler {
         })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.slopes.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.slopes.restore(state)
     }
 }

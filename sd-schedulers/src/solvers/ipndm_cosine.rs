@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Stage,
+    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ impl Solver for IpndmCosineSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (from, to) = (at.stage().from, at.stage().to);
@@ -74,11 +74,11 @@ impl Solver for IpndmCosineSampler {
         })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         self.0.save(state)
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.0.restore(state)
     }
 }

@@ -99,7 +99,7 @@ impl Solver for Kdpm2Sampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let from = at.stage().from;

@@ -97,7 +97,7 @@ impl Solver for Lcm {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();

@@ -94,7 +94,7 @@ impl Solver for LcmSigmas {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let to = at.stage().to.sigma;

@@ -2,8 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
-    Stage,
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +136,7 @@ impl Solver for PndmSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let advance = if self.settings.ends_at_last_timestep {
@@ -151,7 +150,7 @@ impl Solver for PndmSampler {
         Ok(advance)
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         let state = state.with_number("done", self.done as f64);
         let state = self.outputs.save(state);
         match &self.first_latent {
@@ -160,7 +159,7 @@ impl Solver for PndmSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         let done = state.number("done");
         let done = done.ok_or_else(|| Error::SavedState("it lacks the number 'done'".into()))?;
         self.done = done as usize;
@@ -175,7 +174,7 @@ impl PndmSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
     ) -> Result<Update> {
         let level = at.stage().from;
         let prediction = model.predict(&x, level)?;
@@ -209,7 +208,7 @@ impl PndmSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();
         let first = model.predict(&x, from)?;
@@ -233,7 +232,7 @@ impl PndmSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();
         let half = (self.jump / 2.0).floor();
@@ -260,8 +259,7 @@ impl PndmSampler {
 }
 
 /// Equation 11, DDIM's step from `from` to `to` along the network output `raw`.
-fn transfer(model: &Model<'_>, x: Tensor<4>, from: Level, to: Level, raw: Tensor<4>) -> Tensor<4> {
-    let kind = model.prediction_type();
-    let epsilon = kind.noise(x.clone(), from, raw.clone());
-    kind.denoised(x, from, raw) * to.alpha + epsilon * to.sigma
+fn transfer(model: &dyn Model, x: Tensor<4>, from: Level, to: Level, raw: Tensor<4>) -> Tensor<4> {
+    let read = model.read(&x, from, raw);
+    read.denoised * to.alpha + read.noise * to.sigma
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, Stage,
+    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage,
     noise_like,
 };
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,7 @@ impl Solver for RestartSampler {
         &mut self,
         at: &Position<'_>,
         mut x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let Stage { from, to } = at.stage();
@@ -127,14 +127,14 @@ impl Solver for RestartSampler {
         heun_step(at.stage(), x, model, |x0| x0)
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         match self.reached {
             Some(sigma) => state.with_number("reached", sigma),
             None => state,
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.reached = state.number("reached");
         Ok(())
     }

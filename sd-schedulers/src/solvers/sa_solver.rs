@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler, noise_like,
+    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, noise_like,
 };
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +163,7 @@ impl Solver for SaSolverSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (s, t) = (at.stage().from, at.stage().to);
@@ -230,7 +230,7 @@ impl Solver for SaSolverSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         let state = self.outputs.save(state);
         match &self.last {
             Some(last) => state
@@ -241,7 +241,7 @@ impl Solver for SaSolverSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.outputs.restore(state)?;
         let (x, noise) = (state.tensor("last_latent"), state.tensor("last_noise"));
         let order = state.number("corrector_order");

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SamplerState, Scheduler,
+    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +130,7 @@ impl Solver for UniPcSampler {
         &mut self,
         at: &Position<'_>,
         x: Tensor<4>,
-        model: &mut Model<'_>,
+        model: &mut dyn Model,
         _noise: &mut dyn Noise,
     ) -> Result<Update> {
         let (s, t) = (at.stage().from, at.stage().to);
@@ -160,7 +160,7 @@ impl Solver for UniPcSampler {
         Ok(Update { x: next, denoised })
     }
 
-    fn save(&self, state: SamplerState) -> SamplerState {
+    fn save(&self, state: SavedState) -> SavedState {
         let state = self.outputs.save(state);
         match &self.last {
             Some((x, order)) => {
@@ -171,7 +171,7 @@ impl Solver for UniPcSampler {
         }
     }
 
-    fn restore(&mut self, state: &SamplerState) -> Result<()> {
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
         self.last = state
             .tensor("last_latent")
             .zip(state.number("last_order").map(|n| n as usize));
