@@ -22,7 +22,8 @@ use sd_pipeline::models::unet::UNet;
 use sd_pipeline::models::vae::Vae;
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions};
 use sd_pipeline::{
-    Autoencoder, Conditioning, Denoiser, Noise, NoiseSchedule, PredictionType, SeededNoise, device,
+    Autoencoder, Cancel, Denoiser, Noise, NoiseSchedule, Parameterization, SeededNoise,
+    TextEmbedding, device,
 };
 
 /// Times the networks of a model at full size.
@@ -106,16 +107,18 @@ fn denoiser(
 ) -> Result<(), BoxError> {
     let (schedule, kind) = (
         Arc::new(NoiseSchedule::stable_diffusion()),
-        PredictionType::Epsilon,
+        Parameterization::Epsilon,
     );
     let unet = UNet::open(files, "unet", schedule, kind, device, FloatDType::F32)?;
     let batch = arguments.batch;
-    let latents = latents(arguments, batch, device)?;
-    let context = Tensor::ones([batch, 77, unet.spec().context_width], device);
-    let context = unet.prepare(Conditioning::new(context))?;
+    let latents = latents(arguments, 1, device)?;
+    let context = Tensor::ones([1, 77, unet.spec().context_width], device);
+    let branch = TextEmbedding::new(context).into();
+    let network = Arc::new(unet).prepare(vec![branch; batch])?;
+    let branches: Vec<usize> = (0..batch).collect();
     report(arguments, device, work, &|| {
-        let noise = unet.predict(latents.clone(), 500.0, &context)?;
-        Ok(noise.flatten(0, 3))
+        let noise = network.predict(&latents, 500.0, &branches, &Cancel::new())?;
+        Ok(Tensor::cat(noise, 0).flatten(0, 3))
     })
 }
 

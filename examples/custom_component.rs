@@ -15,8 +15,8 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use sd_pipeline::core::{Error as CoreError, Result};
 use sd_pipeline::{
-    Autoencoder, Conditioning, Denoiser, DenoiserSpec, Level, Model, Noise, NoiseSchedule, Plan,
-    Request, Sampler, SavedState, Scheduler, Stage, Step, device, write_png,
+    Conditioning, Denoiser, DenoiserSpec, Level, Model, Network, Noise, NoiseSchedule, Plan,
+    Request, Sampler, SavedState, Scheduler, Slot, Stage, Step, device, each_branch, write_png,
 };
 
 /// The perfect denoiser of a set of `k` latents.
@@ -31,7 +31,15 @@ impl Denoiser for Memory {
         &self.spec
     }
 
-    fn predict(&self, x: Tensor<4>, t: f64, _: &Conditioning) -> Result<Tensor<4>> {
+    fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
+        Ok(each_branch(branches, move |x, t, _| {
+            self.noise(x.clone(), t)
+        }))
+    }
+}
+
+impl Memory {
+    fn noise(&self, x: Tensor<4>, t: f64) -> Result<Tensor<4>> {
         let Level { alpha, sigma, .. } = self.spec.schedule.level(t.round() as usize);
         let ([n, ..], shape) = (x.dims(), x.dims());
         let x: Tensor<2> = x.reshape([n as i32, -1]);
@@ -105,6 +113,7 @@ impl Sampler for DdimRun {
         let stages = self.plan.stages.len();
         Ok(Step {
             x: prediction.denoised.clone() * to.alpha + prediction.noise * to.sigma,
+            level: to,
             denoised: prediction.denoised,
             progress: self.next as f64 / stages as f64,
             done: self.next == stages,
@@ -116,7 +125,7 @@ impl Sampler for DdimRun {
     }
 
     fn restore(&mut self, state: &SavedState) -> Result<()> {
-        self.next = state.index;
+        self.next = state.index();
         Ok(())
     }
 }
@@ -137,9 +146,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pixels: Vec<f32> = colours.into_iter().flat_map(disc).collect();
     let pixels = Tensor::<1>::from_floats(&pixels[..], &device).reshape([3, 3, 128, 128]);
-    let latents = pipeline.autoencoder.encode(pixels, None)?.reshape([3, -1]);
+    let latents = pipeline.autoencoder.get()?;
+    let latents = latents.encode(pixels, None)?.reshape([3, -1]);
 
-    pipeline.denoiser = Arc::new(Memory {
+    pipeline.denoiser = Slot::from(Memory {
         spec: pipeline.denoiser.spec().clone(),
         latents,
     });

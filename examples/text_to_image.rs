@@ -44,18 +44,18 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let open = clock.elapsed();
 
-    let latents = arguments.latents_in.as_ref();
     let request = Request {
-        negative_prompt: arguments.negative.clone(),
+        negative_prompt: arguments.negative.as_deref().map(Into::into),
         guidance_scale: arguments.guidance(),
         steps: arguments.steps,
         width: arguments.width,
         height: arguments.height,
         seed: arguments.seed,
         count: arguments.count,
-        latents: latents
-            .map(|file| read_latents(file, &device))
-            .transpose()?,
+        start: match &arguments.latents_in {
+            Some(file) => Start::Initial(read_latents(file, &device)?),
+            None => Start::Noise,
+        },
         ..Request::new(&arguments.prompt)
     };
     let clock = Instant::now();

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
 }
 
 fn draw(pipeline: &Pipeline, request: &Request) -> Result<RgbImage> {
-    Ok(pipeline.generate(request)?.remove(0))
+    Ok(pipeline.generate(request)?.remove(0).image)
 }
 
 fn prompts(pipeline: &Pipeline) -> Result<Grid> {
@@ -100,7 +100,7 @@ fn negative(pipeline: &Pipeline) -> Result<Grid> {
     for (row, text) in NEGATIVE.iter().enumerate() {
         for column in 0..columns.len() {
             let request = Request {
-                negative_prompt: (*text).into(),
+                negative_prompt: Some((*text).into()),
                 guidance_scale: 3.0,
                 seed: column as u64,
                 ..sd_tiny::request(sd_tiny::PROMPT)

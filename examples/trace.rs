@@ -57,21 +57,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pipeline = Pipeline::open(&arguments.model, &options)?;
     lap("load".into());
-    let text = pipeline.text_encoder.encode(&["", &arguments.prompt])?;
+    let text = pipeline.text_encoder.get()?;
+    let text = text.encode(&["".into(), arguments.prompt.as_str().into()])?;
     let mut tensors = vec![tensor(
         "text_embeddings".into(),
         text.tokens.dims(),
         &text.tokens.try_to_vec_as()?,
     )];
     lap("text encoder".into());
-    let (denoiser, tokens) = (&pipeline.denoiser, text.tokens);
-    let spec = denoiser.spec();
+    let spec = pipeline.denoiser.spec();
     let [height, width] = spec.sample_size;
     let mut noise = SeededNoise::new(arguments.seed, 1);
     let noise = noise.normal([1, spec.latent_channels, height, width])?;
-    let noise = Tensor::<4>::from_data(noise, &tokens.device()).repeat_dim(0, 2);
-    let conditioning = denoiser.prepare(Conditioning::new(tokens))?;
-    let prediction = denoiser.predict(noise, TIMESTEP, &conditioning)?;
+    let noise = Tensor::<4>::from_data(noise, &spec.device);
+    let branches = [text.row(0), text.row(1)].map(Conditioning::new);
+    let network = pipeline.denoiser.get()?.prepare(branches.into())?;
+    let prediction = network.predict(&noise, TIMESTEP, &[0, 1], &Cancel::new())?;
+    let prediction = Tensor::cat(prediction, 0);
     tensors.push(tensor(
         "prediction".into(),
         prediction.dims(),

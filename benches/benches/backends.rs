@@ -12,7 +12,7 @@ use sd_pipeline::models::unet::UNet;
 use sd_pipeline::models::vae::Vae;
 use sd_pipeline::models::{ClipTextEncoder, Files};
 use sd_pipeline::schedulers::{ConfigError, SchedulerName, names};
-use sd_pipeline::{NoiseSchedule, OpenOptions, Pipeline, PredictionType, Result};
+use sd_pipeline::{NoiseSchedule, OpenOptions, Parameterization, Pipeline, Result};
 
 fn main() -> Result<(), BoxError> {
     let mut harness = Harness::from_arguments();
@@ -55,8 +55,8 @@ fn networks(harness: &mut Harness, place: &Place, model: &str, files: &Files, la
     });
     harness.denoiser(place, model, || {
         let schedule = Arc::new(NoiseSchedule::stable_diffusion());
-        let prediction = PredictionType::Epsilon;
-        UNet::open(files, "unet", schedule, prediction, device, dtype)
+        let kind = Parameterization::Epsilon;
+        UNet::open(files, "unet", schedule, kind, device, dtype)
     });
     harness.autoencoder(place, model, latent, || {
         Vae::open(files, "vae", device, dtype)

@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use sd_benches::{Harness, Place, places};
 use sd_pipeline::core::{BoxError, Result};
 use sd_pipeline::schedulers::Euler;
-use sd_pipeline::{Conditioning, Denoiser, DenoiserSpec, NoiseSchedule, PredictionType};
+use sd_pipeline::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
 
 /// The best guess of one who has seen no picture: with normally distributed latents, x₀ and ε are
 /// equally likely shares of what is seen.
@@ -20,22 +19,18 @@ impl Denoiser for Shrug {
         &self.0
     }
 
-    fn predict(&self, x: Tensor<4>, t: f64, _: &Conditioning) -> Result<Tensor<4>> {
-        let sigma = self.0.schedule.level(t.round() as usize).sigma;
-        Ok(x * sigma)
+    fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
+        Ok(each_branch(branches, move |x, t, _| {
+            let sigma = self.0.schedule.level(t.round() as usize).sigma;
+            Ok(x.clone() * sigma)
+        }))
     }
 }
 
 fn shrug(place: &Place) -> Result<Shrug> {
-    Ok(Shrug(DenoiserSpec {
-        schedule: Arc::new(NoiseSchedule::stable_diffusion()),
-        prediction: PredictionType::Epsilon,
-        latent_channels: 4,
-        sample_size: [64, 64],
-        context_width: 768,
-        device: place.device().clone(),
-        dtype: place.dtype(),
-    }))
+    let mut spec = DenoiserSpec::new(place.device());
+    spec.dtype = place.dtype();
+    Ok(Shrug(spec))
 }
 
 fn main() -> Result<(), BoxError> {

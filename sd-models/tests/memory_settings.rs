@@ -9,8 +9,9 @@ use burn::tensor::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use sd_core::{Autoencoder, Conditioning, Denoiser, NoiseSchedule, PredictionType};
-use sd_core::{Resident, WeightBytes};
+use sd_core::{
+    Autoencoder, Cancel, Denoiser, NoiseSchedule, Parameterization, TextEmbedding, WeightBytes,
+};
 use sd_fixtures::Fixture;
 use sd_models::unet::{UNet, UNetFiles};
 use sd_models::vae::{Vae, VaeFiles};
@@ -30,7 +31,7 @@ fn unet_files(folder: &Path, memory: Memory) -> Result<UNetFiles> {
         &Files::directory(folder),
         "",
         Arc::new(NoiseSchedule::stable_diffusion()),
-        PredictionType::Epsilon,
+        Parameterization::Epsilon,
         &options(memory),
     )
 }
@@ -47,9 +48,11 @@ fn vae(folder: &Path, memory: Memory) -> Vae {
 fn predict(unet: &UNet, fixture: &Fixture) -> Tensor<4> {
     let device = Device::flex();
     let t = fixture.settings()[0]["t"].as_f64().unwrap();
-    let conditioning = Conditioning::new(fixture.tensor("0.context", &device));
-    unet.predict(fixture.tensor("0.x", &device), t, &conditioning)
-        .unwrap()
+    let prompt = TextEmbedding::new(fixture.tensor("0.context", &device));
+    let network = Arc::new(unet.clone()).prepare(vec![prompt.into()]).unwrap();
+    let x = fixture.tensor("0.x", &device);
+    let found = network.predict(&x, t, &[0], &Cancel::new());
+    found.unwrap().remove(0)
 }
 
 #[track_caller]

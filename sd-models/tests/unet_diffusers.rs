@@ -3,40 +3,92 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use sd_core::{Conditioning, Denoiser, NoiseSchedule, PredictionType};
+use sd_core::{
+    Cancel, Conditioning, Denoiser, Network, NoiseSchedule, Parameterization, SizeConditioning,
+    TextEmbedding,
+};
 use sd_fixtures::Fixture;
 use sd_models::Files;
-use sd_models::unet::UNet;
+use sd_models::unet::{UNet, UNetEmbeddings, timestep_embedding};
 
-fn open(name: &str) -> UNet {
+fn open(name: &str) -> Arc<UNet> {
     let files = Files::directory(sd_fixtures::path(""));
-    UNet::open(
+    let unet = UNet::open(
         &files,
         name,
         Arc::new(NoiseSchedule::stable_diffusion()),
-        PredictionType::Epsilon,
+        Parameterization::Epsilon,
         &Device::flex(),
         FloatDType::F32,
-    )
-    .expect("the model opens")
+    );
+    Arc::new(unet.expect("the model opens"))
 }
 
-/// What the fixture's case `i` conditions on.
-fn conditioning(fixture: &Fixture, i: usize) -> Conditioning {
-    let device = Device::flex();
-    let keys = fixture.keys();
-    let optional = |name: &str| {
-        let key = format!("{i}.{name}");
-        keys.contains(&key)
-            .then(|| fixture.tensor::<2>(&key, &device))
+fn tensor<const D: usize>(fixture: &Fixture, i: usize, name: &str) -> Option<Tensor<D>> {
+    let key = format!("{i}.{name}");
+    let there = fixture.keys().contains(&key);
+    there.then(|| fixture.tensor(&key, &Device::flex()))
+}
+
+/// The fixture's case `i` without the embedding of a guidance scale: one branch for each sample,
+/// for each may have sizes of its own.
+fn branches(unet: &UNet, fixture: &Fixture, i: usize) -> Vec<Conditioning> {
+    let mut text = TextEmbedding::new(tensor(fixture, i, "context").expect("a prompt"));
+    text.pooled = tensor(fixture, i, "pooled");
+    let sizes = tensor::<2>(fixture, i, "time_ids").map(|t| t.try_to_vec_as::<f32>().unwrap());
+    let inputs = tensor::<4>(fixture, i, "x").expect("a latent");
+    let (latent, beside) = (unet.spec().latent_channels, unet.spec().concat_channels);
+    let branch = |k: usize| {
+        let mut branch = Conditioning::new(text.row(k));
+        branch.size = sizes.as_ref().map(|sizes| {
+            let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(|j| sizes[k * 6 + j] as usize);
+            SizeConditioning {
+                original: [a, b],
+                crop: [c, d],
+                target: [e, f],
+                aesthetic_score: None,
+            }
+        });
+        let concat = inputs.clone().narrow(0, k, 1);
+        branch.concat = (beside > 0).then(|| concat.narrow(1, latent, beside));
+        branch
     };
-    let mut conditioning = Conditioning::new(fixture.tensor(&format!("{i}.context"), &device));
-    conditioning.pooled = optional("pooled");
-    let extra: Vec<Tensor<2>> = (optional("time_ids").into_iter())
-        .chain(optional("guidance"))
-        .collect();
-    conditioning.extra = (!extra.is_empty()).then(|| Tensor::cat(extra, 1));
-    conditioning
+    (0..text.len()).map(branch).collect()
+}
+
+fn predict(network: &dyn Network, x: &Tensor<4>, t: f64, of: &[usize]) -> Vec<Tensor<4>> {
+    network.predict(x, t, of, &Cancel::new()).expect("predicts")
+}
+
+/// The output of the bare network, which takes the guidance scale's embedding and not the scale.
+fn bare(unet: &UNet, fixture: &Fixture, i: usize, t: f64) -> Tensor<4> {
+    let (config, device) = (unet.config(), Device::flex());
+    let time = config.time;
+    let sines = |t: f64, channels| {
+        let sines = timestep_embedding(t, channels, time.flip_sin_to_cos, time.freq_shift);
+        Tensor::<1>::from_floats(&sines[..], &device).unsqueeze::<2>()
+    };
+    let added = config.text_time.map(|text_time| {
+        let pooled: Tensor<2> = tensor(fixture, i, "pooled").expect("pooled");
+        let sizes: Tensor<2> = tensor(fixture, i, "time_ids").expect("sizes");
+        let n = sizes.dims()[0];
+        let sizes = sizes.try_to_vec_as::<f32>().unwrap();
+        let sizes = sizes
+            .iter()
+            .map(|size| sines(f64::from(*size), text_time.time_channels));
+        let sizes = Tensor::cat(sizes.collect(), 0).reshape([n as i32, -1]);
+        Tensor::cat(vec![pooled, sizes], 1)
+    });
+    let guidance = tensor(fixture, i, "guidance");
+    let prompt = tensor(fixture, i, "context").expect("a prompt");
+    let embeddings = UNetEmbeddings { added, guidance };
+    let context = unet.model().prepare(&prompt, embeddings);
+    let time = unet.model().embed_time(sines(t, time.channels), &context);
+    let x = tensor(fixture, i, "x").expect("a latent");
+    let out = unet
+        .model()
+        .forward(x, &time, &context, None, &Cancel::new());
+    out.expect("predicts")
 }
 
 #[track_caller]
@@ -47,23 +99,32 @@ fn check(name: &str) {
     assert!(!cases.is_empty());
     for (i, case) in cases.iter().enumerate() {
         let t = case["t"].as_f64().expect("a timestep");
-        let x = fixture.tensor(&format!("{i}.x"), &Device::flex());
-        let conditioning = conditioning(&fixture, i);
-        let found = unet.predict(x.clone(), t, &conditioning).expect("predicts");
-        fixture.assert_tensor(&format!("{i}.out"), found.clone(), 1e-5);
-
-        let prepared = unet.prepare(conditioning.clone()).expect("prepares");
-        assert!(prepared.prepared.is_some());
-        // The second time the timestep's embedding is kept too.
-        for _ in 0..2 {
-            let again = unet.predict(x.clone(), t, &prepared).expect("predicts");
-            assert_eq!(found.to_data(), again.to_data(), "prepared, the same bits");
+        let key = format!("{i}.out");
+        fixture.assert_tensor(&key, bare(&unet, &fixture, i, t), 1e-5);
+        if tensor::<2>(&fixture, i, "guidance").is_some() {
+            continue;
         }
-        let other = unet.predict(x.clone(), t + 0.5, &prepared);
-        let plain = unet.predict(x, t + 0.5, &conditioning);
-        let [other, plain] = [other, plain].map(|x| x.expect("predicts").to_data());
-        assert_eq!(other, plain, "another timestep, the same bits");
-        assert_ne!(found.to_data(), plain);
+        let branches = branches(&unet, &fixture, i);
+        let all: Vec<usize> = (0..branches.len()).collect();
+        let network = unet.clone().prepare(branches).expect("prepares");
+        let x: Tensor<4> = tensor(&fixture, i, "x").expect("a latent");
+        let x = x.narrow(1, 0, unet.spec().latent_channels);
+        let row = |k: usize| x.clone().narrow(0, k, 1);
+        let each = |k: &usize| predict(&*network, &row(*k), t, &[*k]).remove(0);
+        let found = Tensor::cat(all.iter().map(each).collect(), 0);
+        fixture.assert_tensor(&key, found.clone(), 1e-5);
+        // The second time the timestep's embedding is there already.
+        let again = Tensor::cat(all.iter().map(each).collect(), 0);
+        assert_eq!(found.to_data(), again.to_data(), "the same bits again");
+
+        // All branches of one latent, together and in turn.
+        let together = predict(&*network, &row(0), t + 0.5, &all);
+        for (k, together) in together.into_iter().enumerate() {
+            let alone = predict(&*network, &row(0), t + 0.5, &[k]).remove(0);
+            let data = together.to_data();
+            data.assert_approx_eq::<f32>(&alone.to_data(), burn::tensor::Tolerance::absolute(1e-5));
+            assert_ne!(data, found.clone().narrow(0, k, 1).to_data());
+        }
     }
 }
 

@@ -3,27 +3,39 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use sd_core::{Conditioning, Denoiser, Error, NoiseSchedule, PredictionType};
+use sd_core::{
+    Cancel, Conditioning, Denoiser, Error, Network, NoiseSchedule, Parameterization,
+    SizeConditioning, TextEmbedding,
+};
 use sd_fixtures::Fixture;
 use sd_models::Files;
 use sd_models::unet::UNet;
 
-fn open(name: &str, dtype: FloatDType) -> UNet {
+fn open(name: &str, dtype: FloatDType) -> Arc<UNet> {
     let files = Files::directory(sd_fixtures::path(""));
     let schedule = Arc::new(NoiseSchedule::stable_diffusion());
-    let prediction = PredictionType::VPrediction;
-    UNet::open(&files, name, schedule, prediction, &Device::flex(), dtype).expect("opens")
+    let v = Parameterization::VPrediction;
+    let unet = UNet::open(&files, name, schedule, v, &Device::flex(), dtype);
+    Arc::new(unet.expect("opens"))
 }
 
 fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::zeros(shape, &Device::flex())
 }
 
+fn text(shape: [usize; 3]) -> TextEmbedding {
+    TextEmbedding::new(zeros(shape))
+}
+
 fn sdxl(batch: usize) -> Conditioning {
-    let mut conditioning = Conditioning::new(zeros([batch, 3, 40]));
-    conditioning.pooled = Some(zeros([batch, 20]));
-    conditioning.extra = Some(zeros([batch, 6]));
+    let text = text([batch, 3, 40]).with_pooled(zeros([batch, 20]));
+    let mut conditioning = Conditioning::new(text);
+    conditioning.size = Some(SizeConditioning::of([64, 48]));
     conditioning
+}
+
+fn predict(network: &dyn Network, x: Tensor<4>, t: f64) -> sd_core::Result<Tensor<4>> {
+    Ok(network.predict(&x, t, &[0], &Cancel::new())?.remove(0))
 }
 
 #[track_caller]
@@ -34,22 +46,40 @@ fn assert_shape<T: std::fmt::Debug>(result: sd_core::Result<T>, expected: &str) 
     }
 }
 
+#[track_caller]
+fn assert_invalid<T: std::fmt::Debug>(result: sd_core::Result<T>, expected: &str) {
+    match result {
+        Err(Error::InvalidArgument { name, .. }) => assert_eq!(name, expected),
+        other => panic!("expected an invalid {expected}, got {other:?}"),
+    }
+}
+
 #[test]
 fn the_spec_is_the_configurations() {
     let unet = open("unet_sd2", FloatDType::F32);
     let spec = unet.spec();
     assert_eq!(spec.sample_size, [6, 12]);
     assert_eq!(spec.context_width, 32);
-    assert_eq!(spec.latent_channels, 4);
-    assert_eq!(spec.prediction, PredictionType::VPrediction);
+    assert_eq!((spec.latent_channels, spec.concat_channels), (4, 0));
+    assert_eq!(spec.parameterization, Parameterization::VPrediction);
     assert_eq!(spec.dtype, FloatDType::F32);
+    let inpaint = open("unet_inpaint", FloatDType::F32);
+    let channels = (
+        inpaint.spec().latent_channels,
+        inpaint.spec().concat_channels,
+    );
+    assert_eq!(channels, (4, 5));
+    assert!(inpaint.spec().embeds_guidance && !spec.embeds_guidance);
+    assert!(open("unet_sdxl", FloatDType::F32).spec().embeds_size && !spec.embeds_size);
 }
 
 #[test]
 fn tensors_that_do_not_fit_are_refused() {
     let unet = open("unet_sdxl", FloatDType::F32);
+    let prepare = |branch: Conditioning| unet.clone().prepare(vec![branch]);
     let good = || sdxl(2);
-    assert!(unet.predict(zeros([2, 4, 1, 1]), 0.0, &good()).is_ok());
+    let network = prepare(good()).expect("prepares");
+    assert!(predict(&*network, zeros([2, 4, 1, 1]), 0.0).is_ok());
     for shape in [
         [1, 4, 8, 8],
         [0, 4, 8, 8],
@@ -57,12 +87,12 @@ fn tensors_that_do_not_fit_are_refused() {
         [2, 4, 0, 8],
         [2, 4, 8, 0],
     ] {
-        assert_shape(unet.predict(zeros(shape), 0.0, &good()), "latent");
+        assert_shape(predict(&*network, zeros(shape), 0.0), "latent");
     }
     for shape in [[2, 3, 39], [2, 0, 40]] {
         let mut wrong = good();
-        wrong.context = zeros(shape);
-        assert_shape(unet.prepare(wrong), "context");
+        wrong.text.tokens = zeros(shape);
+        assert_shape(prepare(wrong), "context");
     }
     for pooled in [
         None,
@@ -72,80 +102,114 @@ fn tensors_that_do_not_fit_are_refused() {
         Some([2, 68]),
     ] {
         let mut wrong = good();
-        wrong.pooled = pooled.map(zeros);
-        assert_shape(unet.prepare(wrong), "pooled");
+        wrong.text.pooled = pooled.map(zeros);
+        assert_shape(prepare(wrong), "pooled");
     }
-    for extra in [
-        None,
-        Some([2, 5]),
-        Some([2, 12]),
-        Some([1, 6]),
-        Some([2, 19]),
-    ] {
+    let refiner = SizeConditioning {
+        aesthetic_score: Some(6.0),
+        ..SizeConditioning::of([64, 48])
+    };
+    for size in [None, Some(refiner)] {
         let mut wrong = good();
-        wrong.extra = extra.map(zeros);
-        assert_shape(unet.prepare(wrong), "extra");
+        wrong.size = size;
+        assert_invalid(prepare(wrong), "size conditioning");
     }
     for t in [f64::NAN, f64::INFINITY] {
-        let result = unet.predict(zeros([2, 4, 8, 8]), t, &good());
-        assert!(matches!(
-            result,
-            Err(Error::InvalidArgument {
-                name: "timestep",
-                ..
-            })
-        ));
+        let result = predict(&*network, zeros([2, 4, 8, 8]), t);
+        assert_invalid(result, "timestep");
     }
     let half = zeros([2, 4, 8, 8]).cast(FloatDType::F16);
-    let result = unet.predict(half, 0.0, &good());
-    assert!(matches!(
-        result,
-        Err(Error::InvalidArgument {
-            name: "latent dtype",
-            ..
-        })
-    ));
+    assert_invalid(predict(&*network, half, 0.0), "latent dtype");
     let mut half = good();
-    half.context = half.context.cast(FloatDType::F16);
-    let result = unet.prepare(half);
-    assert!(matches!(
-        result,
-        Err(Error::InvalidArgument {
-            name: "context dtype",
-            ..
-        })
-    ));
-
-    // A model without sizes and crops would not see them.
-    let mut wrong = Conditioning::new(zeros([1, 3, 24]));
-    wrong.extra = Some(zeros([1, 6]));
-    assert_shape(open("unet_sd1", FloatDType::F32).prepare(wrong), "extra");
+    half.text.tokens = half.text.tokens.cast(FloatDType::F16);
+    assert_invalid(prepare(half), "context dtype");
+    assert_shape(unet.clone().prepare(vec![]), "conditioning");
+    assert_shape(unet.clone().prepare(vec![good(), sdxl(1)]), "conditioning");
+    let result = network.predict(&zeros([2, 4, 8, 8]), 0.0, &[1], &Cancel::new());
+    assert_invalid(result, "branch");
 
     // Halved with rounding down, a side of 1 would vanish.
     let inpaint = open("unet_inpaint", FloatDType::F32);
-    let prompt = Conditioning::new(zeros([1, 3, 24]));
-    assert!(inpaint.predict(zeros([1, 9, 2, 3]), 0.0, &prompt).is_ok());
-    assert_shape(inpaint.predict(zeros([1, 9, 1, 8]), 0.0, &prompt), "latent");
+    let inpainting = |beside: [usize; 4]| {
+        let mut branch = Conditioning::new(text([1, 3, 24]));
+        branch.concat = Some(zeros(beside));
+        inpaint.clone().prepare(vec![branch])
+    };
+    let network = inpainting([1, 5, 2, 3]).expect("prepares");
+    assert!(predict(&*network, zeros([1, 4, 2, 3]), 0.0).is_ok());
+    assert_shape(predict(&*network, zeros([1, 4, 1, 8]), 0.0), "latent");
+    assert_shape(predict(&*network, zeros([1, 4, 2, 4]), 0.0), "concat");
+    for shape in [[1, 4, 2, 3], [2, 5, 2, 3]] {
+        assert_shape(inpainting(shape), "concat");
+    }
+    let branch = Conditioning::new(text([1, 3, 24]));
+    assert_shape(inpaint.clone().prepare(vec![branch]), "concat");
+}
+
+/// A model without a layer for it would not see it.
+#[test]
+fn conditioning_that_the_network_does_not_read_is_refused_by_name() {
+    let unet = open("unet_sd1", FloatDType::F32);
+    let mut branch = Conditioning::new(text([1, 3, 24]));
+    branch.size = Some(SizeConditioning::of([64, 64]));
+    branch.guidance_scale = Some(7.5);
+    branch.concat = Some(zeros([1, 5, 8, 8]));
+    let error = unet.prepare(vec![branch]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the U-Net does not read sizes and crops, an embedded guidance scale, channels beside the \
+         latent"
+    );
 }
 
 #[test]
-fn what_another_network_prepared_is_not_used() {
-    let (sd1, inpaint) = (
-        open("unet_sd1", FloatDType::F32),
-        open("unet_inpaint", FloatDType::F32),
+fn prompts_of_different_lengths_are_evaluated_apart() {
+    let unet = open("unet_sd1", FloatDType::F32);
+    let device = Device::flex();
+    let fixture = Fixture::open("unet_sd1");
+    let prompt: Tensor<3> = fixture.tensor("0.context", &device);
+    let long = TextEmbedding::new(prompt.clone().repeat_dim(1, 2));
+    let branches = [
+        long,
+        TextEmbedding::new(prompt.clone()),
+        TextEmbedding::new(prompt),
+    ];
+    let network = unet
+        .prepare(branches.map(Conditioning::new).into())
+        .unwrap();
+    let (x, t) = (
+        fixture.tensor::<4>("0.x", &device),
+        fixture.settings()[0]["t"].as_f64(),
     );
-    let fixture = Fixture::open("unet_inpaint");
-    let x = || fixture.tensor::<4>("1.x", &Device::flex());
-    let prompt = Conditioning::new(fixture.tensor("1.context", &Device::flex()));
-    let foreign = sd1.prepare(prompt.clone()).expect("prepares");
-    let expected = inpaint.predict(x(), 7.0, &prompt).expect("predicts");
-    let found = inpaint.predict(x(), 7.0, &foreign).expect("predicts");
-    assert_eq!(found.to_data(), expected.to_data());
+    let cancel = Cancel::new();
+    let found = network
+        .predict(&x, t.unwrap(), &[1, 0, 2], &cancel)
+        .unwrap();
+    // A prompt twice over says to attention what it says once.
+    for found in found {
+        fixture.assert_tensor("0.out", found, 1e-5);
+    }
+}
 
-    // A clone is the same network.
-    let prepared = inpaint.prepare(prompt).expect("prepares");
-    let found = inpaint.clone().predict(x(), 7.0, &prepared);
-    assert_eq!(found.expect("predicts").to_data(), expected.to_data());
+#[test]
+fn a_pulled_brake_stops_the_network_and_leaves_it_whole() {
+    let (unet, fixture) = (open("unet_sd1", FloatDType::F32), Fixture::open("unet_sd1"));
+    let prompt = TextEmbedding::new(fixture.tensor("0.context", &Device::flex()));
+    let network = unet.prepare(vec![prompt.into()]).unwrap();
+    let (x, t) = (
+        fixture.tensor("0.x", &Device::flex()),
+        fixture.settings()[0]["t"].as_f64(),
+    );
+    let cancel = Cancel::new();
+    cancel.pull();
+    let stopped = network.predict(&x, t.unwrap(), &[0], &cancel);
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    cancel.release();
+    let found = network
+        .predict(&x, t.unwrap(), &[0], &cancel)
+        .unwrap()
+        .remove(0);
+    fixture.assert_tensor("0.out", found, 1e-5);
 }
 
 #[test]
@@ -163,15 +227,32 @@ fn half_precision_runs_and_is_near() {
         let fixture = Fixture::open(name);
         let t = fixture.settings()[1]["t"].as_f64().expect("a timestep");
         let unet = open(name, dtype);
-        let x = fixture.tensor::<4>("1.x", &Device::flex()).cast(dtype);
-        let context = fixture.tensor::<3>("1.context", &Device::flex());
-        let mut conditioning = Conditioning::new(context.cast(dtype));
+        let tensor = |key: &str| fixture.tensor::<4>(key, &Device::flex()).cast(dtype);
+        let (latent, beside) = (unet.spec().latent_channels, unet.spec().concat_channels);
+        let mut text = TextEmbedding::new(fixture.tensor("1.context", &Device::flex()));
+        let mut sizes = vec![];
         if name == "unet_sdxl" {
-            let pooled = fixture.tensor::<2>("1.pooled", &Device::flex());
-            conditioning.pooled = Some(pooled.cast(dtype));
-            conditioning.extra = Some(fixture.tensor("1.time_ids", &Device::flex()));
+            text.pooled = Some(fixture.tensor("1.pooled", &Device::flex()));
+            sizes = fixture.f32("1.time_ids");
         }
-        let found = unet.predict(x, t, &conditioning).expect("predicts");
+        let x = tensor("1.x");
+        let row = |k: usize| {
+            let mut branch = Conditioning::new(text.row(k));
+            branch = branch.to(&Device::flex(), dtype).expect("casts");
+            if let [a, b, c, d, e, f, ..] = sizes[(6 * k).min(sizes.len())..] {
+                branch.size = Some(SizeConditioning {
+                    original: [a, b].map(|side| side as usize),
+                    crop: [c, d].map(|side| side as usize),
+                    target: [e, f].map(|side| side as usize),
+                    aesthetic_score: None,
+                });
+            }
+            let x = x.clone().narrow(0, k, 1);
+            branch.concat = (beside > 0).then(|| x.clone().narrow(1, latent, beside));
+            let network = unet.clone().prepare(vec![branch]).expect("prepares");
+            predict(&*network, x.narrow(1, 0, latent), t).expect("predicts")
+        };
+        let found = Tensor::cat((0..text.len()).map(row).collect(), 0);
         assert_eq!(found.dtype(), DType::from(dtype));
         fixture.assert_tensor("1.out", found.cast(FloatDType::F32), tolerance);
     }

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::models::Error as ModelError;
 use sd_pipeline::{
-    Error, OpenOptions, Pipeline, Request, TextEmbedding, TextEncoder, device, read_latents,
-    write_latents, write_png,
+    Error, OpenOptions, Pipeline, Prompt, Request, Start, TextEmbedding, TextEncoder, device,
+    read_latents, write_latents, write_png,
 };
 use tempfile::TempDir;
 
@@ -53,7 +52,7 @@ fn requests_out_of_range_are_refused_before_any_work() {
     assert!(refused(|r| r.guidance_scale = f64::NAN).contains("guidance_scale is NaN"));
     assert!(refused(|r| r.guidance_scale = f64::INFINITY).contains("guidance_scale is inf"));
     let latents = Tensor::zeros([1, 4, 8, 8], &device("flex").unwrap());
-    assert!(refused(|r| r.latents = Some(latents)).contains("expected [1, 4, 16, 16]"));
+    assert!(refused(|r| r.start = Start::Initial(latents)).contains("expected [1, 4, 16, 16]"));
 }
 
 #[test]
@@ -77,13 +76,13 @@ fn an_unknown_scheduler_is_refused_with_the_names_there_are() {
 fn a_text_encoder_of_another_model_is_refused() {
     struct Narrow;
     impl TextEncoder for Narrow {
-        fn encode(&self, prompts: &[&str]) -> sd_pipeline::core::Result<TextEmbedding> {
+        fn encode(&self, prompts: &[Prompt]) -> sd_pipeline::core::Result<TextEmbedding> {
             let tokens = Tensor::zeros([prompts.len(), 77, 5], &device("flex").unwrap());
             Ok(TextEmbedding::new(tokens))
         }
     }
     let mut pipeline = tiny();
-    pipeline.text_encoder = Arc::new(Narrow);
+    pipeline.text_encoder = Narrow.into();
     let error = pipeline.start(&Request::new("a red cube")).unwrap_err();
     let expected = "the text embedding has shape [2, 77, 5], expected [2, tokens, 96]";
     assert!(error.to_string().starts_with(expected), "{error}");

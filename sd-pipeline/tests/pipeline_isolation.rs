@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use sd_pipeline::schedulers::names;
-use sd_pipeline::{Pipeline, Request, Run, device};
+use sd_pipeline::{Pipeline, Request, Run, Start, device};
 
 fn request(seed: u64) -> Request {
     Request {
@@ -130,12 +130,21 @@ fn a_run_can_be_watched_stopped_and_kept() {
 #[test]
 fn a_run_owns_its_parts_and_frees_them() {
     let pipeline = tiny();
+    let (denoiser, autoencoder) = (pipeline.denoiser.get(), pipeline.autoencoder.get());
+    let (denoiser, autoencoder) = (denoiser.unwrap(), autoencoder.unwrap());
+    let before = [
+        Arc::strong_count(&denoiser),
+        Arc::strong_count(&autoencoder),
+    ];
     let run = pipeline.start(&request(1)).unwrap();
-    assert_eq!(Arc::strong_count(&pipeline.denoiser), 2);
+    assert_eq!(Arc::strong_count(&denoiser), before[0] + 1);
     let run = thread::spawn(move || run).join().unwrap();
     drop(run);
-    assert_eq!(Arc::strong_count(&pipeline.denoiser), 1);
-    assert_eq!(Arc::strong_count(&pipeline.autoencoder), 1);
+    let after = [
+        Arc::strong_count(&denoiser),
+        Arc::strong_count(&autoencoder),
+    ];
+    assert_eq!(after, before);
 }
 
 #[test]
@@ -144,7 +153,7 @@ fn given_latents_take_the_place_of_the_seeds_noise() {
     let seeded = request(6);
     let noise = pipeline.start(&seeded).unwrap().latents().clone();
     let given = Request {
-        latents: Some(noise),
+        start: Start::Initial(noise),
         ..request(99)
     };
     assert_eq!(bits(&pipeline, &given), bits(&pipeline, &seeded));

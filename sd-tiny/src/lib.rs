@@ -30,7 +30,7 @@
 pub mod micro;
 
 use sd_pipeline::models::{EmbeddedFile, Files};
-use sd_pipeline::{Device, OpenOptions, Pipeline, Request, Result};
+use sd_pipeline::{Device, OpenOptions, Pipeline, Prompt, Request, Result};
 
 /// A prompt that shows what the model can do.
 pub const PROMPT: &str = "a red cube on top of a blue sphere";
@@ -76,7 +76,7 @@ pub fn pipeline(device: &Device) -> Result<Pipeline> {
 
 /// A request for `prompt` with the settings that suit the model: [`STEPS`] and
 /// [`GUIDANCE_SCALE`].
-pub fn request(prompt: impl Into<String>) -> Request {
+pub fn request(prompt: impl Into<Prompt>) -> Request {
     Request {
         steps: STEPS,
         guidance_scale: GUIDANCE_SCALE,

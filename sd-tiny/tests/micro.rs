@@ -104,7 +104,7 @@ fn pictures_equal_diffusers() {
         let case = &settings[name];
         let text = |key: &str| case[key].as_str().unwrap().to_string();
         let request = Request {
-            negative_prompt: text("negative"),
+            negative_prompt: Some(text("negative").into()),
             guidance_scale: case["guidance"].as_f64().unwrap(),
             steps: case["steps"].as_u64().unwrap() as usize,
             seed: case["seed"].as_u64().unwrap(),
@@ -116,7 +116,7 @@ fn pictures_equal_diffusers() {
             step.unwrap();
         }
         fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 5e-4);
-        let picture = run.images().unwrap().remove(0).into_raw();
+        let picture = run.images().unwrap().remove(0).image.into_raw();
         let expected = fixture.values(&format!("{name}.pictures"));
         assert_eq!(picture.len(), expected.len());
         let differ = |(f, e): &(&u8, &f64)| (f64::from(**f) - **e).abs() > 1.0;

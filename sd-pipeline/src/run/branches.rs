@@ -26,12 +26,11 @@ pub(super) fn branches(
     let spec = pipeline.denoiser.spec();
     let texts = phases.watch(TEXT, || -> Result<_> {
         let encoder = pipeline.text_encoder.get()?;
-        Ok(encoded(&*encoder, request, &guidance.texts())?)
+        Ok(encoded(&*encoder, request, &guidance.texts(), spec)?)
     })?;
     let truncated = texts.iter().flat_map(|text| &text.truncated);
     let truncated = truncated.flatten().cloned().collect();
     let conditioning = texts.into_iter().map(|text| {
-        check(&text, spec)?;
         let mut conditioning = Conditioning::from(text);
         conditioning.size = request.size;
         if spec.embeds_size && conditioning.size.is_none() {
@@ -63,6 +62,7 @@ fn encoded(
     encoder: &dyn TextEncoder,
     request: &Request,
     texts: &[Text],
+    spec: &DenoiserSpec,
 ) -> sd_core::Result<Vec<TextEmbedding>> {
     let empty = || Some(Prompt::default());
     // Of a text that is `None` all is zero.
@@ -82,13 +82,11 @@ fn encoded(
     }
     let span = tracing::info_span!("encode_text", prompts = given.len());
     let all = span.in_scope(|| guard("the text encoder", || encoder.encode(&given)))?;
-    if all.len() != given.len() {
-        let expected = format!("[{}, tokens, width]", given.len());
-        return Err(Error::shape(
-            "the text embedding",
-            &all.tokens.dims(),
-            expected,
-        ));
+    let found = all.tokens.dims();
+    if found[0] != given.len() || found[2] != spec.context_width {
+        let (rows, width) = (given.len(), spec.context_width);
+        let expected = format!("[{rows}, tokens, {width}], what the denoiser takes");
+        return Err(Error::shape("the text embedding", &found, expected));
     }
     let mut rows = 0..;
     let row = |prompt: &Option<Prompt>| match prompt {
@@ -96,16 +94,6 @@ fn encoded(
         None => all.row(0).zeros_like(),
     };
     Ok(prompts.iter().map(row).collect())
-}
-
-fn check(text: &TextEmbedding, spec: &DenoiserSpec) -> sd_core::Result<()> {
-    let found = text.tokens.dims();
-    if found[2] == spec.context_width {
-        return Ok(());
-    }
-    let width = spec.context_width;
-    let expected = format!("[1, tokens, {width}], what the denoiser takes");
-    Err(Error::shape("the text embedding", &found, expected))
 }
 
 /// Words on what the request asks for in vain.

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_pipeline::core::Result;
-use sd_pipeline::{Conditioning, Denoiser, DenoiserSpec, OpenOptions, Pipeline, Request, burn};
+use sd_pipeline::{
+    Conditioning, Denoiser, DenoiserSpec, Network, OpenOptions, Pipeline, Request, Slot, burn,
+    each_branch,
+};
 
 use crate::Place;
 use crate::report::{Log, psnr};
 
 /// A denoiser that asks for more memory than there is.
 struct Greedy {
-    inner: Arc<dyn Denoiser>,
+    inner: Slot<dyn Denoiser>,
     numbers: usize,
 }
 
@@ -20,10 +23,11 @@ impl Denoiser for Greedy {
         self.inner.spec()
     }
 
-    fn predict(&self, x: Tensor<4>, t: f64, conditioning: &Conditioning) -> Result<Tensor<4>> {
-        let more = Tensor::<1>::zeros([self.numbers], &x.device());
-        let x = x + more.narrow(0, 0, 1).reshape([1, 1, 1, 1]);
-        self.inner.predict(x, t, conditioning)
+    fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
+        Ok(each_branch(branches, move |x, _, _| {
+            let more = Tensor::<1>::zeros([self.numbers], &x.device());
+            Ok(x.clone() + more.narrow(0, 0, 1).reshape([1, 1, 1, 1]))
+        }))
     }
 }
 
@@ -57,7 +61,7 @@ pub(crate) fn out_of_memory(place: &Place, log: &mut Log) {
     let mut pipeline = pipeline(place);
     let before = pipeline.generate(&request()).expect("a picture");
     let denoiser = pipeline.denoiser.clone();
-    pipeline.denoiser = Arc::new(Greedy {
+    pipeline.denoiser = Slot::from(Greedy {
         inner: denoiser.clone(),
         // Where the memory is the program's own, what can be asked of it but not given would end
         // the program; there it is more than can be asked.

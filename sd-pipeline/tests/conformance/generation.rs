@@ -70,7 +70,7 @@ fn compare(name: &str, place: &Place, log: &mut Log, options: &OpenOptions) -> R
         tolerance.latents,
     );
 
-    let picture = run.images().expect("the pictures").swap_remove(0);
+    let picture = run.images().expect("the pictures").swap_remove(0).image;
     let expected = fixture.values(&format!("{name}.pictures"));
     let found = picture.as_raw().iter().map(|byte| f64::from(*byte));
     assert_eq!(found.len(), expected.len());

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use sd_fixtures::Fixture;
-use sd_pipeline::core::RecordedNoise;
-use sd_pipeline::models::unet::UNet;
+use sd_pipeline::core::{Cancel, RecordedNoise};
+use sd_pipeline::models::unet::{UNet, UNetEmbeddings, timestep_embedding};
 use sd_pipeline::models::vae::Vae;
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files};
-use sd_pipeline::{
-    Autoencoder, Conditioning, Denoiser, FloatDType, NoiseSchedule, PredictionType, burn,
-};
+use sd_pipeline::{Autoencoder, FloatDType, NoiseSchedule, Parameterization, burn};
 
 use crate::report::{Log, difference};
 use crate::{Place, tolerance};
@@ -53,7 +51,7 @@ pub(crate) fn unet(place: &Place, log: &mut Log) {
         let fixture = Fixture::open(name);
         let files = Files::directory(sd_fixtures::path(""));
         let schedule = Arc::new(NoiseSchedule::stable_diffusion());
-        let kind = PredictionType::Epsilon;
+        let kind = Parameterization::Epsilon;
         let unet = UNet::open(&files, name, schedule, kind, &place.device, place.dtype);
         let unet = unet.expect("the model opens");
         let cases = fixture.settings();
@@ -61,33 +59,44 @@ pub(crate) fn unet(place: &Place, log: &mut Log) {
         let mut worst = 0f64;
         for (i, case) in cases.iter().enumerate() {
             let t = case["t"].as_f64().expect("a timestep");
-            let x = fixture.tensor(&format!("{i}.x"), &place.device);
-            let conditioning = conditioning(&fixture, i, place);
-            let conditioning = unet.prepare(conditioning).expect("it prepares");
-            let found = unet.predict(x.cast(place.dtype), t, &conditioning);
-            let found = found.expect("it predicts");
+            let found = evaluated(&unet, &fixture, i, t, place);
             worst = worst.max(difference(&fixture, &format!("{i}.out"), found));
         }
         log.at_most(name, worst, tolerance);
     }
 }
 
-/// What the fixture's case `i` conditions on.
-fn conditioning(fixture: &Fixture, i: usize, place: &Place) -> Conditioning {
+/// The output of the bare network for the fixture's case `i`, at timestep `t`.
+fn evaluated(unet: &UNet, fixture: &Fixture, i: usize, t: f64, place: &Place) -> Tensor<4> {
+    let (config, model, device) = (unet.config(), unet.model(), &place.device);
     let keys = fixture.keys();
     let optional = |name: &str| {
         let key = format!("{i}.{name}");
         let there = keys.contains(&key);
-        there.then(|| fixture.tensor::<2>(&key, &place.device))
+        there.then(|| fixture.tensor::<2>(&key, device).cast(place.dtype))
     };
-    let context: Tensor<3> = fixture.tensor(&format!("{i}.context"), &place.device);
-    let mut conditioning = Conditioning::new(context.cast(place.dtype));
-    conditioning.pooled = optional("pooled");
-    let extra: Vec<Tensor<2>> = (optional("time_ids").into_iter())
-        .chain(optional("guidance"))
-        .collect();
-    conditioning.extra = (!extra.is_empty()).then(|| Tensor::cat(extra, 1));
-    conditioning
+    let time = config.time;
+    let sines = |t: f64, channels| {
+        let sines = timestep_embedding(t, channels, time.flip_sin_to_cos, time.freq_shift);
+        Tensor::<1>::from_data(&sines[..], (device, DType::from(place.dtype))).unsqueeze::<2>()
+    };
+    let added = config.text_time.map(|text_time| {
+        let sizes = fixture.f32(&format!("{i}.time_ids"));
+        let sizes = sizes
+            .iter()
+            .map(|size| sines(f64::from(*size), text_time.time_channels));
+        let pooled = optional("pooled").expect("a pooled prompt");
+        let sizes = Tensor::cat(sizes.collect(), 0).reshape([pooled.dims()[0] as i32, -1]);
+        Tensor::cat(vec![pooled, sizes], 1)
+    });
+    let guidance = optional("guidance");
+    let prompt: Tensor<3> = fixture.tensor(&format!("{i}.context"), device);
+    let embeddings = UNetEmbeddings { added, guidance };
+    let context = model.prepare(&prompt.cast(place.dtype), embeddings);
+    let time = model.embed_time(sines(t, time.channels), &context);
+    let x = fixture.tensor(&format!("{i}.x"), device).cast(place.dtype);
+    let found = model.forward(x, &time, &context, None, &Cancel::new());
+    found.expect("it predicts")
 }
 
 pub(crate) fn vae(place: &Place, log: &mut Log) {
