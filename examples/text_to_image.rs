@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use sd_pipeline::{
-    OpenOptions, Pipeline, Request, Residency, device, read_latents, write_latents, write_png,
+    OpenOptions, Pipeline, Request, Residency, Start, device, read_latents, write_latents,
+    write_png,
 };
 use support::{Arguments, Report, progress_bar};
 

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::{
-    Conditioning, Denoiser, Noise, OpenOptions, Pipeline, Request, SeededNoise, TextEncoder, device,
+    Cancel, Conditioning, Noise, OpenOptions, Pipeline, Request, SeededNoise, device,
 };
 
 /// Of the single evaluation.

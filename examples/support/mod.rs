@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// The negative prompt: what the picture should not show
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) negative: String,
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) negative: Option<String>,
     /// Width in pixels, a multiple of 8 [default: what the model was trained at]
     #[arg(long)]
     pub(crate) width: Option<usize>,
