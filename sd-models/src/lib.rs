@@ -5,9 +5,11 @@ mod clip;
 mod config;
 mod error;
 mod files;
-pub mod layers;
-pub mod meter;
+mod layers;
+pub mod memory;
 mod options;
+#[doc(hidden)]
+pub mod testing;
 mod tokenizer;
 pub mod unet;
 pub mod vae;

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sd_models::meter::{PeakWatch, resident_bytes};
+use sd_models::memory::{PeakMemory, resident_bytes};
 use sd_models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, Memory};
 use serde_json::json;
 
@@ -67,7 +67,7 @@ fn weights_take_what_they_say_and_loading_little_more() {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     for (memory, packed) in [(Memory::Smallest, 50.0), (Memory::Fastest, 100.0)] {
         let before = resident_bytes().unwrap();
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let config = ClipTextConfig::read(&files).unwrap();
         let weights = files.weights("model", None).unwrap();
         let options = LoadOptions {

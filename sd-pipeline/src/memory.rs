@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_core::{Held, Resident, Result, WeightBytes};
-use sd_models::meter::PeakWatch;
+use sd_models::memory::PeakMemory;
 
 use crate::Pipeline;
 
@@ -96,7 +96,7 @@ pub(crate) struct Phases(Mutex<PhasePeaks>);
 impl Phases {
     /// Runs `work`, a piece of `phase`.
     pub(crate) fn watch<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let result = work();
         let peak = watch.peak();
         let mut peaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

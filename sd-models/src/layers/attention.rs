@@ -4,8 +4,9 @@ use burn::tensor::{Device, Tensor};
 use sd_core::Result;
 use sd_kernels::Activation;
 
-use super::precision::multi_head_attention;
-use super::{GroupNorm, Linear, Output, Strips, pack_fields, ranges};
+use super::{
+    Epilogue, GroupNorm, Input, Linear, Output, Strips, multi_head_attention, pack_fields, ranges,
+};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -27,8 +28,8 @@ pub struct Attention {
     heads: usize,
 }
 
-/// What an [`Attention`] layer made of the tokens that are looked at. For a prompt it is the same
-/// in every step of a run.
+/// Keys and values that an [`Attention`] layer made of the tokens that are looked at. For a prompt
+/// they are the same in every step of a run.
 #[derive(Debug, Clone)]
 pub struct KeyValue {
     /// `[n, tokens, width]`, the heads side by side.
@@ -37,7 +38,7 @@ pub struct KeyValue {
     pub value: Tensor<3>,
 }
 
-/// How an [`Attention`] layer is built.
+/// Sizes of an [`Attention`] layer.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig {
     /// Width of the tokens that look, a multiple of `heads`.
@@ -68,45 +69,42 @@ impl Attention {
     }
 
     /// Keys and values of the tokens `[n, tokens, context width]` to look at.
-    pub fn key_value(&self, context: Tensor<3>) -> KeyValue {
+    pub(crate) fn key_value<'a>(&self, context: impl Into<Input<'a, 3>>) -> KeyValue {
+        let mut context = context.into();
         KeyValue {
-            key: self.to_k.forward(context.clone()),
-            value: self.to_v.forward(context),
+            key: self.to_k.forward(context.lend(), Epilogue::NONE),
+            value: self.to_v.forward(context, Epilogue::NONE),
         }
     }
 
-    /// Self-attention of the tokens `[n, tokens, width]`, added to `residual`.
-    pub fn forward_self_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let (key, x) = self.to_k.forward_keeping(x);
-        let (value, x) = self.to_v.forward_keeping(x);
-        let query = self.to_q.forward(x);
-        self.gather_onto(query, KeyValue { key, value }, residual)
-    }
-
-    /// What the tokens `[n, tokens, width]` gather from `context`, added to `residual`.
-    pub fn forward_onto(&self, x: Tensor<3>, context: &KeyValue, residual: Tensor<3>) -> Tensor<3> {
-        self.gather_onto(self.to_q.forward(x), context.clone(), residual)
-    }
-
-    fn gather_onto(&self, query: Tensor<3>, of: KeyValue, residual: Tensor<3>) -> Tensor<3> {
-        let x = multi_head_attention(query, of.key, of.value, self.heads, false);
+    /// The tokens `[n, tokens, width]` gather from `context`, or from each other where there is
+    /// none.
+    pub fn forward(
+        &self,
+        mut x: Tensor<3>,
+        context: Option<&KeyValue>,
+        epilogue: Epilogue<3>,
+    ) -> Tensor<3> {
+        let KeyValue { key, value } = match context {
+            Some(context) => context.clone(),
+            None => self.key_value(&mut x),
+        };
+        let query = self.to_q.forward(x, Epilogue::NONE);
+        let x = multi_head_attention(query, key, value, self.heads, false);
         let [out] = &self.to_out;
-        out.forward_onto(x, residual)
+        out.forward(x, epilogue)
     }
 
     /// Self-attention of a picture's pixels, added to the picture: `[n, width, h, w]` to the same
     /// shape, normalised first where the layer does that.
-    pub fn forward_picture(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward_picture(&self, mut x: Tensor<4>) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
-        let (normed, x) = match &self.group_norm {
-            Some(norm) => norm.forward_keeping(x),
-            None => (x.clone(), x),
+        let normed = match &self.group_norm {
+            Some(norm) => norm.forward(&mut x, Activation::None),
+            None => x.clone(),
         };
-        to_picture(
-            self.forward_self_onto(to_tokens(normed), to_tokens(x)),
-            h,
-            w,
-        )
+        let x = Epilogue::residual(to_tokens(x));
+        to_picture(self.forward(to_tokens(normed), None, x), h, w)
     }
 
     /// [`forward_picture`](Self::forward_picture) of a picture in strips: keys and values of all
@@ -131,7 +129,8 @@ impl Attention {
             let query = to_tokens(normed(&mut x, rows.clone()));
             let strip = x.take(rows);
             let [_, _, h, w] = strip.dims();
-            to_picture(self.forward_onto(query, &key_value, to_tokens(strip)), h, w)
+            let strip = Epilogue::residual(to_tokens(strip));
+            to_picture(self.forward(query, Some(&key_value), strip), h, w)
         })
     }
 }

@@ -9,14 +9,14 @@ use crate::weights::{Weights, size};
 
 /// A table of vectors, as `torch.nn.Embedding`.
 #[derive(Module, Debug)]
-pub struct Embedding {
+pub(crate) struct Embedding {
     /// `[entries, width]`.
-    pub weight: Param<Tensor<2>>,
+    pub(crate) weight: Param<Tensor<2>>,
 }
 
 impl Embedding {
     /// A table whose entries are still to be loaded.
-    pub fn new(entries: usize, width: usize, device: &Device) -> Self {
+    pub(crate) fn new(entries: usize, width: usize, device: &Device) -> Self {
         Self {
             weight: parameter([entries, width], device),
         }
@@ -24,7 +24,7 @@ impl Embedding {
 
     /// Indices `[n, l]`, each below the number of entries, to vectors `[n, l, width]` of the number
     /// type that the table has.
-    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         burn::tensor::module::embedding(self.weight.val(), indices)
     }
 }

@@ -10,14 +10,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
 use sd_core::{Error, Result};
 use sd_kernels::{Activation, Moments};
 
-use super::cpu::{self, fits, runs_kernels};
-use super::norm::variance_and_mean;
-use super::precision::to_f32;
-use super::{Conv2d, GroupNorm};
+use super::cpu::expect_shapes;
+use super::dispatch::{self, Measured, Rows};
+use super::{Conv2d, Epilogue, GroupNorm};
 
 /// A picture `[1, channels, height, width]` as strips of whole rows.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ pub(crate) struct Strips {
     moments: Option<Moments>,
 }
 
-/// How a layer's output is made.
+/// The making of a layer's output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     /// Rows of a strip.
@@ -56,19 +54,19 @@ impl Strips {
         output: Output,
         mut each: impl FnMut(Range<usize>) -> Tensor<4>,
     ) -> Result<Self> {
-        let (mut strips, mut gather) = (VecDeque::new(), Gather::default());
+        let (mut strips, mut moments) = (VecDeque::new(), MomentsAccumulator::default());
         for rows in ranges(height, output.rows) {
-            let strip = each(rows);
-            strips.push_back(match output.measured {
-                true => gather.add(strip),
-                false => strip,
-            });
+            let mut strip = each(rows);
+            if output.measured {
+                moments.add(&mut strip);
+            }
+            strips.push_back(strip);
         }
         Ok(Self {
             strips,
             first: 0,
             height,
-            moments: gather.finish()?,
+            moments: moments.finish()?,
         })
     }
 
@@ -78,34 +76,18 @@ impl Strips {
 
     /// A copy of some rows.
     pub(crate) fn rows(&mut self, range: Range<usize>) -> Tensor<4> {
-        if self.runs_kernels() {
-            return cpu::copy_rows(self.parts(range).1);
-        }
-        let parts = self.parts(range).1.map(|(strip, rows)| {
-            let strip = strip.clone();
-            match rows.len() == strip.dims()[2] {
-                true => strip,
-                false => strip.narrow(2, rows.start, rows.len()),
-            }
-        });
-        concat_rows(parts.collect())
-    }
-
-    fn runs_kernels(&self) -> bool {
-        self.strips.front().is_some_and(runs_kernels)
+        dispatch::copy_rows(self.parts(range).1)
     }
 
     /// The moments, and of each strip that has some of the rows which these are.
-    fn parts(
-        &mut self,
-        range: Range<usize>,
-    ) -> (Option<&Moments>, impl Iterator<Item = cpu::Part<'_>>) {
+    fn parts(&mut self, range: Range<usize>) -> (Option<&Moments>, impl Iterator<Item = Rows<'_>>) {
         let mut top = self.first;
         let parts = self.strips.iter_mut().filter_map(move |strip| {
             let (first, rows) = (top, strip.dims()[2]);
             top += rows;
             let (from, end) = (range.start.max(first), range.end.min(top));
-            (from < end).then(|| (strip, from - first..end - first))
+            let rows = from.saturating_sub(first)..end.saturating_sub(first);
+            (from < end).then_some(Rows { strip, rows })
         });
         (self.moments.as_ref(), parts)
     }
@@ -137,7 +119,7 @@ impl Strips {
 
     /// The picture in one piece.
     pub(crate) fn join(self) -> Tensor<4> {
-        concat_rows(self.strips.into())
+        dispatch::concat_rows(self.strips.into())
     }
 
     /// `norm` of some rows of this picture, with the whole picture's moments; SiLU behind it where
@@ -148,19 +130,9 @@ impl Strips {
         norm: &GroupNorm,
         activation: Activation,
     ) -> Tensor<4> {
-        if self.runs_kernels()
-            && let (Some(moments), parts) = self.parts(range.clone())
-        {
-            return cpu::group_norm_rows(parts, moments, norm.before(activation));
-        }
-        let rows = self.rows(range);
-        let x = match &self.moments {
-            Some(moments) => norm.forward_with(rows, moments),
-            None => norm.forward(rows),
-        };
-        match activation {
-            Activation::Silu => silu(x),
-            _ => x,
+        match self.parts(range) {
+            (Some(moments), rows) => dispatch::group_norm_rows(norm, rows, moments, activation),
+            (None, rows) => norm.forward(dispatch::copy_rows(rows), activation),
         }
     }
 }
@@ -179,14 +151,12 @@ pub(crate) struct StripConv<'a> {
     pub(crate) conv: &'a Conv2d,
     /// A normalisation and SiLU before it.
     pub(crate) norm: Option<&'a GroupNorm>,
-    /// Whether it sees the picture enlarged twofold.
-    pub(crate) doubled: bool,
 }
 
 impl StripConv<'_> {
     /// The convolution of `x`, which stays.
     pub(crate) fn of(&self, x: &mut Strips, output: Output) -> Result<Strips> {
-        let height = self.conv.output_height(x.height(), self.doubled);
+        let height = self.conv.output_height(x.height());
         Strips::build(height, output, |rows| self.strip(x, rows, None))
     }
 
@@ -197,13 +167,13 @@ impl StripConv<'_> {
         output: Output,
         mut residual: impl FnMut(Range<usize>) -> Option<Tensor<4>>,
     ) -> Result<Strips> {
-        let height = self.conv.output_height(x.height(), self.doubled);
+        let height = self.conv.output_height(x.height());
         Strips::build(height, output, |rows| {
             let strip = self.strip(&mut x, rows.clone(), residual(rows.clone()));
             let next = rows.end..(rows.end + 1).min(height);
             let done = match next.is_empty() {
                 true => x.height(),
-                false => self.conv.reach(next, x.height(), self.doubled).start,
+                false => self.conv.reach(next, x.height()).start,
             };
             x.forget_before(done);
             strip
@@ -211,58 +181,49 @@ impl StripConv<'_> {
     }
 
     fn strip(&self, x: &mut Strips, rows: Range<usize>, residual: Option<Tensor<4>>) -> Tensor<4> {
-        let reach = (self.conv).reach(rows.clone(), x.height(), self.doubled);
+        let reach = (self.conv).reach(rows.clone(), x.height());
         let input = match self.norm {
             Some(norm) => x.normed(reach.clone(), norm, Activation::Silu),
             None => x.rows(reach.clone()),
         };
-        (self.conv).forward_rows(input, reach.start, rows, self.doubled, residual)
+        let residual = residual.map_or(Epilogue::NONE, Epilogue::residual);
+        (self.conv).forward_rows(input, reach.start, rows, residual)
     }
 }
 
-/// Strips one below the other.
-fn concat_rows(mut parts: Vec<Tensor<4>>) -> Tensor<4> {
-    if parts.len() == 1 {
-        return parts.swap_remove(0);
-    }
-    if !parts.first().is_some_and(runs_kernels) {
-        return Tensor::cat(parts, 2);
-    }
-    let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
-    Tensor::cat(parts.into_iter().map(last).collect(), 1).permute([0, 3, 1, 2])
-}
-
-/// Collects a picture's moments from its strips.
+/// A picture's moments, collected from its strips.
 #[derive(Default)]
-struct Gather {
+struct MomentsAccumulator {
     host: Option<Moments>,
     /// Pixels of each strip, and its channels' variances and means, `[channels, 2]`: they stay on
     /// the device until all are there, so that it is waited for once.
     device: Vec<(usize, Tensor<2>)>,
 }
 
-impl Gather {
-    fn add(&mut self, strip: Tensor<4>) -> Tensor<4> {
-        if runs_kernels(&strip) {
-            let (strip, moments) = cpu::moments(strip);
-            match &mut self.host {
-                Some(all) => fits(all.merge(&moments)),
-                None => self.host = Some(moments),
+impl MomentsAccumulator {
+    fn add(&mut self, strip: &mut Tensor<4>) {
+        match dispatch::moments(strip) {
+            Measured::Host(moments) => self.merge(moments),
+            Measured::Device(moments) => {
+                let [_, _, rows, width] = strip.dims();
+                self.device.push((rows * width, moments));
             }
-            return strip;
         }
-        let [_, channels, rows, width] = strip.dims();
-        let (variance, mean) = variance_and_mean(to_f32(strip.clone()));
-        let moments = Tensor::cat(vec![variance, mean], 3).reshape([channels, 2]);
-        (self.device).push((rows * width, moments));
-        strip
     }
 
-    fn finish(self) -> Result<Option<Moments>> {
+    fn merge(&mut self, moments: Moments) {
+        match &mut self.host {
+            Some(all) => expect_shapes(all.merge(&moments)),
+            None => self.host = Some(moments),
+        }
+    }
+
+    fn finish(mut self) -> Result<Option<Moments>> {
         if self.device.is_empty() {
             return Ok(self.host);
         }
-        let (pixels, parts): (Vec<usize>, Vec<Tensor<2>>) = self.device.into_iter().unzip();
+        let device = std::mem::take(&mut self.device);
+        let (pixels, parts): (Vec<usize>, Vec<Tensor<2>>) = device.into_iter().unzip();
         let width = 2 * pixels.len();
         let values = Tensor::cat(parts, 1).try_into_vec_as::<f32>();
         let values = values.map_err(|e| Error::backend("reading a picture's mean", e))?;
@@ -270,15 +231,11 @@ impl Gather {
             let column = values.iter().skip(i).step_by(width);
             column.map(|x| f64::from(*x)).collect()
         };
-        let mut moments: Option<Moments> = None;
         for (i, pixels) in pixels.into_iter().enumerate() {
-            let strip = fits(Moments::new(pixels, column(2 * i + 1), column(2 * i)));
-            match &mut moments {
-                Some(all) => fits(all.merge(&strip)),
-                None => moments = Some(strip),
-            }
+            let moments = Moments::new(pixels, column(2 * i + 1), column(2 * i));
+            self.merge(expect_shapes(moments));
         }
-        Ok(moments)
+        Ok(self.host)
     }
 }
 

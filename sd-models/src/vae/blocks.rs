@@ -14,11 +14,11 @@ pub(super) const EPSILON: f64 = 1e-6;
 
 /// One resolution of the encoder: residual blocks, then a halving.
 #[derive(Module, Debug)]
-pub struct DownEncoderBlock2D {
+pub(super) struct DownEncoderBlock2D {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One, or none at the coarsest resolution.
-    pub downsamplers: Vec<Downsample2D>,
+    pub(super) downsamplers: Vec<Downsample2D>,
 }
 
 impl DownEncoderBlock2D {
@@ -49,18 +49,18 @@ impl DownEncoderBlock2D {
             measured: true,
         };
         self.downsamplers.iter().try_fold(x, |x, layer| {
-            plain(&layer.conv, false).consume(x, output, |_| None)
+            plain(&layer.conv).consume(x, output, |_| None)
         })
     }
 }
 
 /// One resolution of the decoder: residual blocks, then a doubling.
 #[derive(Module, Debug)]
-pub struct UpDecoderBlock2D {
+pub(super) struct UpDecoderBlock2D {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One, or none at the picture's resolution.
-    pub upsamplers: Vec<Upsample2D>,
+    pub(super) upsamplers: Vec<Upsample2D>,
 }
 
 impl UpDecoderBlock2D {
@@ -81,7 +81,7 @@ impl UpDecoderBlock2D {
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
-        self.upsamplers.iter().fold(x, |x, u| u.forward(x))
+        self.upsamplers.iter().fold(x, |x, u| u.forward(x, None))
     }
 
     /// [`forward`](Self::forward) in strips of `rows` rows, then of `doubled`.
@@ -93,18 +93,18 @@ impl UpDecoderBlock2D {
             measured: true,
         };
         self.upsamplers.iter().try_fold(x, |x, layer| {
-            plain(&layer.conv, true).consume(x, output, |_| None)
+            plain(&layer.conv).consume(x, output, |_| None)
         })
     }
 }
 
 /// The coarsest resolution: two residual blocks, between which all pixels attend to each other.
 #[derive(Module, Debug)]
-pub struct MidBlock {
+pub(super) struct MidBlock {
     /// Attention with one head, in most models.
-    pub attentions: Vec<Attention>,
+    pub(super) attentions: Vec<Attention>,
     /// The two residual blocks.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
 }
 
 impl MidBlock {
@@ -160,12 +160,8 @@ pack_fields!(UpDecoderBlock2D: resnets, upsamplers);
 pack_fields!(MidBlock: resnets, attentions);
 
 /// A convolution of strips with nothing before it.
-pub(super) fn plain(conv: &Conv2d, doubled: bool) -> StripConv<'_> {
-    StripConv {
-        conv,
-        norm: None,
-        doubled,
-    }
+pub(super) fn plain(conv: &Conv2d) -> StripConv<'_> {
+    StripConv { conv, norm: None }
 }
 
 /// Residual blocks in strips of `rows` rows. The last one's result is `measured` if it is

@@ -2,24 +2,25 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use sd_core::Result;
+use sd_kernels::Activation;
 
 use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D, plain};
 use super::{StripRows, VaeConfig};
-use crate::layers::{Conv2d, GroupNorm, Output, StripConv, Strips, pack_fields};
+use crate::layers::{Conv2d, Epilogue, GroupNorm, Output, StripConv, Strips, pack_fields};
 
 /// From latents to pixels.
 #[derive(Module, Debug)]
-pub struct Decoder {
+pub(super) struct Decoder {
     /// From the latent's channels to the coarsest block's.
-    pub conv_in: Conv2d,
+    pub(super) conv_in: Conv2d,
     /// Up to the picture's resolution, the latent's first.
-    pub up_blocks: Vec<UpDecoderBlock2D>,
+    pub(super) up_blocks: Vec<UpDecoderBlock2D>,
     /// At the latent's resolution, before the blocks.
-    pub mid_block: MidBlock,
+    pub(super) mid_block: MidBlock,
     /// Before the last convolution, SiLU behind it.
-    pub conv_norm_out: GroupNorm,
+    pub(super) conv_norm_out: GroupNorm,
     /// To the picture's channels.
-    pub conv_out: Conv2d,
+    pub(super) conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -40,10 +41,13 @@ impl Decoder {
     }
 
     /// `[n, latent, h, w]` to `[n, out, f·h, f·w]`, f the model's factor.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.mid_block.forward(self.conv_in.forward(x));
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self
+            .mid_block
+            .forward(self.conv_in.forward(x, Epilogue::NONE));
         let x = self.up_blocks.iter().fold(x, |x, b| b.forward(x));
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        let x = self.conv_norm_out.forward(x, Activation::Silu);
+        self.conv_out.forward(x, Epilogue::NONE)
     }
 
     /// [`forward`](Self::forward) of one picture, `[1, latent, h, w]`, in strips.
@@ -53,7 +57,7 @@ impl Decoder {
             measured,
         };
         let x = Strips::whole(x);
-        let x = plain(&self.conv_in, false).consume(x, output(0, true), |_| None)?;
+        let x = plain(&self.conv_in).consume(x, output(0, true), |_| None)?;
         let mut x = (self.mid_block).forward_strips(x, strips.rows[0], strips.attention)?;
         let finest = self.up_blocks.len() - 1;
         for (level, block) in self.up_blocks.iter().enumerate() {
@@ -62,7 +66,7 @@ impl Decoder {
         }
         let conv_out = StripConv {
             norm: Some(&self.conv_norm_out),
-            ..plain(&self.conv_out, false)
+            ..plain(&self.conv_out)
         };
         let x = conv_out.consume(x, output(finest, false), |_| None)?;
         Ok(x.join())

@@ -12,9 +12,8 @@ mod model;
 mod tiling;
 
 pub use autoencoder::{Vae, VaeFiles};
-pub use blocks::{DownEncoderBlock2D, MidBlock, UpDecoderBlock2D};
 pub use config::VaeConfig;
-pub use decoder::Decoder;
-pub use encoder::Encoder;
+use decoder::Decoder;
+use encoder::Encoder;
 pub use model::{AutoencoderKL, Posterior};
 pub use tiling::{Limits, Plan, StripRows, Tiling, Work};

@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 use sd_core::{Result, WeightBytes};
 
 use super::{Decoder, Encoder, StripRows, VaeConfig};
-use crate::layers::{Conv2d, pack_fields};
+use crate::layers::{Conv2d, Epilogue, pack_fields};
 use crate::{LoadOptions, Weights};
 
 /// The autoencoder of Stable Diffusion: a variational autoencoder (Kingma & Welling 2013,
@@ -14,13 +14,13 @@ use crate::{LoadOptions, Weights};
 #[derive(Module, Debug)]
 pub struct AutoencoderKL {
     /// From pixels to latents.
-    pub encoder: Encoder,
+    encoder: Encoder,
     /// From latents to pixels.
-    pub decoder: Decoder,
+    decoder: Decoder,
     /// 1×1, behind the encoder.
-    pub quant_conv: Option<Conv2d>,
+    quant_conv: Option<Conv2d>,
     /// 1×1, before the decoder.
-    pub post_quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
 }
 
 impl AutoencoderKL {
@@ -97,7 +97,7 @@ impl AutoencoderKL {
 
 fn pointwise(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
     match conv {
-        Some(conv) => conv.forward(x),
+        Some(conv) => conv.forward(x, Epilogue::NONE),
         None => x,
     }
 }

@@ -1,4 +1,4 @@
-//! How much memory this process has.
+//! Memory that this process occupies.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -36,9 +36,9 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The most memory this process occupies while the watch lives: the whole process, whoever else
 /// computes in it. Looked at when the watch begins and is read, and behind every CPU kernel.
 #[derive(Debug)]
-pub struct PeakWatch(Arc<AtomicU64>);
+pub struct PeakMemory(Arc<AtomicU64>);
 
-impl PeakWatch {
+impl PeakMemory {
     /// Begins now.
     pub fn start() -> Self {
         let watch = Arc::new(AtomicU64::new(0));
@@ -47,19 +47,19 @@ impl PeakWatch {
         watches.push(Arc::downgrade(&watch));
         COUNT.store(watches.len(), Ordering::Relaxed);
         drop(watches);
-        look();
+        sample();
         Self(watch)
     }
 
     /// The most bytes so far; `None` where the system does not tell.
     pub fn peak(&self) -> Option<u64> {
-        look();
+        sample();
         let peak = self.0.load(Ordering::Relaxed);
         (peak > 0).then_some(peak)
     }
 }
 
-impl Drop for PeakWatch {
+impl Drop for PeakMemory {
     fn drop(&mut self) {
         let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|watch| !std::ptr::eq(watch.as_ptr(), Arc::as_ptr(&self.0)));
@@ -68,7 +68,7 @@ impl Drop for PeakWatch {
 }
 
 /// Shows all watches the memory of this moment: a microsecond, and next to nothing without watches.
-pub(crate) fn look() {
+pub(crate) fn sample() {
     if COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -89,9 +89,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_watch_sees_memory_that_came_and_went() {
         let before = resident_bytes().unwrap();
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let memory = vec![1u8; 64 << 20];
-        look();
+        sample();
         drop(memory);
         let peak = watch.peak().unwrap();
         // Other tests run in this process too, but none gives back so much.
