@@ -1,12 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use sd_core::Result;
-use sd_kernels::Activation;
-
-use super::{
-    Epilogue, GroupNorm, Input, Linear, Output, Strips, multi_head_attention, pack_fields, ranges,
-};
+use super::{Epilogue, GroupNorm, Input, Linear, multi_head_attention, pack_fields};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -94,57 +89,18 @@ impl Attention {
         let [out] = &self.to_out;
         out.forward(x, epilogue)
     }
-
-    /// Self-attention of a picture's pixels, added to the picture: `[n, width, h, w]` to the same
-    /// shape, normalised first where the layer does that.
-    pub(crate) fn forward_picture(&self, mut x: Tensor<4>) -> Tensor<4> {
-        let [_, _, h, w] = x.dims();
-        let normed = match &self.group_norm {
-            Some(norm) => norm.forward(&mut x, Activation::None),
-            None => x.clone(),
-        };
-        let x = Epilogue::residual(to_tokens(x));
-        to_picture(self.forward(to_tokens(normed), None, x), h, w)
-    }
-
-    /// [`forward_picture`](Self::forward_picture) of a picture in strips: keys and values of all
-    /// pixels are held, the queries come strip by strip, so that no backend needs the scores of
-    /// more than one.
-    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
-        let normed = |x: &mut Strips, rows| match &self.group_norm {
-            Some(norm) => x.normed(rows, norm, Activation::None),
-            None => x.rows(rows),
-        };
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for rows in ranges(x.height(), output.rows) {
-            let of_strip = self.key_value(to_tokens(normed(&mut x, rows)));
-            keys.push(of_strip.key);
-            values.push(of_strip.value);
-        }
-        let key_value = KeyValue {
-            key: Tensor::cat(keys, 1),
-            value: Tensor::cat(values, 1),
-        };
-        Strips::build(x.height(), output, |rows| {
-            let query = to_tokens(normed(&mut x, rows.clone()));
-            let strip = x.take(rows);
-            let [_, _, h, w] = strip.dims();
-            let strip = Epilogue::residual(to_tokens(strip));
-            to_picture(self.forward(query, Some(&key_value), strip), h, w)
-        })
-    }
 }
 
 pack_fields!(Attention: to_q, to_k, to_v, to_out);
 
 /// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
-pub(super) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
+pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
     let [n, c, h, w] = x.dims();
     x.permute([0, 2, 3, 1]).reshape([n, h * w, c])
 }
 
 /// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
-pub(super) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
+pub(crate) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
     let [n, _, c] = x.dims();
     x.reshape([n, h, w, c]).permute([0, 3, 1, 2])
 }

@@ -30,6 +30,14 @@ impl Padding {
     }
 }
 
+/// A change of a picture's height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    Halved,
+    Same,
+    Doubled,
+}
+
 /// A 2-d convolution as `torch.nn.Conv2d`, `[n, in, h, w]` to `[n, out, h', w']`.
 #[derive(Module, Debug)]
 pub struct Conv2d {
@@ -90,6 +98,21 @@ impl Conv2d {
         self.packed.is_some()
     }
 
+    /// Channels in and out.
+    pub(crate) fn channels(&self) -> [usize; 2] {
+        let [outputs, inputs, _, _] = self.weight.lazy_shape().dims();
+        [inputs, outputs]
+    }
+
+    /// The output's height and width beside the input's.
+    pub(crate) fn scale(&self) -> Scale {
+        match (self.doubles, self.stride) {
+            (true, _) => Scale::Doubled,
+            (false, 1) => Scale::Same,
+            (false, _) => Scale::Halved,
+        }
+    }
+
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>, epilogue: Epilogue<4>) -> Tensor<4> {
         dispatch::conv2d(self, x, self.doubles, epilogue)
@@ -101,12 +124,12 @@ impl Conv2d {
     /// Rows of the output for `height` rows of the input.
     pub(crate) fn output_height(&self, height: usize) -> usize {
         let [before, after] = self.padding.zeros();
-        (height * self.scale() + before + after - self.kernel) / self.stride + 1
+        (height * self.repeats() + before + after - self.kernel) / self.stride + 1
     }
 
     /// The rows of an input of `height` rows that some rows of the output are made of.
     pub(crate) fn reach(&self, rows: Range<usize>, height: usize) -> Range<usize> {
-        let ([before, _], scale) = (self.padding.zeros(), self.scale());
+        let ([before, _], scale) = (self.padding.zeros(), self.repeats());
         let first = (rows.start * self.stride).saturating_sub(before);
         let end = ((rows.end - 1) * self.stride + self.kernel).saturating_sub(before);
         first / scale..end.div_ceil(scale).min(height)
@@ -128,11 +151,11 @@ impl Conv2d {
     /// zeros are above the strip. `top` is the strip's first row in the input.
     pub(super) fn first_row(&self, top: usize, rows: &Range<usize>) -> isize {
         let [before, _] = self.padding.zeros();
-        (rows.start * self.stride) as isize - before as isize - (top * self.scale()) as isize
+        (rows.start * self.stride) as isize - before as isize - (top * self.repeats()) as isize
     }
 
     /// Rows that the kernel sees for one of the input.
-    fn scale(&self) -> usize {
+    fn repeats(&self) -> usize {
         if self.doubles { 2 } else { 1 }
     }
 }

@@ -41,7 +41,7 @@ impl<const D: usize> Input<'_, D> {
     }
 
     /// A tensor for Burn's operations, which share memory.
-    pub(super) fn into_tensor(self) -> Tensor<D> {
+    pub(crate) fn into_tensor(self) -> Tensor<D> {
         match self {
             Self::Given(x) => x,
             Self::Lent(x) => x.clone(),

@@ -17,13 +17,17 @@ mod pack;
 mod plain;
 mod resample;
 mod resnet;
-mod strips;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
+pub(crate) use attention::{to_picture, to_tokens};
+pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};
-use dispatch::Rows;
-pub(crate) use dispatch::{concat_channels, duplicate, has_kernels, multi_head_attention};
+pub(crate) use cpu::expect_shapes;
+pub(crate) use dispatch::{
+    Measured, Rows, concat_channels, concat_rows, copy_rows, duplicate, group_norm_rows,
+    has_kernels, moments, multi_head_attention,
+};
 pub(crate) use embedding::Embedding;
 pub use epilogue::Epilogue;
 use feed_forward::{FeedForward, Geglu};
@@ -35,7 +39,6 @@ pub(crate) use plain::SCORES;
 pub(crate) use resample::{Downsample2D, Upsample2D};
 pub use resnet::TimeEffect;
 pub(crate) use resnet::{ResnetBlock2D, ResnetConfig};
-pub(crate) use strips::{Output, StripConv, Strips, ranges};
 pub(crate) use transformer::{BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;

@@ -2,10 +2,9 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use sd_core::Result;
 use sd_kernels::Activation;
 
-use super::{Conv2d, Epilogue, GroupNorm, Linear, Output, StripConv, Strips, pack_fields};
+use super::{Conv2d, Epilogue, GroupNorm, Linear, pack_fields};
 
 /// Sizes of a [`ResnetBlock2D`].
 #[derive(Debug, Clone, Copy)]
@@ -119,27 +118,6 @@ impl ResnetBlock2D {
         } else {
             sum / self.output_scale
         }
-    }
-
-    /// [`forward`](Self::forward) of a picture in strips, in a network without timesteps or scale.
-    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
-        debug_assert!(self.time_emb_proj.is_none() && self.output_scale == 1.0);
-        let conv = |conv, norm| StripConv {
-            conv,
-            norm: Some(norm),
-        };
-        let measured = Output {
-            measured: true,
-            ..output
-        };
-        let hidden = conv(&self.conv1, &self.norm1).of(&mut x, measured)?;
-        conv(&self.conv2, &self.norm2).consume(hidden, output, |rows| {
-            let x = x.take(rows);
-            Some(match &self.conv_shortcut {
-                Some(conv) => conv.forward(x, Epilogue::NONE),
-                None => x,
-            })
-        })
     }
 }
 

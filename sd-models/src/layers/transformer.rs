@@ -2,10 +2,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_kernels::Activation;
 
-use super::attention::{to_picture, to_tokens};
-use super::pack_fields;
 use super::{
     Attention, AttentionConfig, Epilogue, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear,
+    pack_fields, to_picture, to_tokens,
 };
 
 /// Sizes of a [`Transformer2DModel`].

@@ -8,12 +8,15 @@ mod blocks;
 mod config;
 mod decoder;
 mod encoder;
+mod layers;
 mod model;
+mod strips;
 mod tiling;
+mod whole;
 
 pub use autoencoder::{Vae, VaeFiles};
 pub use config::VaeConfig;
 use decoder::Decoder;
 use encoder::Encoder;
 pub use model::{AutoencoderKL, Posterior};
-pub use tiling::{Limits, Plan, StripRows, Tiling, Work};
+pub use tiling::{DecodePlan, Direction, Limits, StripRows, Tiling};

@@ -47,6 +47,6 @@ pub(super) fn attention(
 }
 
 /// The kernels check the sizes they are given; here these come from the tensors themselves.
-pub(super) fn expect_shapes<T>(result: sd_kernels::Result<T>) -> T {
+pub(crate) fn expect_shapes<T>(result: sd_kernels::Result<T>) -> T {
     result.unwrap_or_else(|error| unreachable!("the sizes are the tensors' own: {error}"))
 }
