@@ -29,7 +29,7 @@ impl PipelineMemory {
 
 /// The most memory the process occupied during each phase of a [`Run`](crate::Run), in bytes: what
 /// the system says of the whole process, weights and all else included. `None` for a phase that is
-/// still to come, and where the system does not tell (it does on Linux).
+/// still to come, and where the system does not tell (Linux, macOS, Windows and FreeBSD do).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PhasePeaks {
