@@ -32,7 +32,7 @@ pub(super) struct ClipStack {
     layers: Vec<ClipLayer>,
 }
 
-/// What a [`ClipTextModel`] makes of `n` prompts of equal length.
+/// The output of a [`ClipTextModel`] for `n` prompts of equal length.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClipOutput {

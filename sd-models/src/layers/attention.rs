@@ -42,7 +42,7 @@ pub struct AttentionConfig {
     pub context_width: usize,
     /// Number of heads.
     pub heads: usize,
-    /// Whether queries, keys and values have a bias; the output projection always has one.
+    /// A bias of queries, keys and values; the output projection always has one.
     pub bias: bool,
     /// Groups and ε of a group normalisation before everything.
     pub norm: Option<(usize, f64)>,

@@ -51,7 +51,7 @@ pub struct Conv2d {
     pub(super) stride: usize,
     #[module(skip)]
     pub(super) padding: Padding,
-    /// Whether it sees the picture twice as high and wide, every pixel repeated.
+    /// A layer that sees the picture twice as high and wide, every pixel repeated.
     #[module(skip)]
     pub(super) doubles: bool,
     #[module(skip)]
@@ -93,7 +93,7 @@ impl Conv2d {
         }
     }
 
-    /// Whether the kernels have the weight.
+    /// True where the kernels have the weight.
     pub(crate) fn is_packed(&self) -> bool {
         self.packed.is_some()
     }

@@ -8,7 +8,7 @@ use sd_kernels::{Activation, Moments, OutputRows};
 
 use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, cpu, plain};
 
-/// Whether there are kernels for tensors of `dtype` on `device`.
+/// True where there are kernels for tensors of `dtype` on `device`.
 pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
     #[cfg(feature = "flex")]
     let is_flex = *device == Device::flex();
@@ -17,7 +17,7 @@ pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
     is_flex && dtype == DType::F32
 }
 
-/// Whether the kernels can work on `x`, and on all that is made of it.
+/// True where the kernels can work on `x`, and on all that is made of it.
 fn runs_kernels<const D: usize>(x: &Tensor<D>) -> bool {
     has_kernels(&x.device(), x.dtype())
 }

@@ -19,7 +19,7 @@ pub(crate) struct ResnetConfig {
     pub(crate) groups: usize,
     /// Their ε.
     pub(crate) epsilon: f64,
-    /// What the sum of both paths is divided by: 1 in all Stable Diffusion models.
+    /// Divisor of the sum of both paths: 1 in all Stable Diffusion models.
     pub(crate) output_scale: f64,
 }
 

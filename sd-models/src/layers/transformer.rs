@@ -20,7 +20,7 @@ pub(crate) struct TransformerConfig {
     pub(crate) heads: usize,
     /// Groups of the group normalisation.
     pub(crate) groups: usize,
-    /// Whether the picture's tokens look at the prompt twice instead of also at each other.
+    /// Attention to the prompt twice, instead of also to the picture's own tokens.
     pub(crate) only_cross_attention: bool,
 }
 

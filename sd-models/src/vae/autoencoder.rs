@@ -63,7 +63,7 @@ impl VaeFiles {
         Self { limits, ..self }
     }
 
-    /// What the autoencoder will work on.
+    /// The pictures and latents that the autoencoder will work on.
     pub fn spec(&self) -> &AutoencoderSpec {
         &self.spec
     }
@@ -108,7 +108,7 @@ impl Vae {
         VaeFiles::open(files, folder, &options)?.load()
     }
 
-    /// What the network's `config.json` says.
+    /// The network's `config.json`.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }

@@ -115,7 +115,7 @@ impl<'a> Layer<'a> {
         operations.into_iter().map(layer).collect()
     }
 
-    /// Whether it needs its input's mean and deviation.
+    /// True where it needs its input's mean and deviation.
     pub(super) fn is_normed(&self) -> bool {
         match self.operation {
             Operation::Convolution(convolution) => convolution.norm.is_some(),

@@ -51,7 +51,7 @@ impl AutoencoderKL {
         weights.load_packed(Self::new(config, &options.device), options)
     }
 
-    /// Whether the kernels have the weights.
+    /// True where the kernels have the weights.
     pub(super) fn is_optimized(&self) -> bool {
         self.decoder.conv_in.is_packed()
     }

@@ -35,7 +35,7 @@ fn convolve(layer: Convolution<'_>, x: Tensor<4>, kept: &mut Option<Tensor<4>>) 
     layer.conv.forward(input, epilogue)
 }
 
-/// What was kept, as it is added.
+/// The picture that was kept, as it is added.
 pub(super) fn shortened(shortcut: Option<&Conv2d>, kept: Tensor<4>) -> Tensor<4> {
     match shortcut {
         Some(conv) => conv.forward(kept, Epilogue::NONE),

@@ -89,7 +89,7 @@ impl<W> Packed<W> {
 
 /// The numbers of an [`Epilogue`].
 struct Numbers {
-    /// How many samples have one of their own, and all.
+    /// The number of samples that have one of their own, and all of them.
     shift: Option<(usize, Values)>,
     activation: Activation,
     residual: Option<Values>,

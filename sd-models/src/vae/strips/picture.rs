@@ -25,7 +25,7 @@ pub(super) struct Strips {
 pub(super) struct Output {
     /// Rows of a strip.
     pub(super) rows: usize,
-    /// Whether a normalisation follows, so that the moments are needed.
+    /// True where a normalisation follows, so that the moments are needed.
     pub(super) measured: bool,
 }
 

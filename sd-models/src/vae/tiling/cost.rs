@@ -30,7 +30,7 @@ pub(super) struct Costs<'a> {
     pub(super) latent: [usize; 2],
     /// Bytes of a number.
     pub(super) number: u64,
-    /// Whether the CPU kernels of this workspace compute, which make no copies of their own.
+    /// True where the CPU kernels of this workspace compute, which make no copies of their own.
     pub(super) kernels: bool,
 }
 

@@ -64,7 +64,7 @@ impl DecodePlan {
         Planner::new(model, direction, latent, (number, kernels)).whole()
     }
 
-    /// Whether `n` pictures fit at once, computed like this one.
+    /// True where `n` pictures fit at once, computed like this one.
     pub(in crate::vae) fn fits(&self, n: usize, limits: Limits) -> bool {
         let times = |bytes: u64| bytes.saturating_mul(n as u64);
         let plan = Self {
@@ -75,7 +75,7 @@ impl DecodePlan {
         plan.misfit(limits).is_none()
     }
 
-    /// What does not fit: its name, what it takes and what it may take.
+    /// The limit that is exceeded: its name, what is taken and what may be.
     pub(super) fn misfit(&self, limits: Limits) -> Option<(&'static str, u64, u64)> {
         let over = |what, takes, limit: Option<u64>| {
             let limit = limit.filter(|limit| takes > *limit)?;

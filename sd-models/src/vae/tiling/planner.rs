@@ -21,7 +21,7 @@ pub(in crate::vae) struct Planner<'a> {
     latent: [usize; 2],
     /// Bytes of a number.
     number: u64,
-    /// Whether the CPU kernels of this workspace compute.
+    /// True where the CPU kernels of this workspace compute.
     kernels: bool,
 }
 
