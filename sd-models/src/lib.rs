@@ -22,6 +22,6 @@ pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use files::{EmbeddedFile, Files};
 pub use options::LoadOptions;
-pub use sd_kernels::Memory;
+pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{Weights, parameter_shapes};

@@ -69,7 +69,7 @@ pub use sd_core::{
     NoiseSchedule, Plan, Prediction, PredictionType, Resident, Sampler, SamplerState, Scheduler,
     SeededNoise, Stage, Step, TextEmbedding, TextEncoder, WeightBytes,
 };
-pub use sd_models::Memory;
+pub use sd_models::WeightStorage;
 pub use sd_models::vae::Tiling;
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 

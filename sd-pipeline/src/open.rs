@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType};
 use sd_models::unet::UNetFiles;
 use sd_models::vae::{Limits, Tiling, VaeFiles};
-use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
+use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 use serde::Deserialize;
 
@@ -41,9 +41,10 @@ pub struct OpenOptions {
     pub scheduler: Option<String>,
     /// Whether weights that the files hold in half precision stay so in memory. Results are the
     /// same. Of consequence only on the flex device in f32.
-    pub memory: Memory,
+    pub memory: WeightStorage,
     /// When the components are in memory: always, once they were needed, or each in its phase
-    /// alone. With [`Memory::Smallest`] the last is the least that a picture can be drawn with.
+    /// alone. With [`WeightStorage::AsStored`] the last is the least that a picture can be drawn
+    /// with.
     pub residency: Residency,
     /// How the autoencoder cuts large pictures.
     pub tiling: Tiling,
@@ -61,17 +62,17 @@ impl OpenOptions {
             text_encoder: None,
             autoencoder: None,
             scheduler: None,
-            memory: Memory::Fastest,
+            memory: WeightStorage::F32,
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
         }
     }
 
-    /// The least memory: [`Memory::Smallest`] and [`Residency::PerPhase`].
+    /// The least memory: [`WeightStorage::AsStored`] and [`Residency::PerPhase`].
     pub fn smallest(device: &Device) -> Self {
         Self {
-            memory: Memory::Smallest,
+            memory: WeightStorage::AsStored,
             residency: Residency::PerPhase,
             ..Self::new(device)
         }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{ConvShape, Isa, Memory, PackedConv};
+use sd_kernels::{ConvShape, Isa, PackedConv, WeightStorage};
 
 use super::cpu::Packed;
 use super::{Epilogue, PackLayer, dispatch, pack_itself, parameter};
@@ -163,7 +163,12 @@ impl Conv2d {
 pack_itself!(Conv2d);
 
 impl PackLayer for Conv2d {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();
         let [pad_before, pad_after] = self.padding.zeros();
         let shape = ConvShape {
@@ -176,7 +181,7 @@ impl PackLayer for Conv2d {
             upsample: false,
         };
         let rows = weights.rows(name)?;
-        let weight = PackedConv::read(Isa::best(), &rows, shape, memory)?;
+        let weight = PackedConv::read(Isa::best(), &rows, shape, storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))

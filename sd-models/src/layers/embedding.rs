@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use sd_core::WeightBytes;
-use sd_kernels::Memory;
+use sd_kernels::WeightStorage;
 
 use super::{PackLayer, pack_itself, parameter};
 use crate::Result;
@@ -33,10 +33,15 @@ pack_itself!(Embedding);
 
 /// There is nothing to pack in a table that is only looked up, but it may stay half.
 impl PackLayer for Embedding {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let name = format!("{name}.weight");
-        let dtype = match (memory, weights.dtype(&name)) {
-            (Memory::Smallest, Some(half @ (DType::F16 | DType::BF16))) => half,
+        let dtype = match (storage, weights.dtype(&name)) {
+            (WeightStorage::AsStored, Some(half @ (DType::F16 | DType::BF16))) => half,
             _ => DType::F32,
         };
         let table = weights.tensor(&name, &self.weight, dtype)?;

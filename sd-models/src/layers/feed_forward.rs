@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, Memory, PackedGeglu};
+use sd_kernels::{Isa, PackedGeglu, WeightStorage};
 
 use super::cpu::Packed;
 use super::{Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
@@ -68,10 +68,15 @@ impl Pack for Geglu {
 }
 
 impl PackLayer for Geglu {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, memory)?;
+        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.proj.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))

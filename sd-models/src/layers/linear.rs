@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, Memory, PackedMatrix};
+use sd_kernels::{Isa, PackedMatrix, WeightStorage};
 
 use super::cpu::Packed;
 use super::{Epilogue, Input, PackLayer, dispatch, pack_itself, parameter};
@@ -43,10 +43,15 @@ impl Linear {
 pack_itself!(Linear);
 
 impl PackLayer for Linear {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, memory)?;
+        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
