@@ -16,7 +16,7 @@ use clap::Parser;
 use sd_pipeline::burn::tensor::{FloatDType, Tensor};
 use sd_pipeline::core::BoxError;
 use sd_pipeline::models::Files;
-use sd_pipeline::models::vae::{Limits, Tiling, Vae, Work};
+use sd_pipeline::models::vae::{Direction, Limits, Tiling, Vae};
 use sd_pipeline::{
     Autoencoder, Noise, SeededNoise, device, image_from_pixels, read_latents, write_latents,
     write_png,
@@ -97,7 +97,7 @@ fn main() -> Result<(), BoxError> {
         }
     };
     let size = [2, 3].map(|side| latent.dims()[side] * vae.spec().factor);
-    let plan = vae.plan(Work::Decode, size)?;
+    let plan = vae.plan(Direction::Decode, size)?;
     let before = memory::peak_memory().unwrap_or(0);
     let (mut seconds, mut pixels) = (f64::INFINITY, None);
     for _ in 0..arguments.runs.max(1) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
-use sd_pipeline::{FloatDType, Memory, PhasePeaks, PipelineMemory, WeightBytes};
+use sd_pipeline::{FloatDType, PhasePeaks, PipelineMemory, WeightBytes, WeightStorage};
 use serde_json::json;
 
 /// Draws pictures from a prompt.
@@ -81,10 +81,10 @@ enum Spend {
 }
 
 impl Arguments {
-    pub(crate) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> WeightStorage {
         match self.memory {
-            Spend::Fastest => Memory::Fastest,
-            Spend::Smallest => Memory::Smallest,
+            Spend::Fastest => WeightStorage::F32,
+            Spend::Smallest => WeightStorage::AsStored,
         }
     }
 

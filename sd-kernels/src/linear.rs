@@ -2,7 +2,7 @@ use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
 use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_whole};
 use crate::simd::Isa;
-use crate::weight::{Memory, WeightRows};
+use crate::weight::{WeightRows, WeightStorage};
 
 /// Last part of a layer, applied to its sums: `activation(sum + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +70,7 @@ impl PackedGeglu {
     /// A `weight` of another size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, inputs: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[2, columns, inputs])?;
-        Self::read(isa, weight, columns, inputs, Memory::Fastest)
+        Self::read(isa, weight, columns, inputs, WeightStorage::F32)
     }
 
     /// Reads and packs such a weight.
@@ -82,9 +82,9 @@ impl PackedGeglu {
         weight: &W,
         columns: usize,
         inputs: usize,
-        memory: Memory,
+        storage: WeightStorage,
     ) -> Result<Self, W::Error> {
-        let matrix = PackedMatrix::gated(isa, weight, columns, inputs, memory)?;
+        let matrix = PackedMatrix::gated(isa, weight, columns, inputs, storage)?;
         Ok(Self { matrix, columns })
     }
 

@@ -52,23 +52,23 @@ impl DType {
     }
 }
 
-/// Memory to spend on a weight.
+/// Storage of a weight in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Memory {
+pub enum WeightStorage {
     /// It is held as f32, whatever it was stored as: no time goes into making f32 of it.
     #[default]
-    Fastest,
+    F32,
     /// Half precision stays half precision, and is made f32 a piece at a time where it is used.
-    /// The results are those of [`Fastest`](Self::Fastest): every half is an f32.
-    Smallest,
+    /// The results are those of [`F32`](Self::F32): every half is an f32.
+    AsStored,
 }
 
-impl Memory {
+impl WeightStorage {
     /// Type in which numbers stored as `stored` are held.
     pub const fn holds(self, stored: DType) -> DType {
         match self {
-            Self::Fastest => DType::F32,
-            Self::Smallest => stored,
+            Self::F32 => DType::F32,
+            Self::AsStored => stored,
         }
     }
 }

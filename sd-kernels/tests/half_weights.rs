@@ -7,7 +7,7 @@ use common::{each_isa, values};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use sd_kernels::{
-    Activation, Algorithm, ConvShape, DType, Epilogue, Isa, Memory, PackedConv, PackedGeglu,
+    Activation, Algorithm, ConvShape, DType, Epilogue, Isa, WeightStorage, PackedConv, PackedGeglu,
     PackedMatrix, Picture, WeightRows, geglu, linear,
 };
 
@@ -44,8 +44,8 @@ fn check<W: WeightRows + ?Sized>(
 ) where
     sd_kernels::Error: From<W::Error>,
 {
-    let expected = compute(&Source(wide, Memory::Fastest));
-    for memory in [Memory::Fastest, Memory::Smallest] {
+    let expected = compute(&Source(wide, WeightStorage::F32));
+    for memory in [WeightStorage::F32, WeightStorage::AsStored] {
         let found = compute(&Source(weight, memory));
         assert!(bits(&found).eq(bits(&expected)), "{memory:?}");
     }
@@ -62,7 +62,7 @@ trait Packing {
     fn conv(&self, isa: Isa, shape: ConvShape) -> PackedConv;
 }
 
-struct Source<'a, W: ?Sized>(&'a W, Memory);
+struct Source<'a, W: ?Sized>(&'a W, WeightStorage);
 
 impl<W: WeightRows + ?Sized> Packing for Source<'_, W>
 where
@@ -192,9 +192,9 @@ fn half_the_numbers_take_half_the_memory() {
         let packed = PackedMatrix::read(isa, &weight.f16[..], 64, 48, memory).unwrap();
         packed.bytes()
     };
-    assert_eq!(bytes(Memory::Fastest), 64 * 48 * 4);
-    assert_eq!(bytes(Memory::Smallest), 64 * 48 * 2);
-    let f32 = PackedMatrix::read(isa, &values(2, 64 * 48)[..], 64, 48, Memory::Smallest).unwrap();
+    assert_eq!(bytes(WeightStorage::F32), 64 * 48 * 4);
+    assert_eq!(bytes(WeightStorage::AsStored), 64 * 48 * 2);
+    let f32 = PackedMatrix::read(isa, &values(2, 64 * 48)[..], 64, 48, WeightStorage::AsStored).unwrap();
     assert_eq!(f32.dtype(), DType::F32);
 }
 
@@ -221,11 +221,11 @@ fn a_weight_that_cannot_be_read_is_an_error() {
     }
 
     each_isa(|isa| {
-        assert!(PackedMatrix::read(isa, &Broken, 90, 7, Memory::Smallest).is_ok());
-        let error = PackedMatrix::read(isa, &Broken, 150, 7, Memory::Smallest).unwrap_err();
+        assert!(PackedMatrix::read(isa, &Broken, 90, 7, WeightStorage::AsStored).is_ok());
+        let error = PackedMatrix::read(isa, &Broken, 150, 7, WeightStorage::AsStored).unwrap_err();
         assert_eq!(error, sd_kernels::Error::OutOfMemory { bytes: 100 });
-        assert!(PackedGeglu::read(isa, &Broken, 90, 7, Memory::Fastest).is_err());
-        let endless = PackedMatrix::read(isa, &Broken, 90, usize::MAX / 64, Memory::Fastest);
+        assert!(PackedGeglu::read(isa, &Broken, 90, 7, WeightStorage::F32).is_err());
+        let endless = PackedMatrix::read(isa, &Broken, 90, usize::MAX / 64, WeightStorage::F32);
         assert!(endless.is_err());
     });
 }

@@ -1,16 +1,16 @@
 use burn::tensor::{Device, FloatDType};
-use sd_kernels::Memory;
+use sd_kernels::WeightStorage;
 
-/// How a network is loaded.
+/// The device, precision and memory that a network is loaded with.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Where it computes.
+    /// The device it computes on.
     pub device: Device,
     /// The precision it computes in; the file may hold any.
     pub dtype: FloatDType,
-    /// Whether weights that the file holds in half precision stay so in memory. Of consequence
-    /// only on the flex device in f32: elsewhere weights are held in `dtype`.
-    pub memory: Memory,
+    /// The storage of weights that the file holds in half precision. Of consequence only on the
+    /// flex device in f32: elsewhere weights are held in `dtype`.
+    pub weight_storage: WeightStorage,
 }
 
 impl LoadOptions {
@@ -19,7 +19,7 @@ impl LoadOptions {
         Self {
             device: device.clone(),
             dtype: FloatDType::F32,
-            memory: Memory::Fastest,
+            weight_storage: WeightStorage::F32,
         }
     }
 

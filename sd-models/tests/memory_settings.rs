@@ -16,17 +16,17 @@ use sd_fixtures::Fixture;
 use sd_models::unet::{UNet, UNetFiles};
 use sd_models::vae::{Vae, VaeFiles};
 use sd_models::{
-    ClipTextConfig, ClipTextModel, Error, Files, LoadOptions, Memory, Result, Weights,
+    ClipTextConfig, ClipTextModel, Error, Files, LoadOptions, Result, WeightStorage, Weights,
 };
 
-fn options(memory: Memory) -> LoadOptions {
+fn options(memory: WeightStorage) -> LoadOptions {
     LoadOptions {
         memory,
         ..LoadOptions::new(&Device::flex())
     }
 }
 
-fn unet_files(folder: &Path, memory: Memory) -> Result<UNetFiles> {
+fn unet_files(folder: &Path, memory: WeightStorage) -> Result<UNetFiles> {
     UNetFiles::open(
         &Files::directory(folder),
         "",
@@ -36,11 +36,11 @@ fn unet_files(folder: &Path, memory: Memory) -> Result<UNetFiles> {
     )
 }
 
-fn unet(folder: &Path, memory: Memory) -> UNet {
+fn unet(folder: &Path, memory: WeightStorage) -> UNet {
     unet_files(folder, memory).unwrap().load().unwrap()
 }
 
-fn vae(folder: &Path, memory: Memory) -> Vae {
+fn vae(folder: &Path, memory: WeightStorage) -> Vae {
     let files = VaeFiles::open(&Files::directory(folder), "", &options(memory));
     files.unwrap().load().unwrap()
 }
@@ -73,8 +73,8 @@ fn assert_halved(smallest: WeightBytes, fastest: WeightBytes) {
 fn a_unet_of_halves_predicts_the_same_bits() {
     for name in ["unet_sd1", "unet_sd2", "unet_quiet"] {
         let (folder, fixture) = (sd_fixtures::path(name), Fixture::open(name));
-        let fastest = unet(&folder, Memory::Fastest);
-        let smallest = unet(&folder, Memory::Smallest);
+        let fastest = unet(&folder, WeightStorage::F32);
+        let smallest = unet(&folder, WeightStorage::AsStored);
         let found = predict(&smallest, &fixture);
         fixture.assert_tensor("0.out", found.clone(), 1e-5);
         assert_eq!(
@@ -91,7 +91,7 @@ fn an_autoencoder_of_halves_decodes_and_encodes_the_same_bits() {
     for name in ["vae_four", "vae_two"] {
         let (folder, fixture) = (sd_fixtures::path(name), Fixture::open(name));
         let tensor = |key| fixture.tensor(key, &Device::flex());
-        let results = [Memory::Fastest, Memory::Smallest].map(|memory| {
+        let results = [WeightStorage::F32, WeightStorage::AsStored].map(|memory| {
             let vae = vae(&folder, memory);
             let image = vae.decode(tensor("0.latent")).unwrap();
             let mean = vae.encode(tensor("0.image"), None).unwrap();
@@ -117,7 +117,7 @@ fn a_text_encoder_of_halves_encodes_the_same_bits() {
         let length = fixture.shape("0.ids")[1];
         let ids: Vec<u32> = fixture.f32("0.ids").iter().map(|&id| id as u32).collect();
         let ids: Vec<Vec<u32>> = ids.chunks(length).map(<[u32]>::to_vec).collect();
-        let results = [Memory::Fastest, Memory::Smallest].map(|memory| {
+        let results = [WeightStorage::F32, WeightStorage::AsStored].map(|memory| {
             let config = ClipTextConfig::read(&files).unwrap();
             let weights = files.weights("model", None).unwrap();
             let (model, bytes) = ClipTextModel::load(config, &weights, &options(memory)).unwrap();
@@ -159,12 +159,12 @@ fn convert(dtype: Dtype, encode: impl Fn(f16) -> Vec<u8>) -> tempfile::TempDir {
 #[test]
 fn what_a_file_holds_is_held_without_loss() {
     let fixture = Fixture::open("unet_sd1");
-    let halves = unet(&sd_fixtures::path("unet_sd1"), Memory::Smallest);
+    let halves = unet(&sd_fixtures::path("unet_sd1"), WeightStorage::AsStored);
     let expected = predict(&halves, &fixture).into_data();
     let f32 = convert(Dtype::F32, |x| x.to_f32().to_le_bytes().to_vec());
     let f64 = convert(Dtype::F64, |x| x.to_f64().to_le_bytes().to_vec());
     for folder in [f32, f64] {
-        for memory in [Memory::Fastest, Memory::Smallest] {
+        for memory in [WeightStorage::F32, WeightStorage::AsStored] {
             let unet = unet(folder.path(), memory);
             assert_eq!(predict(&unet, &fixture).into_data(), expected);
             assert!(unet.weights().packed > halves.weights().packed * 19 / 10);
@@ -174,7 +174,7 @@ fn what_a_file_holds_is_held_without_loss() {
         bf16::from_f32(x.to_f32()).to_le_bytes().to_vec()
     });
     let [fastest, smallest] =
-        [Memory::Fastest, Memory::Smallest].map(|memory| unet(bf16.path(), memory));
+        [WeightStorage::F32, WeightStorage::AsStored].map(|memory| unet(bf16.path(), memory));
     assert_eq!(
         predict(&fastest, &fixture).into_data(),
         predict(&smallest, &fixture).into_data()
@@ -186,7 +186,7 @@ fn what_a_file_holds_is_held_without_loss() {
 fn a_file_cut_short_after_it_was_checked_is_an_error() {
     let folder = convert(Dtype::F16, |x| x.to_le_bytes().to_vec());
     let path = folder.path().join("diffusion_pytorch_model.safetensors");
-    let files = unet_files(folder.path(), Memory::Smallest).unwrap();
+    let files = unet_files(folder.path(), WeightStorage::AsStored).unwrap();
     let size = fs::metadata(&path).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     for length in [size - 1, size / 2, 100, 0] {
@@ -206,13 +206,13 @@ fn tensors_that_are_not_the_networks_are_found_before_any_is_read() {
     let other = text.replace("\"in_channels\": 4", "\"in_channels\": 9");
     assert_ne!(text, other);
     fs::write(&config, other).unwrap();
-    let error = unet_files(folder.path(), Memory::Smallest).unwrap_err();
+    let error = unet_files(folder.path(), WeightStorage::AsStored).unwrap_err();
     assert!(error.to_string().contains("conv_in.weight is"), "{error}");
     assert!(matches!(error, Error::Tensors { .. }), "{error:?}");
     // Weights of other layers are the caller's mistake, and an error just so.
     let weights = Weights::open(folder.path().join("diffusion_pytorch_model.safetensors"));
     let files = Files::directory(sd_fixtures::path("clip")).folder("gelu");
     let config = ClipTextConfig::read(&files).unwrap();
-    let error = ClipTextModel::load(config, &weights.unwrap(), &options(Memory::Fastest));
+    let error = ClipTextModel::load(config, &weights.unwrap(), &options(WeightStorage::F32));
     assert!(matches!(error, Err(Error::Tensors { .. })));
 }

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sd_models::meter::{PeakWatch, resident_bytes};
-use sd_models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, Memory};
+use sd_models::memory::{PeakMemory, resident_bytes};
+use sd_models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, WeightStorage};
 use serde_json::json;
 
 /// A text encoder of 62 million numbers in f16, half of them in its table of tokens.
@@ -65,9 +65,9 @@ fn weights_take_what_they_say_and_loading_little_more() {
     let files = Files::directory(folder.path());
     write_model(&files);
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    for (memory, packed) in [(Memory::Smallest, 50.0), (Memory::Fastest, 100.0)] {
+    for (memory, packed) in [(WeightStorage::AsStored, 50.0), (WeightStorage::F32, 100.0)] {
         let before = resident_bytes().unwrap();
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let config = ClipTextConfig::read(&files).unwrap();
         let weights = files.weights("model", None).unwrap();
         let options = LoadOptions {

@@ -1,14 +1,15 @@
 //! The planner against limits, for the full-width autoencoder of Stable Diffusion.
 
+use burn::tensor::Device;
 use proptest::prelude::*;
 use sd_core::Error;
-use sd_models::vae::{Limits, Plan, VaeConfig, Work};
+use sd_models::vae::{AutoencoderKL, DecodePlan, Direction, Limits, VaeConfig};
 
 const MIB: u64 = 1 << 20;
 
 /// Stable Diffusion 1.x, 2.x and XL.
-fn full_width() -> VaeConfig {
-    VaeConfig {
+fn full_width() -> AutoencoderKL {
+    let config = VaeConfig {
         in_channels: 3,
         out_channels: 3,
         latent_channels: 4,
@@ -22,15 +23,27 @@ fn full_width() -> VaeConfig {
         mid_block_add_attention: true,
         force_upcast: true,
         sample_size: 512,
-    }
+    };
+    AutoencoderKL::new(&config, &Device::flex())
 }
 
-fn plan(work: Work, side: usize, kernels: bool, limits: Limits) -> Result<Plan, Error> {
-    Plan::new(&full_width(), work, [side / 8; 2], (4, kernels), limits)
+fn plan(
+    direction: Direction,
+    side: usize,
+    kernels: bool,
+    limits: Limits,
+) -> Result<DecodePlan, Error> {
+    DecodePlan::new(
+        &full_width(),
+        direction,
+        [side / 8; 2],
+        (4, kernels),
+        limits,
+    )
 }
 
-fn whole(work: Work, side: usize, kernels: bool) -> Plan {
-    Plan::whole(&full_width(), work, [side / 8; 2], (4, kernels))
+fn whole(direction: Direction, side: usize, kernels: bool) -> DecodePlan {
+    DecodePlan::whole(&full_width(), direction, [side / 8; 2], (4, kernels))
 }
 
 fn buffer(bytes: u64) -> Limits {
@@ -52,7 +65,7 @@ fn budget(bytes: u64) -> Limits {
 #[test]
 fn whole_three_large_pictures_are_held() {
     for (side, largest) in [(512, 256 * MIB), (1024, 1024 * MIB), (2048, 4096 * MIB)] {
-        let plan = whole(Work::Decode, side, true);
+        let plan = whole(Direction::Decode, side, true);
         assert_eq!(plan.strips, None);
         assert_eq!(plan.largest_buffer, largest);
         assert_eq!(plan.peak_bytes, 3 * largest);
@@ -63,26 +76,32 @@ fn whole_three_large_pictures_are_held() {
 #[test]
 fn whole_is_what_fits_where_a_backend_computes() {
     let none = Limits::default();
-    let on_gpu = plan(Work::Decode, 1024, false, none).expect("it fits");
-    assert_eq!(on_gpu, whole(Work::Decode, 1024, false));
-    let on_cpu = plan(Work::Decode, 1024, true, none).expect("it fits");
+    let on_gpu = plan(Direction::Decode, 1024, false, none).expect("it fits");
+    assert_eq!(on_gpu, whole(Direction::Decode, 1024, false));
+    let on_cpu = plan(Direction::Decode, 1024, true, none).expect("it fits");
     assert!(on_cpu.strips.is_some());
-    let small = plan(Work::Decode, 64, true, none).expect("it fits");
-    assert_eq!(small, whole(Work::Decode, 64, true));
+    let small = plan(Direction::Decode, 64, true, none).expect("it fits");
+    assert_eq!(small, whole(Direction::Decode, 64, true));
 }
 
 /// wgpu's smallest limit of a storage buffer is 128 MiB, that of many drivers 2 GiB.
 #[test]
 fn a_device_s_largest_buffer_is_kept() {
-    for work in [Work::Decode, Work::Encode] {
+    for direction in [Direction::Decode, Direction::Encode] {
         for side in [1024, 2048] {
             for largest in [128 * MIB, 256 * MIB, 512 * MIB] {
-                let plan = plan(work, side, false, buffer(largest)).expect("it fits");
-                assert!(plan.largest_buffer <= largest, "{work} {side}: {plan:?}");
-                let whole = whole(work, side, false);
+                let plan = plan(direction, side, false, buffer(largest)).expect("it fits");
+                assert!(
+                    plan.largest_buffer <= largest,
+                    "{direction} {side}: {plan:?}"
+                );
+                let whole = whole(direction, side, false);
                 if whole.largest_buffer <= largest {
                     // Encoding 1024² has 128 channels at most, exactly 512 MiB.
-                    assert_eq!((work, side, largest), (Work::Encode, 1024, 512 * MIB));
+                    assert_eq!(
+                        (direction, side, largest),
+                        (Direction::Encode, 1024, 512 * MIB)
+                    );
                     assert_eq!(plan, whole);
                     continue;
                 }
@@ -99,8 +118,8 @@ fn a_device_s_largest_buffer_is_kept() {
             }
         }
     }
-    let fits = whole(Work::Decode, 512, false);
-    let at_512 = plan(Work::Decode, 512, false, buffer(fits.largest_buffer)).expect("it fits");
+    let fits = whole(Direction::Decode, 512, false);
+    let at_512 = plan(Direction::Decode, 512, false, buffer(fits.largest_buffer)).expect("it fits");
     assert_eq!(at_512, fits);
 }
 
@@ -108,9 +127,9 @@ fn a_device_s_largest_buffer_is_kept() {
 #[test]
 fn strips_take_half_the_memory() {
     for side in [1024, 2048] {
-        let whole = whole(Work::Decode, side, true);
+        let whole = whole(Direction::Decode, side, true);
         let strips = plan(
-            Work::Decode,
+            Direction::Decode,
             side,
             true,
             budget(whole.peak_bytes * 55 / 100),
@@ -120,7 +139,7 @@ fn strips_take_half_the_memory() {
         // A third of the whole's peak in each of the two pictures that a residual block needs.
         assert!(strips.peak_bytes >= whole.peak_bytes / 2);
         let error = plan(
-            Work::Decode,
+            Direction::Decode,
             side,
             true,
             budget(whole.peak_bytes * 45 / 100),
@@ -138,8 +157,14 @@ fn strips_take_half_the_memory() {
 #[test]
 fn a_size_that_no_memory_holds_is_an_error() {
     let plan = |side| {
-        let config = full_width();
-        Plan::new(&config, Work::Decode, [side; 2], (4, true), budget(1 << 40))
+        let model = full_width();
+        DecodePlan::new(
+            &model,
+            Direction::Decode,
+            [side; 2],
+            (4, true),
+            budget(1 << 40),
+        )
     };
     assert!(matches!(plan(1 << 14), Err(Error::Memory { .. })));
     for side in [0, (1 << 14) + 1, usize::MAX] {
@@ -160,11 +185,11 @@ proptest! {
             largest_buffer: largest.map(|m| m * MIB / 4),
             budget: allowed.map(|m| m * MIB / 4),
         };
-        let work = if encode { Work::Encode } else { Work::Decode };
+        let direction = if encode { Direction::Encode } else { Direction::Decode };
         let number = if half { 2 } else { 4 };
-        let (config, numbers) = (full_width(), (number, kernels));
-        let plan = |limits| Plan::new(&config, work, [h, w], numbers, limits);
-        let whole = Plan::whole(&config, work, [h, w], numbers);
+        let (model, numbers) = (full_width(), (number, kernels));
+        let plan = |limits| DecodePlan::new(&model, direction, [h, w], numbers, limits);
+        let whole = DecodePlan::whole(&model, direction, [h, w], numbers);
         match plan(limits) {
             Ok(plan) => {
                 prop_assert!(limits.budget.is_none_or(|budget| plan.peak_bytes <= budget));

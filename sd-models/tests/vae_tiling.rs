@@ -4,7 +4,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, Error, Noise, SeededNoise};
 use sd_fixtures::Fixture;
 use sd_models::Files;
-use sd_models::vae::{Limits, Posterior, StripRows, Tiling, Vae, Work};
+use sd_models::vae::{Direction, Limits, Posterior, StripRows, Tiling, Vae};
 
 fn open(folder: &str) -> Vae {
     let files = Files::directory(sd_fixtures::path(""));
@@ -108,21 +108,21 @@ fn the_autoencoder_keeps_within_its_budget() {
     let image = noise([2, 3, 64, 24]);
     let latent = noise([2, 4, 8, 3]);
     let expected = (vae.encode(image.clone(), None), vae.decode(latent.clone()));
-    let least = |work| least(&vae, work, [64, 24]);
-    let small = vae.clone().with_limits(budget(least(Work::Encode)));
+    let least = |direction| least(&vae, direction, [64, 24]);
+    let small = vae.clone().with_limits(budget(least(Direction::Encode)));
     assert!(
         small
-            .plan(Work::Encode, [64, 24])
+            .plan(Direction::Encode, [64, 24])
             .expect("it fits")
             .strips
             .is_some()
     );
     let encoded = small.encode(image, None).expect("encodes");
     assert_near(encoded, &expected.0.expect("encodes"), 1e-5);
-    let small = vae.clone().with_limits(budget(least(Work::Decode)));
+    let small = vae.clone().with_limits(budget(least(Direction::Decode)));
     assert!(
         small
-            .plan(Work::Decode, [64, 24])
+            .plan(Direction::Decode, [64, 24])
             .expect("it fits")
             .strips
             .is_some()
@@ -176,9 +176,9 @@ fn blended_tiles_are_diffusers() {
 }
 
 /// What the strips that need least take.
-fn least(vae: &Vae, work: Work, size: [usize; 2]) -> u64 {
+fn least(vae: &Vae, direction: Direction, size: [usize; 2]) -> u64 {
     let vae = vae.clone().with_limits(budget(1));
-    match vae.plan(work, size) {
+    match vae.plan(direction, size) {
         Err(Error::Memory {
             needed, allowed: 1, ..
         }) => needed,
@@ -189,14 +189,14 @@ fn least(vae: &Vae, work: Work, size: [usize; 2]) -> u64 {
 #[test]
 fn what_fits_is_computed_whole_and_what_does_not_in_strips() {
     let vae = open("vae_four");
-    let (size, work) = ([128, 64], Work::Decode);
-    let whole = vae.plan(work, size).expect("it fits");
+    let (size, direction) = ([128, 64], Direction::Decode);
+    let whole = vae.plan(direction, size).expect("it fits");
     assert_eq!(whole.strips, None);
-    let within = |bytes| vae.clone().with_limits(budget(bytes)).plan(work, size);
+    let within = |bytes| vae.clone().with_limits(budget(bytes)).plan(direction, size);
     assert_eq!(within(whole.peak_bytes).expect("it fits"), whole);
     let less = within(whole.peak_bytes - 1).expect("it fits");
     assert!(less.strips.is_some() && less.peak_bytes < whole.peak_bytes);
-    let error = within(least(&vae, work, size) - 1).expect_err("it does not fit");
+    let error = within(least(&vae, direction, size) - 1).expect_err("it does not fit");
     let message = error.to_string();
     assert!(
         message.starts_with("decoding 64x128 pixels in strips of one row needs ")

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
 use proptest::prelude::*;
-use sd_models::layers::Linear;
+use sd_models::testing::Linear;
 use sd_models::{Error, Weights};
 
 /// A file with this header and `data` bytes behind it.

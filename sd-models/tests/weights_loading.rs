@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sd_models::layers::{GroupNorm, Linear};
+use sd_models::testing::{GroupNorm, Linear};
 use sd_models::{Error, Files, Weights};
 use serde_json::json;
 

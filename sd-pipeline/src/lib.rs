@@ -72,7 +72,7 @@ pub use sd_core::{
     SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch,
 };
-pub use sd_models::Memory;
+pub use sd_models::WeightStorage;
 pub use sd_models::vae::Tiling;
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 

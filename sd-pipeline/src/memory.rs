@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_core::WeightBytes;
-use sd_models::meter::PeakWatch;
+use sd_models::memory::PeakMemory;
 
 use crate::Pipeline;
 
@@ -29,7 +29,7 @@ impl PipelineMemory {
 
 /// The most memory the process occupied during each phase of a [`Run`](crate::Run), in bytes: what
 /// the system says of the whole process, weights and all else included. `None` for a phase that is
-/// still to come, and where the system does not tell (it does on Linux).
+/// still to come, and where the system does not tell (Linux, macOS, Windows and FreeBSD do).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PhasePeaks {
@@ -86,7 +86,7 @@ pub(crate) struct Phases(Mutex<PhasePeaks>);
 impl Phases {
     /// Runs `work`, a piece of `phase`.
     pub(crate) fn watch<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let result = work();
         let peak = watch.peak();
         let mut peaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

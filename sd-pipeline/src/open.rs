@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{ClipTextFiles, Files, LoadOptions, Memory};
+use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 
 use crate::devices::{check_precision, largest_buffer};
@@ -41,9 +41,9 @@ pub struct OpenOptions {
     pub scheduler: Option<String>,
     /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
-    pub memory: Memory,
+    pub weight_storage: WeightStorage,
     /// Times at which the components are in memory: always, once they were needed, or each in its phase
-    /// alone. With [`Memory::Smallest`] the last is the least that a picture can be drawn with.
+    /// alone. With [`WeightStorage::AsStored`] the last is the least that a picture can be drawn with.
     pub residency: Residency,
     /// Manner in which the autoencoder cuts large pictures.
     pub tiling: Tiling,
@@ -76,7 +76,7 @@ impl OpenOptions {
             text_encoder: None,
             autoencoder: None,
             scheduler: None,
-            memory: Memory::Fastest,
+            weight_storage: WeightStorage::F32,
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
@@ -84,10 +84,10 @@ impl OpenOptions {
         }
     }
 
-    /// The least memory: [`Memory::Smallest`] and [`Residency::PerPhase`].
+    /// The least memory: [`WeightStorage::AsStored`] and [`Residency::PerPhase`].
     pub fn smallest(device: &Device) -> Self {
         Self {
-            memory: Memory::Smallest,
+            weight_storage: WeightStorage::AsStored,
             residency: Residency::PerPhase,
             ..Self::new(device)
         }
@@ -176,7 +176,7 @@ impl Pipeline {
         let load = |Placement { device, dtype }: &Placement| LoadOptions {
             device: device.clone(),
             dtype: *dtype,
-            memory: options.memory,
+            weight_storage: options.weight_storage,
         };
         let text_encoder = found(text_encoder, || {
             let [folder, tokenizer] = recipe.text_encoder;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sd_pipeline::{
-    Error, Memory, OpenOptions, Pipeline, Request, Residency, WeightBytes, device, models,
+    Error, OpenOptions, Pipeline, Request, Residency, WeightBytes, WeightStorage, device, models,
 };
 
 const ALL: [Residency; 3] = [Residency::Always, Residency::OnDemand, Residency::PerPhase];
@@ -14,7 +14,7 @@ const NOTHING: WeightBytes = WeightBytes {
     packed: 0,
 };
 
-fn options(memory: Memory, residency: Residency) -> OpenOptions {
+fn options(memory: WeightStorage, residency: Residency) -> OpenOptions {
     OpenOptions {
         memory,
         residency,
@@ -22,7 +22,7 @@ fn options(memory: Memory, residency: Residency) -> OpenOptions {
     }
 }
 
-fn open(memory: Memory, residency: Residency) -> Pipeline {
+fn open(memory: WeightStorage, residency: Residency) -> Pipeline {
     Pipeline::from_files(&sd_tiny::files(), &options(memory, residency)).unwrap()
 }
 
@@ -38,9 +38,9 @@ fn request() -> Request {
 
 #[test]
 fn every_setting_draws_the_same_picture() {
-    let expected = open(Memory::Fastest, Residency::Always);
+    let expected = open(WeightStorage::F32, Residency::Always);
     let expected = expected.generate(&request()).unwrap();
-    for memory in [Memory::Fastest, Memory::Smallest] {
+    for memory in [WeightStorage::F32, WeightStorage::AsStored] {
         for residency in ALL {
             let pipeline = open(memory, residency);
             for _ in 0..2 {
@@ -55,12 +55,12 @@ fn every_setting_draws_the_same_picture() {
 
 #[test]
 fn components_are_there_when_they_should_be() {
-    let always = open(Memory::Fastest, Residency::Always).memory();
+    let always = open(WeightStorage::F32, Residency::Always).memory();
     assert!(always.text_encoder.total() > 0 && always.autoencoder.total() > 0);
-    let halves = open(Memory::Smallest, Residency::Always).memory();
+    let halves = open(WeightStorage::AsStored, Residency::Always).memory();
     assert!(halves.denoiser.packed * 2 <= always.denoiser.packed * 21 / 20);
 
-    let pipeline = open(Memory::Fastest, Residency::PerPhase);
+    let pipeline = open(WeightStorage::F32, Residency::PerPhase);
     assert_eq!(pipeline.memory().total(), 0);
     assert!(pipeline.load_time().is_zero());
     let mut run = pipeline.start(&request()).unwrap();
@@ -81,10 +81,10 @@ fn components_are_there_when_they_should_be() {
     assert_eq!(pipeline.memory().total(), 0, "so does the last step");
     assert_ne!(run.images().unwrap(), early);
     assert!(!pipeline.load_time().is_zero());
-    let expected = open(Memory::Fastest, Residency::Always).generate(&request());
+    let expected = open(WeightStorage::F32, Residency::Always).generate(&request());
     assert_eq!(run.images().unwrap(), expected.unwrap());
 
-    let pipeline = open(Memory::Fastest, Residency::OnDemand);
+    let pipeline = open(WeightStorage::F32, Residency::OnDemand);
     assert_eq!(pipeline.memory().total(), 0);
     let mut run = pipeline.start(&request()).unwrap();
     assert_eq!(pipeline.memory().text_encoder, always.text_encoder);
@@ -106,13 +106,13 @@ fn components_are_there_when_they_should_be() {
 /// Rayon lets a thread that waits for one job begin another: a load must not wait for itself.
 #[test]
 fn generations_that_share_a_small_pool_do_not_wait_for_each_other() {
-    let expected = open(Memory::Fastest, Residency::Always);
+    let expected = open(WeightStorage::F32, Residency::Always);
     let expected = &expected.generate(&request()).unwrap();
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = Arc::new(pool.unwrap());
         for residency in [Residency::OnDemand, Residency::PerPhase] {
-            let pipeline = open(Memory::Smallest, residency);
+            let pipeline = open(WeightStorage::AsStored, residency);
             pool.scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|_| {
@@ -127,7 +127,7 @@ fn generations_that_share_a_small_pool_do_not_wait_for_each_other() {
 #[test]
 #[cfg(target_os = "linux")]
 fn every_phase_has_a_peak() {
-    let pipeline = open(Memory::Fastest, Residency::PerPhase);
+    let pipeline = open(WeightStorage::F32, Residency::PerPhase);
     let mut run = pipeline.start(&request()).unwrap();
     let peaks = run.memory_peaks();
     assert!(peaks.text.is_some() && peaks.denoise.is_some() && peaks.decode.is_none());
@@ -178,7 +178,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn broken_files_are_reported_when_a_pipeline_is_opened() {
     for residency in ALL {
-        let options = options(Memory::Smallest, residency);
+        let options = options(WeightStorage::AsStored, residency);
         for part in [
             "text_encoder/model",
             "unet/diffusion_pytorch_model",
@@ -216,7 +216,7 @@ fn broken_files_are_reported_when_a_pipeline_is_opened() {
 #[test]
 fn a_file_that_breaks_later_is_the_same_error_later() {
     let folder = folder();
-    let options = options(Memory::Smallest, Residency::PerPhase);
+    let options = options(WeightStorage::AsStored, Residency::PerPhase);
     let pipeline = Pipeline::open(folder.path(), &options).unwrap();
     let mut run = pipeline.start(&request()).unwrap();
     run.by_ref().for_each(|step| {

@@ -16,7 +16,7 @@ use crate::error::{Result, check_len, check_option};
 use crate::gemm::{Order, PackedMatrix, Rows, Store, product};
 use crate::linear::{Epilogue, pointer};
 use crate::simd::Isa;
-use crate::weight::{Memory, WeightRows};
+use crate::weight::{WeightRows, WeightStorage};
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl PackedConv {
             weight.len(),
             &[outputs, inputs, kernel, kernel],
         )?;
-        Self::read(isa, weight, shape, Memory::Fastest)
+        Self::read(isa, weight, shape, WeightStorage::F32)
     }
 
     /// Reads and packs a weight `[outputs, inputs, kernel, kernel]`.
@@ -54,13 +54,13 @@ impl PackedConv {
         isa: Isa,
         weight: &W,
         shape: ConvShape,
-        memory: Memory,
+        storage: WeightStorage,
     ) -> Result<Self, W::Error> {
         shape.check()?;
         let (inputs, taps) = (shape.inputs, shape.kernel.saturating_mul(shape.kernel));
         let order = Order::TapsFirst { inputs, taps };
         let depth = taps.saturating_mul(inputs);
-        let weight = PackedMatrix::ordered(isa, weight, shape.outputs, depth, order, memory)?;
+        let weight = PackedMatrix::ordered(isa, weight, shape.outputs, depth, order, storage)?;
         Ok(Self { shape, weight })
     }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
 use crate::simd::Isa;
-use crate::weight::{DType, Memory, WeightRows};
+use crate::weight::{DType, WeightStorage, WeightRows};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///
@@ -49,7 +49,7 @@ impl PackedMatrix {
     /// A `weight` of another size.
     pub fn new(isa: Isa, weight: &[f32], columns: usize, depth: usize) -> Result<Self> {
         check_len("the weight", weight.len(), &[columns, depth])?;
-        Self::read(isa, weight, columns, depth, Memory::Fastest)
+        Self::read(isa, weight, columns, depth, WeightStorage::F32)
     }
 
     /// Reads and packs a weight `[columns, depth]`.
@@ -61,9 +61,9 @@ impl PackedMatrix {
         weight: &W,
         columns: usize,
         depth: usize,
-        memory: Memory,
+        storage: WeightStorage,
     ) -> Result<Self, W::Error> {
-        Self::ordered(isa, weight, columns, depth, Order::AsStored, memory)
+        Self::ordered(isa, weight, columns, depth, Order::AsStored, storage)
     }
 
     /// [`read`](Self::read) with the depth in another order.
@@ -73,14 +73,14 @@ impl PackedMatrix {
         columns: usize,
         depth: usize,
         order: Order,
-        memory: Memory,
+        storage: WeightStorage,
     ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
         let rows = |panel: usize| {
             let first = panel * width;
             [(first, width.min(columns - first), 0), (0, 0, 0)]
         };
-        Self::pack(isa, weight, [columns, depth], order, memory, rows)
+        Self::pack(isa, weight, [columns, depth], order, storage, rows)
     }
 
     /// Reads and packs a gated linear layer's weight, `[2·columns, depth]`: the values' rows, then
@@ -94,7 +94,7 @@ impl PackedMatrix {
         weight: &W,
         columns: usize,
         depth: usize,
-        memory: Memory,
+        storage: WeightStorage,
     ) -> Result<Self, W::Error> {
         let lanes = isa.lanes();
         let padded = columns.div_ceil(lanes) * 2 * lanes;
@@ -103,7 +103,7 @@ impl PackedMatrix {
             let count = lanes.min(columns - first);
             [(first, count, 0), (columns + first, count, lanes)]
         };
-        Self::pack(isa, weight, [padded, depth], Order::AsStored, memory, rows)
+        Self::pack(isa, weight, [padded, depth], Order::AsStored, storage, rows)
     }
 
     /// Packs panel by panel; `rows` says which rows a panel holds: twice the first, how many and in
@@ -113,11 +113,11 @@ impl PackedMatrix {
         weight: &W,
         [columns, depth]: [usize; 2],
         order: Order,
-        memory: Memory,
+        storage: WeightStorage,
         rows: impl Fn(usize) -> [(usize, usize, usize); 2] + Sync,
     ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
-        let (stored, held) = (weight.dtype(), memory.holds(weight.dtype()));
+        let (stored, held) = (weight.dtype(), storage.holds(weight.dtype()));
         let panel_bytes = width.checked_mul(depth).and_then(|n| n.checked_mul(4));
         let panel_bytes = panel_bytes.ok_or(Error::Dimension {
             name: "depth",

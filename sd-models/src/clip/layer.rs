@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::{Activation, ClipTextConfig};
-use crate::layers::{LayerNorm, Linear, multi_head_attention, pack_fields};
+use crate::layers::{Epilogue, LayerNorm, Linear, multi_head_attention, pack_fields};
 
 /// One block of the text encoder: attention among the tokens so far, then each by itself.
 #[derive(Module, Debug)]
@@ -25,11 +25,11 @@ impl ClipLayer {
     }
 
     /// `[n, tokens, width]` to the same shape.
-    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let (normed, x) = self.layer_norm1.forward_keeping(x);
-        let x = self.self_attn.forward_onto(normed, x);
-        let (normed, x) = self.layer_norm2.forward_keeping(x);
-        self.mlp.forward_onto(normed, x)
+    pub(super) fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
+        let normed = self.layer_norm1.forward(&mut x);
+        x = (self.self_attn).forward(normed, Epilogue::residual(x));
+        let normed = self.layer_norm2.forward(&mut x);
+        self.mlp.forward(normed, Epilogue::residual(x))
     }
 }
 
@@ -58,12 +58,12 @@ impl CausalAttention {
         }
     }
 
-    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let (query, x) = self.q_proj.forward_keeping(x);
-        let (key, x) = self.k_proj.forward_keeping(x);
-        let value = self.v_proj.forward(x);
+    fn forward(&self, mut x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
+        let query = self.q_proj.forward(&mut x, Epilogue::NONE);
+        let key = self.k_proj.forward(&mut x, Epilogue::NONE);
+        let value = self.v_proj.forward(x, Epilogue::NONE);
         let x = multi_head_attention(query, key, value, self.heads, true);
-        self.out_proj.forward_onto(x, residual)
+        self.out_proj.forward(x, epilogue)
     }
 }
 
@@ -88,10 +88,13 @@ impl Mlp {
         }
     }
 
-    fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let quick = self.activation == Activation::QuickGelu;
-        self.fc2
-            .forward_onto(self.fc1.forward_gelu(x, quick), residual)
+    fn forward(&self, x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
+        let activation = match self.activation {
+            Activation::Gelu => sd_kernels::Activation::Gelu,
+            Activation::QuickGelu => sd_kernels::Activation::QuickGelu,
+        };
+        let hidden = self.fc1.forward(x, Epilogue::activation(activation));
+        self.fc2.forward(hidden, epilogue)
     }
 }
 

@@ -3,7 +3,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use sd_core::{Error, Result, WeightBytes};
 
 use super::{ClipLayer, ClipTextConfig};
-use crate::layers::{Embedding, LayerNorm, Linear, pack_fields};
+use crate::layers::{Embedding, Epilogue, LayerNorm, Linear, pack_fields};
 use crate::{LoadOptions, Weights};
 
 /// CLIP's text encoder: token ids to one vector per token and one per prompt.
@@ -32,7 +32,7 @@ pub(super) struct ClipStack {
     layers: Vec<ClipLayer>,
 }
 
-/// What a [`ClipTextModel`] makes of `n` prompts of equal length.
+/// The output of a [`ClipTextModel`] for `n` prompts of equal length.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClipOutput {
@@ -131,7 +131,7 @@ impl ClipTextModel {
         let flat = last_hidden_state.clone().reshape([n * tokens, width]);
         let pooled = flat.select(0, rows);
         match &self.text_projection {
-            Some(projection) => projection.forward(pooled),
+            Some(projection) => projection.forward(pooled, Epilogue::NONE),
             None => pooled,
         }
     }

@@ -1,11 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use sd_core::Result;
-use sd_kernels::Activation;
-
-use super::precision::multi_head_attention;
-use super::{GroupNorm, Linear, Output, Strips, pack_fields, ranges};
+use super::{Epilogue, GroupNorm, Input, Linear, multi_head_attention, pack_fields};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -27,8 +23,8 @@ pub struct Attention {
     heads: usize,
 }
 
-/// What an [`Attention`] layer made of the tokens that are looked at. For a prompt it is the same
-/// in every step of a run.
+/// Keys and values that an [`Attention`] layer made of the tokens that are looked at. For a prompt
+/// they are the same in every step of a run.
 #[derive(Debug, Clone)]
 pub struct KeyValue {
     /// `[n, tokens, width]`, the heads side by side.
@@ -37,7 +33,7 @@ pub struct KeyValue {
     pub value: Tensor<3>,
 }
 
-/// How an [`Attention`] layer is built.
+/// Sizes of an [`Attention`] layer.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig {
     /// Width of the tokens that look, a multiple of `heads`.
@@ -46,7 +42,7 @@ pub struct AttentionConfig {
     pub context_width: usize,
     /// Number of heads.
     pub heads: usize,
-    /// Whether queries, keys and values have a bias; the output projection always has one.
+    /// A bias of queries, keys and values; the output projection always has one.
     pub bias: bool,
     /// Groups and ε of a group normalisation before everything.
     pub norm: Option<(usize, f64)>,
@@ -68,84 +64,43 @@ impl Attention {
     }
 
     /// Keys and values of the tokens `[n, tokens, context width]` to look at.
-    pub fn key_value(&self, context: Tensor<3>) -> KeyValue {
+    pub(crate) fn key_value<'a>(&self, context: impl Into<Input<'a, 3>>) -> KeyValue {
+        let mut context = context.into();
         KeyValue {
-            key: self.to_k.forward(context.clone()),
-            value: self.to_v.forward(context),
+            key: self.to_k.forward(context.lend(), Epilogue::NONE),
+            value: self.to_v.forward(context, Epilogue::NONE),
         }
     }
 
-    /// Self-attention of the tokens `[n, tokens, width]`, added to `residual`.
-    pub fn forward_self_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let (key, x) = self.to_k.forward_keeping(x);
-        let (value, x) = self.to_v.forward_keeping(x);
-        let query = self.to_q.forward(x);
-        self.gather_onto(query, KeyValue { key, value }, residual)
-    }
-
-    /// What the tokens `[n, tokens, width]` gather from `context`, added to `residual`.
-    pub fn forward_onto(&self, x: Tensor<3>, context: &KeyValue, residual: Tensor<3>) -> Tensor<3> {
-        self.gather_onto(self.to_q.forward(x), context.clone(), residual)
-    }
-
-    fn gather_onto(&self, query: Tensor<3>, of: KeyValue, residual: Tensor<3>) -> Tensor<3> {
-        let x = multi_head_attention(query, of.key, of.value, self.heads, false);
+    /// The tokens `[n, tokens, width]` gather from `context`, or from each other where there is
+    /// none.
+    pub fn forward(
+        &self,
+        mut x: Tensor<3>,
+        context: Option<&KeyValue>,
+        epilogue: Epilogue<3>,
+    ) -> Tensor<3> {
+        let KeyValue { key, value } = match context {
+            Some(context) => context.clone(),
+            None => self.key_value(&mut x),
+        };
+        let query = self.to_q.forward(x, Epilogue::NONE);
+        let x = multi_head_attention(query, key, value, self.heads, false);
         let [out] = &self.to_out;
-        out.forward_onto(x, residual)
-    }
-
-    /// Self-attention of a picture's pixels, added to the picture: `[n, width, h, w]` to the same
-    /// shape, normalised first where the layer does that.
-    pub fn forward_picture(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, _, h, w] = x.dims();
-        let (normed, x) = match &self.group_norm {
-            Some(norm) => norm.forward_keeping(x),
-            None => (x.clone(), x),
-        };
-        to_picture(
-            self.forward_self_onto(to_tokens(normed), to_tokens(x)),
-            h,
-            w,
-        )
-    }
-
-    /// [`forward_picture`](Self::forward_picture) of a picture in strips: keys and values of all
-    /// pixels are held, the queries come strip by strip, so that no backend needs the scores of
-    /// more than one.
-    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
-        let normed = |x: &mut Strips, rows| match &self.group_norm {
-            Some(norm) => x.normed(rows, norm, Activation::None),
-            None => x.rows(rows),
-        };
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for rows in ranges(x.height(), output.rows) {
-            let of_strip = self.key_value(to_tokens(normed(&mut x, rows)));
-            keys.push(of_strip.key);
-            values.push(of_strip.value);
-        }
-        let key_value = KeyValue {
-            key: Tensor::cat(keys, 1),
-            value: Tensor::cat(values, 1),
-        };
-        Strips::build(x.height(), output, |rows| {
-            let query = to_tokens(normed(&mut x, rows.clone()));
-            let strip = x.take(rows);
-            let [_, _, h, w] = strip.dims();
-            to_picture(self.forward_onto(query, &key_value, to_tokens(strip)), h, w)
-        })
+        out.forward(x, epilogue)
     }
 }
 
 pack_fields!(Attention: to_q, to_k, to_v, to_out);
 
 /// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
-pub(super) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
+pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
     let [n, c, h, w] = x.dims();
     x.permute([0, 2, 3, 1]).reshape([n, h * w, c])
 }
 
 /// Tokens `[n, h·w, c]` as the picture `[n, c, h, w]` they came from.
-pub(super) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
+pub(crate) fn to_picture(x: Tensor<3>, h: usize, w: usize) -> Tensor<4> {
     let [n, _, c] = x.dims();
     x.reshape([n, h, w, c]).permute([0, 3, 1, 2])
 }

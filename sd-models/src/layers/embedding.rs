@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use sd_core::WeightBytes;
-use sd_kernels::Memory;
+use sd_kernels::WeightStorage;
 
 use super::{PackLayer, pack_itself, parameter};
 use crate::Result;
@@ -9,14 +9,14 @@ use crate::weights::{Weights, size};
 
 /// A table of vectors, as `torch.nn.Embedding`.
 #[derive(Module, Debug)]
-pub struct Embedding {
+pub(crate) struct Embedding {
     /// `[entries, width]`.
-    pub weight: Param<Tensor<2>>,
+    pub(crate) weight: Param<Tensor<2>>,
 }
 
 impl Embedding {
     /// A table whose entries are still to be loaded.
-    pub fn new(entries: usize, width: usize, device: &Device) -> Self {
+    pub(crate) fn new(entries: usize, width: usize, device: &Device) -> Self {
         Self {
             weight: parameter([entries, width], device),
         }
@@ -24,7 +24,7 @@ impl Embedding {
 
     /// Indices `[n, l]`, each below the number of entries, to vectors `[n, l, width]` of the number
     /// type that the table has.
-    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         burn::tensor::module::embedding(self.weight.val(), indices)
     }
 }
@@ -33,10 +33,15 @@ pack_itself!(Embedding);
 
 /// There is nothing to pack in a table that is only looked up, but it may stay half.
 impl PackLayer for Embedding {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let name = format!("{name}.weight");
-        let dtype = match (memory, weights.dtype(&name)) {
-            (Memory::Smallest, Some(half @ (DType::F16 | DType::BF16))) => half,
+        let dtype = match (storage, weights.dtype(&name)) {
+            (WeightStorage::AsStored, Some(half @ (DType::F16 | DType::BF16))) => half,
             _ => DType::F32,
         };
         let table = weights.tensor(&name, &self.weight, dtype)?;

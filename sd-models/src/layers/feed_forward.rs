@@ -1,25 +1,24 @@
 use burn::module::Module;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, Memory, PackedGeglu};
+use sd_kernels::{Isa, PackedGeglu, WeightStorage};
 
 use super::cpu::Packed;
-use super::{Linear, Pack, PackLayer, Unpacked, join};
+use super::{Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
 use crate::Result;
 use crate::weights::Weights;
 
 /// The two-layer network a transformer block applies to each token by itself.
 #[derive(Module, Debug)]
-pub struct FeedForward {
+pub(crate) struct FeedForward {
     /// In, dropout, out, as checkpoints number them.
-    pub net: (Geglu, Dropout, Linear),
+    net: (Geglu, Dropout, Linear),
 }
 
 impl FeedForward {
     /// A network of inner width 4 · `width` whose weights are still to be loaded.
-    pub fn new(width: usize, device: &Device) -> Self {
+    pub(crate) fn new(width: usize, device: &Device) -> Self {
         let inner = 4 * width;
         let geglu = Geglu::new(width, inner, device);
         Self {
@@ -27,10 +26,10 @@ impl FeedForward {
         }
     }
 
-    /// `[n, tokens, width]` to the same shape, added to `residual`.
-    pub fn forward_onto(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    /// `[n, tokens, width]` to the same shape.
+    pub(crate) fn forward(&self, x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
         let (geglu, Dropout, out) = &self.net;
-        out.forward_onto(geglu.forward(x), residual)
+        out.forward(dispatch::geglu(geglu, x), epilogue)
     }
 }
 
@@ -44,31 +43,20 @@ impl Pack for FeedForward {
 
 /// A linear layer gated by the GELU of another (Shazeer 2020, arXiv:2002.05202).
 #[derive(Module, Debug)]
-pub struct Geglu {
+pub(crate) struct Geglu {
     /// Both layers in one: the first half of the output is gated by the second.
-    pub proj: Linear,
+    pub(super) proj: Linear,
     #[module(skip)]
-    packed: Option<Packed<PackedGeglu>>,
+    pub(super) packed: Option<Packed<PackedGeglu>>,
 }
 
 impl Geglu {
     /// A layer of `inputs` to `outputs` features whose weights are still to be loaded.
-    pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self {
             proj: Linear::new(inputs, 2 * outputs, true, device),
             packed: None,
         }
-    }
-
-    /// `[n, tokens, in]` to `[n, tokens, out]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        if let Some(packed) = &self.packed {
-            return packed.forward(x);
-        }
-        let x = self.proj.forward(x);
-        let width = x.dims()[2] / 2;
-        let gate = x.clone().narrow(2, width, width);
-        x.narrow(2, 0, width) * gelu(gate)
     }
 }
 
@@ -80,10 +68,15 @@ impl Pack for Geglu {
 }
 
 impl PackLayer for Geglu {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, memory)?;
+        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.proj.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
@@ -92,4 +85,4 @@ impl PackLayer for Geglu {
 
 /// Does nothing when a network is used, but takes a number in the list it stands in.
 #[derive(Module, Debug)]
-pub struct Dropout;
+pub(crate) struct Dropout;

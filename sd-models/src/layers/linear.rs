@@ -1,12 +1,11 @@
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Activation, Isa, Memory, PackedMatrix};
+use sd_kernels::{Isa, PackedMatrix, WeightStorage};
 
 use super::cpu::Packed;
-use super::{PackLayer, pack_itself, parameter};
+use super::{Epilogue, Input, PackLayer, dispatch, pack_itself, parameter};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -18,7 +17,7 @@ pub struct Linear {
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    packed: Option<Packed<PackedMatrix>>,
+    pub(super) packed: Option<Packed<PackedMatrix>>,
 }
 
 impl Linear {
@@ -32,53 +31,27 @@ impl Linear {
     }
 
     /// `[…, in]` to `[…, out]`.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match &self.packed {
-            Some(packed) => packed.forward(x, Activation::None, None),
-            None => {
-                let bias = self.bias.as_ref().map(Param::val);
-                burn::tensor::module::linear(x, self.weight.val().transpose(), bias)
-            }
-        }
-    }
-
-    /// [`forward`](Self::forward) and `x` itself. On the CPU a clone of `x` would be a copy.
-    pub fn forward_keeping<const D: usize>(&self, x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
-        match &self.packed {
-            Some(packed) => packed.forward_keeping(x),
-            None => (self.forward(x.clone()), x),
-        }
-    }
-
-    /// [`forward`](Self::forward), added to `residual`.
-    pub fn forward_onto<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        match &self.packed {
-            Some(packed) => packed.forward(x, Activation::None, Some(residual)),
-            None => residual + self.forward(x),
-        }
-    }
-
-    /// [`forward`](Self::forward), then a GELU: the exact one, or CLIP's approximation of it.
-    pub(crate) fn forward_gelu<const D: usize>(&self, x: Tensor<D>, quick: bool) -> Tensor<D> {
-        match (&self.packed, quick) {
-            (Some(packed), false) => packed.forward(x, Activation::Gelu, None),
-            (Some(packed), true) => packed.forward(x, Activation::QuickGelu, None),
-            (None, false) => gelu(self.forward(x)),
-            (None, true) => {
-                let x = self.forward(x);
-                x.clone() * sigmoid(x * 1.702)
-            }
-        }
+    pub fn forward<'a, const D: usize>(
+        &self,
+        x: impl Into<Input<'a, D>>,
+        epilogue: Epilogue<D>,
+    ) -> Tensor<D> {
+        dispatch::linear(self, x.into(), epilogue)
     }
 }
 
 pack_itself!(Linear);
 
 impl PackLayer for Linear {
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes> {
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, memory)?;
+        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))

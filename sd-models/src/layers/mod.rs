@@ -6,30 +6,40 @@
 mod attention;
 mod conv;
 mod cpu;
+mod dispatch;
 mod embedding;
+mod epilogue;
 mod feed_forward;
+mod input;
 mod linear;
 mod norm;
 mod pack;
-mod precision;
+mod plain;
 mod resample;
 mod resnet;
-mod strips;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
+pub(crate) use attention::{to_picture, to_tokens};
+pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};
-pub(crate) use cpu::{concat_channels, duplicate, has_kernels};
-pub use embedding::Embedding;
-pub use feed_forward::{Dropout, FeedForward, Geglu};
+pub(crate) use cpu::expect_shapes;
+pub(crate) use dispatch::{
+    Measured, Rows, concat_channels, concat_rows, copy_rows, duplicate, group_norm_rows,
+    has_kernels, moments, multi_head_attention,
+};
+pub(crate) use embedding::Embedding;
+pub use epilogue::Epilogue;
+use feed_forward::{FeedForward, Geglu};
+pub use input::Input;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub(crate) use pack::{Pack, PackLayer, Unpacked, join, pack_fields, pack_itself};
-pub(crate) use precision::{SCORES, multi_head_attention};
-pub use resample::{Downsample2D, Upsample2D};
-pub use resnet::{ResnetBlock2D, ResnetConfig, TimeEffect};
-pub(crate) use strips::{Output, StripConv, Strips, ranges};
-pub use transformer::{BasicTransformerBlock, BlockContext, Transformer2DModel, TransformerConfig};
+pub(crate) use plain::SCORES;
+pub(crate) use resample::{Downsample2D, Upsample2D};
+pub use resnet::TimeEffect;
+pub(crate) use resnet::{ResnetBlock2D, ResnetConfig};
+pub(crate) use transformer::{BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor};

@@ -1,7 +1,7 @@
 //! Reading a network's weights as the kernels want them.
 
 use sd_core::WeightBytes;
-use sd_kernels::Memory;
+use sd_kernels::WeightStorage;
 
 use crate::Result;
 use crate::weights::Weights;
@@ -16,7 +16,12 @@ pub(crate) trait Pack {
 pub(crate) trait PackLayer: Send {
     /// Reads and packs the tensors `{name}.weight` and, if there is one, `{name}.bias`. Gives the
     /// bytes they now take.
-    fn pack(&mut self, name: &str, weights: &Weights, memory: Memory) -> Result<WeightBytes>;
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes>;
 }
 
 /// A layer still to be packed.

@@ -2,28 +2,28 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use sd_core::Result;
+use sd_kernels::Activation;
 
-use super::{Conv2d, GroupNorm, Linear, Output, StripConv, Strips, pack_fields};
+use super::{Conv2d, Epilogue, GroupNorm, Linear, pack_fields};
 
-/// How a [`ResnetBlock2D`] is built.
+/// Sizes of a [`ResnetBlock2D`].
 #[derive(Debug, Clone, Copy)]
-pub struct ResnetConfig {
+pub(crate) struct ResnetConfig {
     /// Channels in, a multiple of `groups`.
-    pub inputs: usize,
+    pub(crate) inputs: usize,
     /// Channels out, a multiple of `groups`.
-    pub outputs: usize,
+    pub(crate) outputs: usize,
     /// Width of the timestep's embedding and how it acts; `None` in networks without timesteps.
-    pub time: Option<(usize, TimeEffect)>,
+    pub(crate) time: Option<(usize, TimeEffect)>,
     /// Groups of the group normalisations.
-    pub groups: usize,
+    pub(crate) groups: usize,
     /// Their ε.
-    pub epsilon: f64,
-    /// What the sum of both paths is divided by: 1 in all Stable Diffusion models.
-    pub output_scale: f64,
+    pub(crate) epsilon: f64,
+    /// Divisor of the sum of both paths: 1 in all Stable Diffusion models.
+    pub(crate) output_scale: f64,
 }
 
-/// How the timestep acts on a picture (diffusers' `resnet_time_scale_shift`).
+/// The timestep's action on a picture (diffusers' `resnet_time_scale_shift`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeEffect {
     /// It is added to every pixel before the second normalisation (`default`).
@@ -36,19 +36,19 @@ pub enum TimeEffect {
 /// Two convolutions around which the input is added back (He et al. 2015, arXiv:1512.03385), with
 /// the timestep let in between them.
 #[derive(Module, Debug)]
-pub struct ResnetBlock2D {
+pub(crate) struct ResnetBlock2D {
     /// Before the first convolution, SiLU behind it.
-    pub norm1: GroupNorm,
+    pub(crate) norm1: GroupNorm,
     /// The first convolution, 3×3.
-    pub conv1: Conv2d,
+    pub(crate) conv1: Conv2d,
     /// From the timestep's embedding to one number per channel, two for scale and shift.
-    pub time_emb_proj: Option<Linear>,
+    pub(crate) time_emb_proj: Option<Linear>,
     /// Before the second convolution, SiLU behind it.
-    pub norm2: GroupNorm,
+    pub(crate) norm2: GroupNorm,
     /// The second convolution, 3×3.
-    pub conv2: Conv2d,
+    pub(crate) conv2: Conv2d,
     /// 1×1, for the input where the number of channels changes.
-    pub conv_shortcut: Option<Conv2d>,
+    pub(crate) conv_shortcut: Option<Conv2d>,
     #[module(skip)]
     time_effect: TimeEffect,
     #[module(skip)]
@@ -57,7 +57,7 @@ pub struct ResnetBlock2D {
 
 impl ResnetBlock2D {
     /// A block whose weights are still to be loaded.
-    pub fn new(config: ResnetConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: ResnetConfig, device: &Device) -> Self {
         let ResnetConfig {
             inputs,
             outputs,
@@ -87,56 +87,37 @@ impl ResnetBlock2D {
 
     /// `[n, in, h, w]` to `[n, out, h, w]`. `time` is the SiLU of the timestep's embedding,
     /// `[n, width]` or `[1, width]`, in networks that have one.
-    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let (hidden, x) = self.norm1.forward_silu_keeping(x);
-        let time = (self.time_emb_proj.as_ref().zip(time))
-            .map(|(layer, time)| layer.forward(time.clone()));
+    pub(crate) fn forward(&self, mut x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let hidden = self.norm1.forward(&mut x, Activation::Silu);
+        let time = (self.time_emb_proj.as_ref().zip(time)).map(|(layer, time)| {
+            let time = layer.forward(time.clone(), Epilogue::NONE);
+            let [n, channels] = time.dims();
+            time.reshape([n, channels, 1, 1])
+        });
         let hidden = match (time, self.time_effect) {
-            (None, _) => self.norm2.forward_silu(self.conv1.forward(hidden)),
-            (Some(time), TimeEffect::Add) => {
-                let hidden = self.conv1.forward_shifted(hidden, time);
-                self.norm2.forward_silu(hidden)
-            }
             (Some(time), TimeEffect::ScaleShift) => {
-                let hidden = self.norm2.forward(self.conv1.forward(hidden));
-                let ([n, _], channels) = (time.dims(), hidden.dims()[1]);
-                let time = time.reshape([n, 2 * channels, 1, 1]);
+                let hidden = self.conv1.forward(hidden, Epilogue::NONE);
+                let hidden = self.norm2.forward(hidden, Activation::None);
+                let channels = hidden.dims()[1];
                 let scale = time.clone().narrow(1, 0, channels) + 1.0;
                 silu(hidden * scale + time.narrow(1, channels, channels))
             }
+            (time, _) => {
+                let shift = time.map_or(Epilogue::NONE, Epilogue::shift);
+                let hidden = self.conv1.forward(hidden, shift);
+                self.norm2.forward(hidden, Activation::Silu)
+            }
         };
         let shortcut = match &self.conv_shortcut {
-            Some(conv) => conv.forward(x),
+            Some(conv) => conv.forward(x, Epilogue::NONE),
             None => x,
         };
-        let sum = self.conv2.forward_onto(hidden, shortcut);
+        let sum = self.conv2.forward(hidden, Epilogue::residual(shortcut));
         if self.output_scale == 1.0 {
             sum
         } else {
             sum / self.output_scale
         }
-    }
-
-    /// [`forward`](Self::forward) of a picture in strips, in a network without timesteps or scale.
-    pub(crate) fn forward_strips(&self, mut x: Strips, output: Output) -> Result<Strips> {
-        debug_assert!(self.time_emb_proj.is_none() && self.output_scale == 1.0);
-        let conv = |conv, norm| StripConv {
-            conv,
-            norm: Some(norm),
-            doubled: false,
-        };
-        let measured = Output {
-            measured: true,
-            ..output
-        };
-        let hidden = conv(&self.conv1, &self.norm1).of(&mut x, measured)?;
-        conv(&self.conv2, &self.norm2).consume(hidden, output, |rows| {
-            let x = x.take(rows);
-            Some(match &self.conv_shortcut {
-                Some(conv) => conv.forward(x),
-                None => x,
-            })
-        })
     }
 }
 

@@ -1,45 +1,47 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sd_kernels::Activation;
 
-use super::attention::{to_picture, to_tokens};
-use super::pack_fields;
-use super::{Attention, AttentionConfig, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear};
+use super::{
+    Attention, AttentionConfig, Epilogue, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear,
+    pack_fields, to_picture, to_tokens,
+};
 
-/// How a [`Transformer2DModel`] is built.
+/// Sizes of a [`Transformer2DModel`].
 #[derive(Debug, Clone, Copy)]
-pub struct TransformerConfig {
+pub(crate) struct TransformerConfig {
     /// Channels of the picture, a multiple of `heads` and `groups`.
-    pub channels: usize,
+    pub(crate) channels: usize,
     /// Width of the prompt's tokens.
-    pub context_width: usize,
+    pub(crate) context_width: usize,
     /// Number of transformer blocks.
-    pub layers: usize,
+    pub(crate) layers: usize,
     /// Attention heads.
-    pub heads: usize,
+    pub(crate) heads: usize,
     /// Groups of the group normalisation.
-    pub groups: usize,
-    /// Whether the picture's tokens look at the prompt twice instead of also at each other.
-    pub only_cross_attention: bool,
+    pub(crate) groups: usize,
+    /// Attention to the prompt twice, instead of also to the picture's own tokens.
+    pub(crate) only_cross_attention: bool,
 }
 
 /// A picture through a transformer: every pixel is a token that looks at the other pixels and at
 /// the prompt (Rombach et al. 2022, arXiv:2112.10752, section 3.3).
 #[derive(Module, Debug)]
-pub struct Transformer2DModel {
+pub(crate) struct Transformer2DModel {
     /// Before everything.
-    pub norm: GroupNorm,
+    pub(crate) norm: GroupNorm,
     /// Into the blocks, pixel by pixel. Some checkpoints store it as a 1×1 convolution
     /// (`use_linear_projection = false`), which is the same map.
-    pub proj_in: Linear,
+    pub(crate) proj_in: Linear,
     /// The blocks in order.
-    pub transformer_blocks: Vec<BasicTransformerBlock>,
+    pub(crate) transformer_blocks: Vec<BasicTransformerBlock>,
     /// Out of the blocks, pixel by pixel; stored as [`proj_in`](Self::proj_in) is.
-    pub proj_out: Linear,
+    pub(crate) proj_out: Linear,
 }
 
 impl Transformer2DModel {
     /// A transformer whose weights are still to be loaded.
-    pub fn new(config: TransformerConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: TransformerConfig, device: &Device) -> Self {
         let channels = config.channels;
         let block = |_| BasicTransformerBlock::new(config, device);
         Self {
@@ -51,28 +53,29 @@ impl Transformer2DModel {
     }
 
     /// The prompt's tokens `[n, tokens, width]` as each block sees them.
-    pub fn prepare(&self, context: &Tensor<3>) -> Vec<BlockContext> {
+    pub(crate) fn prepare(&self, context: &Tensor<3>) -> Vec<BlockContext> {
         let blocks = self.transformer_blocks.iter();
         blocks.map(|block| block.prepare(context)).collect()
     }
 
     /// `[n, channels, h, w]` to the same shape; `context` is what [`prepare`](Self::prepare) made.
-    pub fn forward(&self, x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
+    pub(crate) fn forward(&self, mut x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
-        let (normed, x) = self.norm.forward_keeping(x);
-        let mut tokens = self.proj_in.forward(to_tokens(normed));
+        let normed = self.norm.forward(&mut x, Activation::None);
+        let mut tokens = self.proj_in.forward(to_tokens(normed), Epilogue::NONE);
         for (block, context) in self.transformer_blocks.iter().zip(context) {
             tokens = block.forward(tokens, context);
         }
-        to_picture(self.proj_out.forward_onto(tokens, to_tokens(x)), h, w)
+        let x = Epilogue::residual(to_tokens(x));
+        to_picture(self.proj_out.forward(tokens, x), h, w)
     }
 }
 
 pack_fields!(Transformer2DModel: proj_in, transformer_blocks, proj_out);
 
-/// What a [`BasicTransformerBlock`] makes of the prompt, once per run.
+/// Keys and values that a [`BasicTransformerBlock`] makes of the prompt, once per run.
 #[derive(Debug, Clone)]
-pub struct BlockContext {
+pub(crate) struct BlockContext {
     /// For the first attention, where that looks at the prompt too.
     first: Option<KeyValue>,
     second: KeyValue,
@@ -81,26 +84,26 @@ pub struct BlockContext {
 /// Self-attention, cross-attention and a feed-forward network, each normalised before and added to
 /// what came in.
 #[derive(Module, Debug)]
-pub struct BasicTransformerBlock {
+pub(crate) struct BasicTransformerBlock {
     /// Before the first attention.
-    pub norm1: LayerNorm,
+    pub(crate) norm1: LayerNorm,
     /// Pixels look at each other; at the prompt with `only_cross_attention`.
-    pub attn1: Attention,
+    pub(crate) attn1: Attention,
     /// Before the second attention.
-    pub norm2: LayerNorm,
+    pub(crate) norm2: LayerNorm,
     /// Pixels look at the prompt.
-    pub attn2: Attention,
+    pub(crate) attn2: Attention,
     /// Before the feed-forward network.
-    pub norm3: LayerNorm,
+    pub(crate) norm3: LayerNorm,
     /// Each pixel by itself.
-    pub ff: FeedForward,
+    pub(crate) ff: FeedForward,
     #[module(skip)]
     only_cross_attention: bool,
 }
 
 impl BasicTransformerBlock {
     /// A block whose weights are still to be loaded.
-    pub fn new(config: TransformerConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: TransformerConfig, device: &Device) -> Self {
         let width = config.channels;
         let norm = || LayerNorm::new(width, 1e-5, device);
         let attention = |context_width| {
@@ -131,7 +134,7 @@ impl BasicTransformerBlock {
     }
 
     /// The prompt's tokens `[n, tokens, width]` as this block sees them.
-    pub fn prepare(&self, context: &Tensor<3>) -> BlockContext {
+    pub(crate) fn prepare(&self, context: &Tensor<3>) -> BlockContext {
         let first = self.only_cross_attention;
         BlockContext {
             first: first.then(|| self.attn1.key_value(context.clone())),
@@ -140,16 +143,14 @@ impl BasicTransformerBlock {
     }
 
     /// `[n, pixels, width]` to the same shape.
-    pub fn forward(&self, x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
-        let (normed, x) = self.norm1.forward_keeping(x);
-        let x = match &context.first {
-            Some(prompt) => self.attn1.forward_onto(normed, prompt, x),
-            None => self.attn1.forward_self_onto(normed, x),
-        };
-        let (normed, x) = self.norm2.forward_keeping(x);
-        let x = self.attn2.forward_onto(normed, &context.second, x);
-        let (normed, x) = self.norm3.forward_keeping(x);
-        self.ff.forward_onto(normed, x)
+    pub(crate) fn forward(&self, mut x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
+        let (first, second) = (context.first.as_ref(), Some(&context.second));
+        let normed = self.norm1.forward(&mut x);
+        x = (self.attn1).forward(normed, first, Epilogue::residual(x));
+        let normed = self.norm2.forward(&mut x);
+        x = (self.attn2).forward(normed, second, Epilogue::residual(x));
+        let normed = self.norm3.forward(&mut x);
+        self.ff.forward(normed, Epilogue::residual(x))
     }
 }
 

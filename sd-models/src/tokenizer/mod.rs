@@ -17,7 +17,7 @@ use self::special::SpecialTokens;
 use self::vocabulary::Vocabulary;
 use crate::{Error, Files, Result};
 
-/// What a text is split into before byte-pair encoding: contractions, words, single digits, and
+/// The pieces a text is split into before byte-pair encoding: contractions, words, single digits, and
 /// runs of anything else that is not white space.
 const WORDS: &str = concat!(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d",

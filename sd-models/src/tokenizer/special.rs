@@ -36,7 +36,7 @@ pub(super) struct TokenSpec {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
-    /// Whether it is looked for in the normalised text; special ones are not by default.
+    /// A search for it in the normalised text; special ones are not by default.
     normalized: Option<bool>,
     #[serde(default)]
     special: bool,

@@ -13,7 +13,7 @@ const SINGLE: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
-/// What byte-pair encoding needs.
+/// The tables of byte-pair encoding.
 pub(super) struct Vocabulary {
     /// The file it came from, for messages.
     pub(super) path: PathBuf,

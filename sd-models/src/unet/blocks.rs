@@ -14,13 +14,13 @@ pub(super) type StageContext = Vec<Vec<BlockContext>>;
 /// One resolution on the way down: residual blocks, each with a transformer behind it in a
 /// `CrossAttnDownBlock2D`, then a halving.
 #[derive(Module, Debug)]
-pub struct DownBlock {
+pub(super) struct DownBlock {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    resnets: Vec<ResnetBlock2D>,
     /// One for each residual block, or none (`DownBlock2D`).
-    pub attentions: Vec<Transformer2DModel>,
+    pub(super) attentions: Vec<Transformer2DModel>,
     /// One, or none at the coarsest resolution.
-    pub downsamplers: Vec<Downsample2D>,
+    downsamplers: Vec<Downsample2D>,
 }
 
 impl DownBlock {
@@ -58,11 +58,11 @@ impl DownBlock {
 /// The coarsest resolution once more: a residual block, then transformers with a residual block
 /// behind each.
 #[derive(Module, Debug)]
-pub struct MidBlock {
+pub(super) struct MidBlock {
     /// One more than there are transformers.
-    pub resnets: Vec<ResnetBlock2D>,
+    resnets: Vec<ResnetBlock2D>,
     /// One (`UNetMidBlock2DCrossAttn`) or none (`UNetMidBlock2D`).
-    pub attentions: Vec<Transformer2DModel>,
+    pub(super) attentions: Vec<Transformer2DModel>,
 }
 
 impl MidBlock {
@@ -93,13 +93,13 @@ impl MidBlock {
 /// One resolution on the way up: residual blocks that also see what was kept on the way down, each
 /// with a transformer behind it in a `CrossAttnUpBlock2D`, then a doubling.
 #[derive(Module, Debug)]
-pub struct UpBlock {
+pub(super) struct UpBlock {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    resnets: Vec<ResnetBlock2D>,
     /// One for each residual block, or none (`UpBlock2D`).
-    pub attentions: Vec<Transformer2DModel>,
+    pub(super) attentions: Vec<Transformer2DModel>,
     /// One, or none at the finest resolution.
-    pub upsamplers: Vec<Upsample2D>,
+    upsamplers: Vec<Upsample2D>,
 }
 
 impl UpBlock {
@@ -132,10 +132,8 @@ impl UpBlock {
         }
         for upsampler in &self.upsamplers {
             // A side that was odd on the way down must be odd again where the two meet.
-            x = match skips.last().map(Tensor::dims) {
-                Some([_, _, h, w]) => upsampler.forward_to(x, [h, w]),
-                None => upsampler.forward(x),
-            };
+            let size = skips.last().map(Tensor::dims).map(|[_, _, h, w]| [h, w]);
+            x = upsampler.forward(x, size);
         }
         Ok(x)
     }
@@ -151,9 +149,8 @@ pub(super) fn prepare(attentions: &[Transformer2DModel], context: &Tensor<3>) ->
 }
 
 /// `x`, of which `skips` have a copy then.
-pub(super) fn keep(x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
-    let [skip, x] = duplicate(x);
-    skips.push(skip);
+pub(super) fn keep(mut x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    skips.push(duplicate(&mut x));
     x
 }
 

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use crate::layers::{Linear, pack_fields};
+use crate::layers::{Epilogue, Linear, pack_fields};
 
 /// Sines and cosines of `t` at `channels / 2` frequencies falling from 1 to about 1/10000
 /// (Vaswani et al. 2017, arXiv:1706.03762, section 3.5): all that a network learns of a timestep,
@@ -54,19 +54,19 @@ fn cos(x: f32) -> f32 {
 /// Two linear layers that turn sines and cosines, or other vectors, into the embedding that all
 /// residual blocks see.
 #[derive(Module, Debug)]
-pub struct TimestepEmbedding {
+pub(crate) struct TimestepEmbedding {
     /// The first layer, SiLU behind it.
-    pub linear_1: Linear,
+    linear_1: Linear,
     /// For a guidance-scale embedding that is added to the input (LCM, arXiv:2310.04378).
-    pub cond_proj: Option<Linear>,
+    pub(super) cond_proj: Option<Linear>,
     /// The second layer.
-    pub linear_2: Linear,
+    linear_2: Linear,
 }
 
 impl TimestepEmbedding {
     /// Layers of `inputs` to `width` features whose weights are still to be loaded; `cond` is the
     /// width of the guidance-scale embedding.
-    pub fn new(inputs: usize, width: usize, cond: Option<usize>, device: &Device) -> Self {
+    pub(crate) fn new(inputs: usize, width: usize, cond: Option<usize>, device: &Device) -> Self {
         Self {
             linear_1: Linear::new(inputs, width, true, device),
             cond_proj: cond.map(|cond| Linear::new(cond, inputs, false, device)),
@@ -75,8 +75,9 @@ impl TimestepEmbedding {
     }
 
     /// `[n, inputs]` to `[n, width]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(silu(self.linear_1.forward(x)))
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let hidden = silu(self.linear_1.forward(x, Epilogue::NONE));
+        self.linear_2.forward(hidden, Epilogue::NONE)
     }
 }
 

@@ -15,9 +15,10 @@ mod residuals;
 mod stage;
 mod supported;
 
-pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
 pub use denoiser::{UNet, UNetFiles};
-pub use embedding::{TimestepEmbedding, timestep_embedding};
+pub use embedding::timestep_embedding;
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
 pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
+
+pub use crate::layers::{Padding, TimeEffect};

@@ -2,12 +2,13 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 use sd_core::{Cancel, WeightBytes};
+use sd_kernels::Activation;
 
 use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, keep, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
 use super::residuals::UNetResiduals;
-use crate::layers::{Conv2d, GroupNorm, pack_fields};
+use crate::layers::{Conv2d, Epilogue, GroupNorm, pack_fields};
 use crate::{LoadOptions, Result, Weights};
 
 /// The network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752): a U-Net (Ronneberger
@@ -20,21 +21,21 @@ use crate::{LoadOptions, Result, Weights};
 #[derive(Module, Debug)]
 pub struct UNet2DConditionModel {
     /// From the latent's channels to the first block's.
-    pub conv_in: Conv2d,
+    conv_in: Conv2d,
     /// Of the timestep's sines and cosines.
-    pub time_embedding: TimestepEmbedding,
+    time_embedding: TimestepEmbedding,
     /// Of the pooled prompt and the sizes and crops, in SDXL.
-    pub add_embedding: Option<TimestepEmbedding>,
+    add_embedding: Option<TimestepEmbedding>,
     /// The way down, finest resolution first.
-    pub down_blocks: Vec<DownBlock>,
+    down_blocks: Vec<DownBlock>,
     /// Between both ways, in most models.
-    pub mid_block: Option<MidBlock>,
+    mid_block: Option<MidBlock>,
     /// The way up, coarsest resolution first.
-    pub up_blocks: Vec<UpBlock>,
+    up_blocks: Vec<UpBlock>,
     /// Before the last convolution, SiLU behind it.
-    pub conv_norm_out: GroupNorm,
+    conv_norm_out: GroupNorm,
     /// From the first block's channels to the output's.
-    pub conv_out: Conv2d,
+    conv_out: Conv2d,
     #[module(skip)]
     center_input_sample: bool,
 }
@@ -113,7 +114,7 @@ impl UNet2DConditionModel {
                 .map_or_else(Vec::new, |b| prepare(&b.attentions, prompt)),
             up: up.map(|b| prepare(&b.attentions, prompt)).collect(),
             added: (self.add_embedding.as_ref().zip(added)).map(|(layer, x)| layer.forward(x)),
-            guidance: cond_proj.zip(guidance).map(|(layer, x)| layer.forward(x)),
+            guidance: (cond_proj.zip(guidance)).map(|(layer, x)| layer.forward(x, Epilogue::NONE)),
         }
     }
 
@@ -137,7 +138,7 @@ impl UNet2DConditionModel {
             x
         };
         let mut skips = Vec::new();
-        let mut x = keep(self.conv_in.forward(x), &mut skips);
+        let mut x = keep(self.conv_in.forward(x, Epilogue::NONE), &mut skips);
         for (index, (block, context)) in self.down_blocks.iter().zip(&context.down).enumerate() {
             let _span = block_span("down", index, &x).entered();
             x = block.forward(x, time, context, &mut skips, cancel)?;
@@ -154,7 +155,8 @@ impl UNet2DConditionModel {
             x = block.forward(x, time, context, &mut skips, cancel)?;
         }
         cancel.check()?;
-        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)))
+        let x = self.conv_norm_out.forward(x, Activation::Silu);
+        Ok(self.conv_out.forward(x, Epilogue::NONE))
     }
 
     /// The timestep as all residual blocks see it, `[1, width]` or `[n, width]`: SiLU of its

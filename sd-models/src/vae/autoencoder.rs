@@ -1,9 +1,9 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise, WeightBytes};
 
-use super::model::each;
+use super::model::per_image;
 use super::tiling::{Planner, Tiles};
-use super::{AutoencoderKL, Limits, Plan, Posterior, Tiling, VaeConfig, Work};
+use super::{AutoencoderKL, DecodePlan, Direction, Limits, Posterior, Tiling, VaeConfig};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// An autoencoder's files, found sound; the weights are still in them.
@@ -63,7 +63,7 @@ impl VaeFiles {
         Self { limits, ..self }
     }
 
-    /// What the autoencoder will work on.
+    /// The pictures and latents that the autoencoder will work on.
     pub fn spec(&self) -> &AutoencoderSpec {
         &self.spec
     }
@@ -108,7 +108,7 @@ impl Vae {
         VaeFiles::open(files, folder, &options)?.load()
     }
 
-    /// What the network's `config.json` says.
+    /// The network's `config.json`.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
@@ -135,26 +135,21 @@ impl Vae {
         Self { limits, ..self }
     }
 
-    /// How one picture of `size`, height and width in pixels, is encoded or decoded, and what
-    /// memory that takes. With [`Tiling::Blend`] the plan is that of a tile, plus the picture.
+    /// The way that one picture of `size`, height and width in pixels, is encoded or decoded, and
+    /// the memory that takes. With [`Tiling::Blend`] the plan is that of a tile, plus the picture.
     ///
     /// # Errors
     /// [`Error::Memory`] where it does not fit into the [`Limits`], [`Error::InvalidArgument`] for
     /// a tile that is no tile.
-    pub fn plan(&self, work: Work, size: [usize; 2]) -> sd_core::Result<Plan> {
+    pub fn plan(&self, direction: Direction, size: [usize; 2]) -> sd_core::Result<DecodePlan> {
         let mut latent = size.map(|side| side / self.spec.factor);
         if let Tiling::Blend { tile, overlap } = self.tiling {
-            self.tiles(work, tile, overlap)?;
+            self.tiles(direction, tile, overlap)?;
             latent = latent.map(|side| side.min(tile / self.spec.factor));
         }
         let kernels = self.model.is_optimized();
-        let planner = Planner {
-            config: &self.config,
-            work,
-            latent,
-            number: DType::from(self.spec.dtype).size() as u64,
-            kernels,
-        };
+        let number = DType::from(self.spec.dtype).size() as u64;
+        let planner = Planner::new(&self.model, direction, latent, (number, kernels));
         match self.tiling {
             Tiling::Auto => planner.auto(self.limits),
             Tiling::Strips => planner.strips(self.limits),
@@ -163,48 +158,49 @@ impl Vae {
                 let mut plan = planner.whole();
                 // The tiles' rows, and the picture that is made of them.
                 let picture = (size[0] as u64).saturating_mul(size[1] as u64);
-                let number = planner.number * self.config.out_channels as u64;
-                let whole = picture.saturating_mul(2 * number);
+                let pixel = number * self.config.out_channels as u64;
+                let whole = picture.saturating_mul(2 * pixel);
                 plan.peak_bytes = plan.peak_bytes.saturating_add(whole);
                 planner.within(plan, self.limits)
             }
         }
     }
 
-    fn tiles(&self, work: Work, tile: usize, overlap: f64) -> sd_core::Result<Tiles> {
+    fn tiles(&self, direction: Direction, tile: usize, overlap: f64) -> sd_core::Result<Tiles> {
         let factor = self.spec.factor;
-        let scale = match work {
-            Work::Encode => [factor, 1],
-            Work::Decode => [1, factor],
+        let scale = match direction {
+            Direction::Encode => [factor, 1],
+            Direction::Decode => [1, factor],
         };
         Tiles::new(tile, overlap, factor, scale)
     }
 
-    /// The plan for `x`, which is what `work` reads.
-    fn plan_for(&self, work: Work, x: &Tensor<4>) -> sd_core::Result<Plan> {
+    /// The plan for `x`, which is what goes in that direction.
+    fn plan_for(&self, direction: Direction, x: &Tensor<4>) -> sd_core::Result<DecodePlan> {
         let [_, _, h, w] = x.dims();
-        let scale = match work {
-            Work::Encode => 1,
-            Work::Decode => self.spec.factor,
+        let scale = match direction {
+            Direction::Encode => 1,
+            Direction::Decode => self.spec.factor,
         };
-        self.plan(work, [h, w].map(|side| side.saturating_mul(scale)))
+        self.plan(direction, [h, w].map(|side| side.saturating_mul(scale)))
     }
 
-    /// `x` through `network` in the pieces of a plan without strips: all at once, picture by
+    /// `x` through the network in the pieces of a plan without strips: all at once, picture by
     /// picture or tile by tile.
     fn in_pieces(
         &self,
-        work: Work,
+        direction: Direction,
         x: Tensor<4>,
-        plan: &Plan,
-        network: impl Fn(Tensor<4>) -> Tensor<4>,
+        plan: &DecodePlan,
     ) -> sd_core::Result<Tensor<4>> {
         let network = |x: Tensor<4>| match plan.fits(x.dims()[0], self.limits) {
-            true => Ok(network(x)),
-            false => each(x, |x| Ok(network(x))),
+            true => Ok(self.model.run(direction, x)),
+            false => per_image(x, |x| Ok(self.model.run(direction, x))),
         };
         match self.tiling {
-            Tiling::Blend { tile, overlap } => self.tiles(work, tile, overlap)?.run(x, network),
+            Tiling::Blend { tile, overlap } => {
+                self.tiles(direction, tile, overlap)?.run(x, network)
+            }
             _ => network(x),
         }
     }
@@ -237,13 +233,10 @@ impl Autoencoder for Vae {
             return Err(Error::shape("image", &image.dims(), expected));
         }
         self.check_dtype("image dtype", image.dtype())?;
-        let plan = self.plan_for(Work::Encode, &image)?;
+        let plan = self.plan_for(Direction::Encode, &image)?;
         let posterior = match &plan.strips {
             Some(strips) => self.model.encode_strips(image, strips)?,
-            None => {
-                let network = |x| self.model.moments(x);
-                Posterior::new(self.in_pieces(Work::Encode, image, &plan, network)?)
-            }
+            None => Posterior::new(self.in_pieces(Direction::Encode, image, &plan)?),
         };
         sd_kernels::release_outputs();
         let latent = match noise {
@@ -265,10 +258,10 @@ impl Autoencoder for Vae {
         }
         self.check_dtype("latent dtype", latent.dtype())?;
         let latent = latent / self.config.scaling_factor + self.config.shift_factor;
-        let plan = self.plan_for(Work::Decode, &latent)?;
+        let plan = self.plan_for(Direction::Decode, &latent)?;
         let image = match &plan.strips {
             Some(strips) => self.model.decode_strips(latent, strips),
-            None => self.in_pieces(Work::Decode, latent, &plan, |x| self.model.decode(x)),
+            None => self.in_pieces(Direction::Decode, latent, &plan),
         };
         // Nothing else has outputs so large.
         sd_kernels::release_outputs();

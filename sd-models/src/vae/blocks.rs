@@ -1,12 +1,11 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-
-use sd_core::Result;
+use burn::tensor::Device;
 
 use super::VaeConfig;
+use super::layers::Operation;
 use crate::layers::{
-    Attention, AttentionConfig, Conv2d, Downsample2D, Output, Padding, ResnetBlock2D, ResnetConfig,
-    StripConv, Strips, Upsample2D, pack_fields,
+    Attention, AttentionConfig, Downsample2D, Padding, ResnetBlock2D, ResnetConfig, Upsample2D,
+    pack_fields,
 };
 
 /// ε of every normalisation in the autoencoder.
@@ -14,11 +13,11 @@ pub(super) const EPSILON: f64 = 1e-6;
 
 /// One resolution of the encoder: residual blocks, then a halving.
 #[derive(Module, Debug)]
-pub struct DownEncoderBlock2D {
+pub(super) struct DownEncoderBlock2D {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One, or none at the coarsest resolution.
-    pub downsamplers: Vec<Downsample2D>,
+    pub(super) downsamplers: Vec<Downsample2D>,
 }
 
 impl DownEncoderBlock2D {
@@ -35,32 +34,22 @@ impl DownEncoderBlock2D {
         }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
-        self.downsamplers.iter().fold(x, |x, d| d.forward(x))
-    }
-
-    /// [`forward`](Self::forward) in strips of `rows` rows, then of `halved`.
-    pub(super) fn forward_strips(&self, x: Strips, rows: usize, halved: usize) -> Result<Strips> {
-        let is_last = self.downsamplers.is_empty();
-        let x = resnet_strips(&self.resnets, x, rows, is_last)?;
-        let output = Output {
-            rows: halved,
-            measured: true,
-        };
-        self.downsamplers.iter().try_fold(x, |x, layer| {
-            plain(&layer.conv, false).consume(x, output, |_| None)
-        })
+    pub(super) fn layers(&self) -> impl Iterator<Item = Operation<'_>> {
+        let halving = self.downsamplers.iter().map(|d| Operation::conv(&d.conv));
+        self.resnets
+            .iter()
+            .flat_map(Operation::resnet)
+            .chain(halving)
     }
 }
 
 /// One resolution of the decoder: residual blocks, then a doubling.
 #[derive(Module, Debug)]
-pub struct UpDecoderBlock2D {
+pub(super) struct UpDecoderBlock2D {
     /// The residual blocks in order.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
     /// One, or none at the picture's resolution.
-    pub upsamplers: Vec<Upsample2D>,
+    pub(super) upsamplers: Vec<Upsample2D>,
 }
 
 impl UpDecoderBlock2D {
@@ -79,32 +68,22 @@ impl UpDecoderBlock2D {
         }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.resnets.iter().fold(x, |x, r| r.forward(x, None));
-        self.upsamplers.iter().fold(x, |x, u| u.forward(x))
-    }
-
-    /// [`forward`](Self::forward) in strips of `rows` rows, then of `doubled`.
-    pub(super) fn forward_strips(&self, x: Strips, rows: usize, doubled: usize) -> Result<Strips> {
-        let is_last = self.upsamplers.is_empty();
-        let x = resnet_strips(&self.resnets, x, rows, is_last)?;
-        let output = Output {
-            rows: doubled,
-            measured: true,
-        };
-        self.upsamplers.iter().try_fold(x, |x, layer| {
-            plain(&layer.conv, true).consume(x, output, |_| None)
-        })
+    pub(super) fn layers(&self) -> impl Iterator<Item = Operation<'_>> {
+        let doubling = self.upsamplers.iter().map(|u| Operation::conv(&u.conv));
+        self.resnets
+            .iter()
+            .flat_map(Operation::resnet)
+            .chain(doubling)
     }
 }
 
 /// The coarsest resolution: two residual blocks, between which all pixels attend to each other.
 #[derive(Module, Debug)]
-pub struct MidBlock {
+pub(super) struct MidBlock {
     /// Attention with one head, in most models.
-    pub attentions: Vec<Attention>,
+    pub(super) attentions: Vec<Attention>,
     /// The two residual blocks.
-    pub resnets: Vec<ResnetBlock2D>,
+    pub(super) resnets: Vec<ResnetBlock2D>,
 }
 
 impl MidBlock {
@@ -126,61 +105,17 @@ impl MidBlock {
         }
     }
 
-    pub(super) fn forward(&self, mut x: Tensor<4>) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, None);
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward_picture(x);
-            }
-        }
-        x
-    }
-
-    /// [`forward`](Self::forward) in strips of `rows` rows; `attention` rows are queries at once.
-    pub(super) fn forward_strips(
-        &self,
-        mut x: Strips,
-        rows: usize,
-        attention: usize,
-    ) -> Result<Strips> {
-        let measured = true;
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward_strips(x, Output { rows, measured })?;
-            if let Some(layer) = self.attentions.get(i) {
-                let rows = attention;
-                x = layer.forward_strips(x, Output { rows, measured })?;
-            }
-        }
-        Ok(x)
+    pub(super) fn layers(&self) -> impl Iterator<Item = Operation<'_>> {
+        self.resnets.iter().enumerate().flat_map(|(i, resnet)| {
+            let attention = self.attentions.get(i).map(Operation::Attention);
+            Operation::resnet(resnet).into_iter().chain(attention)
+        })
     }
 }
 
 pack_fields!(DownEncoderBlock2D: resnets, downsamplers);
 pack_fields!(UpDecoderBlock2D: resnets, upsamplers);
 pack_fields!(MidBlock: resnets, attentions);
-
-/// A convolution of strips with nothing before it.
-pub(super) fn plain(conv: &Conv2d, doubled: bool) -> StripConv<'_> {
-    StripConv {
-        conv,
-        norm: None,
-        doubled,
-    }
-}
-
-/// Residual blocks in strips of `rows` rows. The last one's result is `measured` if it is
-/// normalised next.
-fn resnet_strips(
-    resnets: &[ResnetBlock2D],
-    x: Strips,
-    rows: usize,
-    measured: bool,
-) -> Result<Strips> {
-    resnets.iter().enumerate().try_fold(x, |x, (i, resnet)| {
-        let measured = measured || i + 1 < resnets.len();
-        resnet.forward_strips(x, Output { rows, measured })
-    })
-}
 
 fn resnets(
     config: &VaeConfig,

@@ -25,7 +25,7 @@ const KNOWN: &[&str] = &[
     "use_quant_conv",
 ];
 
-/// What an `AutoencoderKL`'s `config.json` says, checked.
+/// The `config.json` of an `AutoencoderKL`, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
     /// Channels of a picture that goes in: 3.
@@ -42,15 +42,15 @@ pub struct VaeConfig {
     pub norm_num_groups: usize,
     /// Latents are multiplied by this, to have about unit variance.
     pub scaling_factor: f64,
-    /// What is taken off latents before that.
+    /// The number taken off latents before that.
     pub shift_factor: f64,
-    /// Whether a 1×1 convolution follows the encoder.
+    /// A 1×1 convolution behind the encoder.
     pub use_quant_conv: bool,
-    /// Whether a 1×1 convolution precedes the decoder.
+    /// A 1×1 convolution before the decoder.
     pub use_post_quant_conv: bool,
-    /// Whether pixels attend to each other at the coarsest resolution.
+    /// Attention of pixels to each other at the coarsest resolution.
     pub mid_block_add_attention: bool,
-    /// Whether activations overflow in f16, so that only f32 will do.
+    /// Activations that overflow in f16, so that only f32 will do.
     pub force_upcast: bool,
     /// Side of the pictures it was trained on, in pixels; diffusers' tiles have it.
     pub sample_size: usize,

@@ -1,25 +1,24 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use sd_core::Result;
-
-use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D, plain};
-use super::{StripRows, VaeConfig};
-use crate::layers::{Conv2d, GroupNorm, Output, StripConv, Strips, pack_fields};
+use super::VaeConfig;
+use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D};
+use super::layers::Operation;
+use crate::layers::{Conv2d, GroupNorm, pack_fields};
 
 /// From latents to pixels.
 #[derive(Module, Debug)]
-pub struct Decoder {
+pub(super) struct Decoder {
     /// From the latent's channels to the coarsest block's.
-    pub conv_in: Conv2d,
+    pub(super) conv_in: Conv2d,
     /// Up to the picture's resolution, the latent's first.
-    pub up_blocks: Vec<UpDecoderBlock2D>,
+    pub(super) up_blocks: Vec<UpDecoderBlock2D>,
     /// At the latent's resolution, before the blocks.
-    pub mid_block: MidBlock,
+    pub(super) mid_block: MidBlock,
     /// Before the last convolution, SiLU behind it.
-    pub conv_norm_out: GroupNorm,
+    pub(super) conv_norm_out: GroupNorm,
     /// To the picture's channels.
-    pub conv_out: Conv2d,
+    pub(super) conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -40,32 +39,14 @@ impl Decoder {
     }
 
     /// `[n, latent, h, w]` to `[n, out, f·h, f·w]`, f the model's factor.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.mid_block.forward(self.conv_in.forward(x));
-        let x = self.up_blocks.iter().fold(x, |x, b| b.forward(x));
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
-    }
-
-    /// [`forward`](Self::forward) of one picture, `[1, latent, h, w]`, in strips.
-    pub(super) fn forward_strips(&self, x: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
-        let output = |level: usize, measured| Output {
-            rows: strips.rows[level],
-            measured,
-        };
-        let x = Strips::whole(x);
-        let x = plain(&self.conv_in, false).consume(x, output(0, true), |_| None)?;
-        let mut x = (self.mid_block).forward_strips(x, strips.rows[0], strips.attention)?;
-        let finest = self.up_blocks.len() - 1;
-        for (level, block) in self.up_blocks.iter().enumerate() {
-            let (rows, doubled) = (strips.rows[level], strips.rows[finest.min(level + 1)]);
-            x = block.forward_strips(x, rows, doubled)?;
-        }
-        let conv_out = StripConv {
-            norm: Some(&self.conv_norm_out),
-            ..plain(&self.conv_out, false)
-        };
-        let x = conv_out.consume(x, output(finest, false), |_| None)?;
-        Ok(x.join())
+    pub(super) fn layers(&self) -> impl Iterator<Item = Operation<'_>> {
+        let blocks = self.up_blocks.iter().flat_map(UpDecoderBlock2D::layers);
+        let out = Operation::normed(&self.conv_norm_out, &self.conv_out);
+        [Operation::conv(&self.conv_in)]
+            .into_iter()
+            .chain(self.mid_block.layers())
+            .chain(blocks)
+            .chain([out])
     }
 }
 

@@ -1,25 +1,24 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use sd_core::Result;
-
-use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock, plain};
-use super::{StripRows, VaeConfig};
-use crate::layers::{Conv2d, GroupNorm, Output, StripConv, Strips, pack_fields};
+use super::VaeConfig;
+use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock};
+use super::layers::Operation;
+use crate::layers::{Conv2d, GroupNorm, pack_fields};
 
 /// From pixels to the parameters of a distribution of latents.
 #[derive(Module, Debug)]
-pub struct Encoder {
+pub(super) struct Encoder {
     /// From the picture's channels to the first block's.
-    pub conv_in: Conv2d,
+    pub(super) conv_in: Conv2d,
     /// Down to the latent's resolution, the picture's first.
-    pub down_blocks: Vec<DownEncoderBlock2D>,
+    pub(super) down_blocks: Vec<DownEncoderBlock2D>,
     /// At the latent's resolution.
-    pub mid_block: MidBlock,
+    pub(super) mid_block: MidBlock,
     /// Before the last convolution, SiLU behind it.
-    pub conv_norm_out: GroupNorm,
+    pub(super) conv_norm_out: GroupNorm,
     /// To a mean and a log-variance for each of the latent's channels.
-    pub conv_out: Conv2d,
+    pub(super) conv_out: Conv2d,
 }
 
 impl Encoder {
@@ -40,33 +39,14 @@ impl Encoder {
     }
 
     /// `[n, in, f·h, f·w]` to `[n, 2 · latent, h, w]`, f the model's factor.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv_in.forward(x);
-        let x = self.down_blocks.iter().fold(x, |x, b| b.forward(x));
-        let x = self.mid_block.forward(x);
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
-    }
-
-    /// [`forward`](Self::forward) of one picture, `[1, in, f·h, f·w]`, in strips.
-    pub(super) fn forward_strips(&self, x: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
-        let output = |level: usize, measured| Output {
-            rows: strips.rows[level],
-            measured,
-        };
-        let (x, finest) = (Strips::whole(x), self.down_blocks.len() - 1);
-        let mut x = plain(&self.conv_in, false).consume(x, output(finest, true), |_| None)?;
-        for (i, block) in self.down_blocks.iter().enumerate() {
-            let level = finest - i;
-            let (rows, halved) = (strips.rows[level], strips.rows[level.saturating_sub(1)]);
-            x = block.forward_strips(x, rows, halved)?;
-        }
-        let x = (self.mid_block).forward_strips(x, strips.rows[0], strips.attention)?;
-        let conv_out = StripConv {
-            norm: Some(&self.conv_norm_out),
-            ..plain(&self.conv_out, false)
-        };
-        let x = conv_out.consume(x, output(0, false), |_| None)?;
-        Ok(x.join())
+    pub(super) fn layers(&self) -> impl Iterator<Item = Operation<'_>> {
+        let blocks = self.down_blocks.iter().flat_map(DownEncoderBlock2D::layers);
+        let out = Operation::normed(&self.conv_norm_out, &self.conv_out);
+        [Operation::conv(&self.conv_in)]
+            .into_iter()
+            .chain(blocks)
+            .chain(self.mid_block.layers())
+            .chain([out])
     }
 }
 

@@ -2,7 +2,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::{Result, WeightBytes};
 
-use super::{Decoder, Encoder, StripRows, VaeConfig};
+use super::layers::{FeatureMap, Layer, Operation};
+use super::{Decoder, Direction, Encoder, StripRows, VaeConfig, whole};
 use crate::layers::{Conv2d, pack_fields};
 use crate::{LoadOptions, Weights};
 
@@ -14,13 +15,13 @@ use crate::{LoadOptions, Weights};
 #[derive(Module, Debug)]
 pub struct AutoencoderKL {
     /// From pixels to latents.
-    pub encoder: Encoder,
+    encoder: Encoder,
     /// From latents to pixels.
-    pub decoder: Decoder,
+    decoder: Decoder,
     /// 1×1, behind the encoder.
-    pub quant_conv: Option<Conv2d>,
+    quant_conv: Option<Conv2d>,
     /// 1×1, before the decoder.
-    pub post_quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
 }
 
 impl AutoencoderKL {
@@ -50,25 +51,50 @@ impl AutoencoderKL {
         weights.load_packed(Self::new(config, &options.device), options)
     }
 
-    /// Whether the kernels have the weights.
+    /// True where the kernels have the weights.
     pub(super) fn is_optimized(&self) -> bool {
         self.decoder.conv_in.is_packed()
     }
 
+    /// The layers of a direction in order.
+    pub(super) fn layers(&self, direction: Direction) -> Vec<Layer<'_>> {
+        let map = |level, conv: &Conv2d| FeatureMap {
+            level,
+            channels: conv.channels()[0],
+        };
+        let (quant, post_quant) = (self.quant_conv.iter(), self.post_quant_conv.iter());
+        match direction {
+            Direction::Encode => {
+                let from = map(self.resolutions() - 1, &self.encoder.conv_in);
+                let quant = quant.map(Operation::conv);
+                Layer::list(from, self.encoder.layers().chain(quant))
+            }
+            Direction::Decode => {
+                let from = map(0, &self.decoder.conv_in);
+                let post_quant = post_quant.map(Operation::conv);
+                Layer::list(from, post_quant.chain(self.decoder.layers()))
+            }
+        }
+    }
+
+    fn resolutions(&self) -> usize {
+        self.decoder.up_blocks.len()
+    }
+
     /// Pixels `[n, in, f·h, f·w]` to the distribution of their latents.
     pub fn encode(&self, image: Tensor<4>) -> Posterior {
-        Posterior::new(self.moments(image))
+        Posterior::new(self.run(Direction::Encode, image))
     }
 
     /// Unscaled latents `[n, latent, h, w]` to pixels `[n, out, f·h, f·w]`.
     pub fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
-        self.decoder
-            .forward(pointwise(&self.post_quant_conv, latent))
+        self.run(Direction::Decode, latent)
     }
 
-    /// Pixels to means and log-variances, `[n, 2 · latent, h, w]`.
-    pub(super) fn moments(&self, image: Tensor<4>) -> Tensor<4> {
-        pointwise(&self.quant_conv, self.encoder.forward(image))
+    /// `x` through all layers of a direction: pixels to means and log-variances,
+    /// `[n, 2 · latent, h, w]`, or latents to pixels.
+    pub(super) fn run(&self, direction: Direction, x: Tensor<4>) -> Tensor<4> {
+        whole::run(&self.layers(direction), x)
     }
 
     /// [`encode`](Self::encode) in strips of the rows that `strips` says.
@@ -76,9 +102,8 @@ impl AutoencoderKL {
     /// # Errors
     /// As [`decode_strips`](Self::decode_strips).
     pub fn encode_strips(&self, image: Tensor<4>, strips: &StripRows) -> Result<Posterior> {
-        strips.check(self.encoder.down_blocks.len())?;
-        let moments = each(image, |x| self.encoder.forward_strips(x, strips))?;
-        Ok(Posterior::new(pointwise(&self.quant_conv, moments)))
+        let moments = self.run_strips(Direction::Encode, image, strips)?;
+        Ok(Posterior::new(moments))
     }
 
     /// [`decode`](Self::decode) in strips of the rows that `strips` says, one picture after the
@@ -89,21 +114,23 @@ impl AutoencoderKL {
     /// network's and for strips of no rows, [`Error::Backend`](sd_core::Error::Backend) where a
     /// picture's mean cannot be read from its device.
     pub fn decode_strips(&self, latent: Tensor<4>, strips: &StripRows) -> Result<Tensor<4>> {
-        strips.check(self.decoder.up_blocks.len())?;
-        let latent = pointwise(&self.post_quant_conv, latent);
-        each(latent, |x| self.decoder.forward_strips(x, strips))
+        self.run_strips(Direction::Decode, latent, strips)
     }
-}
 
-fn pointwise(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
-    match conv {
-        Some(conv) => conv.forward(x),
-        None => x,
+    fn run_strips(
+        &self,
+        direction: Direction,
+        x: Tensor<4>,
+        strips: &StripRows,
+    ) -> Result<Tensor<4>> {
+        strips.check(self.resolutions())?;
+        let layers = self.layers(direction);
+        per_image(x, |x| super::strips::run(&layers, x, strips))
     }
 }
 
 /// One picture after the other.
-pub(super) fn each(
+pub(super) fn per_image(
     x: Tensor<4>,
     run: impl Fn(Tensor<4>) -> Result<Tensor<4>>,
 ) -> Result<Tensor<4>> {

@@ -1,4 +1,4 @@
-//! Which files of a folder hold a model's weights.
+//! The files of a folder that hold a model's weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

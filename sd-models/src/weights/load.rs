@@ -56,7 +56,7 @@ impl Weights {
         Ok((module, bytes))
     }
 
-    /// Whether the file has exactly the module's parameters.
+    /// A check that the file has exactly the module's parameters.
     ///
     /// # Errors
     /// [`Error::Tensors`] where it has not.
@@ -142,7 +142,7 @@ fn fits(found: &[usize], expected: &[usize]) -> bool {
     found == expected || (is_pointwise && found[..2] == *expected)
 }
 
-/// Where in a module a traversal is.
+/// The place in a module where a traversal is.
 #[derive(Default)]
 struct ModulePath(Vec<String>);
 

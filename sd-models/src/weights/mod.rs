@@ -114,7 +114,7 @@ impl Weights {
         self.tensors.len()
     }
 
-    /// Whether there is no tensor at all.
+    /// True where there is no tensor at all.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
@@ -131,7 +131,7 @@ impl Weights {
     }
 }
 
-/// Where the values of one file's tensors are.
+/// The place of the values of one file's tensors.
 enum Source {
     File(Arc<File>),
     Memory(Bytes),

@@ -1,4 +1,4 @@
-//! What older generations of diffusers and transformers called a tensor.
+//! Names that older generations of diffusers and transformers gave a tensor.
 
 /// One difference between an older generation's names and today's.
 enum Row {

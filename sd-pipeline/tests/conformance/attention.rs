@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::Tensor;
-use sd_pipeline::models::layers::{Attention, AttentionConfig, Linear};
+use sd_pipeline::models::testing::{Attention, AttentionConfig, Epilogue, Linear};
 use sd_pipeline::{FloatDType, burn};
 
 use crate::large_values::{download, upload, values};
@@ -65,7 +65,7 @@ fn attend(tokens: &[f32], heads: usize, place: &Place) -> Tensor<3> {
     }
     let tokens = upload(tokens, [1, tokens.len() / WIDTH, WIDTH], place);
     let nothing = tokens.zeros_like();
-    layer.forward_self_onto(tokens, nothing)
+    layer.forward(tokens, None, Epilogue::residual(nothing))
 }
 
 fn leave_as_it_is(place: &Place, projection: &mut Linear) {

@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_pipeline::burn;
-use sd_pipeline::models::layers::{Conv2d, GroupNorm, LayerNorm, Padding};
+use sd_pipeline::models::testing::{Activation, Conv2d, Epilogue, GroupNorm, LayerNorm, Padding};
 
 use crate::report::{Log, largest_difference};
 use crate::{Place, attention, tolerance};
@@ -57,7 +57,8 @@ fn convolution(place: &Place, log: &mut Log, tolerance: f64) {
     let mut layer = Conv2d::new([channels, 1], side, 1, padding, &place.device);
     layer.weight = Param::from_tensor(upload(&weight, [1, channels, 3, 3], place));
     layer.bias = Some(Param::from_tensor(upload(&[0.0], [1], place)));
-    let found = download(layer.forward(upload(&x, [1, channels, side, side], place)));
+    let x_tensor = upload(&x, [1, channels, side, side], place);
+    let found = download(layer.forward(x_tensor, Epilogue::NONE));
     let products = x.iter().zip(&weight);
     let expected: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
     let difference = largest_difference(&found, &[expected]);
@@ -72,7 +73,7 @@ fn group_norm(place: &Place, log: &mut Log, tolerance: f64) {
         layer.bias = Param::from_tensor(upload(&vec![0.0; channels], [channels], place));
         let x = values(channels * side * side, unit);
         let picture = upload(&x, [1, channels, side, side], place);
-        let found = download(layer.forward(picture));
+        let found = download(layer.forward(picture, Activation::None));
         let expected = normalised(&x, channels / groups * side * side);
         let difference = largest_difference(&found, &expected);
         log.at_most(format!("group norm {side}²"), difference, tolerance);

@@ -4,7 +4,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_core::{Error, Result};
 
-/// How far tiles reach, in pixels of what goes in and of what comes out.
+/// The reach of tiles, in pixels of what goes in and of what comes out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::vae) struct Tiles {
     /// Side of a tile.

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// How a [`Vae`](super::super::Vae) cuts pictures.
+/// The way a [`Vae`](super::super::Vae) cuts pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Tiling {
     /// In [`Strips`](Self::Strips) on this workspace's CPU kernels, where they are the faster way;
@@ -26,7 +26,7 @@ pub enum Tiling {
     },
 }
 
-/// What encoding and decoding may take of a device's memory, weights not counted.
+/// Memory that encoding and decoding may take of a device, weights not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// The largest buffer that the device gives out, in bytes; `None` where only its memory limits
@@ -38,14 +38,14 @@ pub struct Limits {
 
 /// The two directions of an autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum Direction {
     /// Pixels to latents.
     Encode,
     /// Latents to pixels.
     Decode,
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Encode => "encoding",

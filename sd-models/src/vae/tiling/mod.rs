@@ -1,13 +1,15 @@
 //! Pictures that do not fit into a device's memory whole.
 //!
-//! [`Tiling`] says how a picture is cut, a [`Plan`] how large the pieces are and what they need.
+//! [`Tiling`] says how a picture is cut, a [`DecodePlan`] how large the pieces are and what they
+//! need.
 
 mod blend;
+mod cost;
 mod limits;
 mod plan;
-mod steps;
+mod planner;
 
 pub(super) use blend::Tiles;
-pub use limits::{Limits, Tiling, Work};
-pub(super) use plan::Planner;
-pub use plan::{Plan, StripRows};
+pub use limits::{Direction, Limits, Tiling};
+pub use plan::{DecodePlan, StripRows};
+pub(super) use planner::Planner;

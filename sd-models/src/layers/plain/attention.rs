@@ -1,27 +1,22 @@
-//! What half precision cannot hold is computed in f32.
-
+use burn::tensor::Tensor;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{DType, FloatDType, Tensor};
 
-use super::cpu::{self, runs_kernels};
+use super::{from_f32, to_f32};
 
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
-pub(crate) fn multi_head_attention(
+pub(in crate::layers) fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
     is_causal: bool,
 ) -> Tensor<3> {
-    if runs_kernels(&query) {
-        return cpu::attention(query, key, value, heads, is_causal);
-    }
     let split = |x: Tensor<3>| {
         let [n, tokens, width] = x.dims();
         x.reshape([n, tokens, heads, width / heads]).swap_dims(1, 2)
     };
     let shape = query.dims();
-    let x = attention(split(query), split(key), split(value), is_causal);
+    let x = of_heads(split(query), split(key), split(value), is_causal);
     x.swap_dims(1, 2).reshape(shape)
 }
 
@@ -35,7 +30,7 @@ pub(crate) const SCORES: usize = 1 << 25;
 ///
 /// In f32 whatever the precision of the tokens: q·kᵀ reaches 10⁵ before it is divided, f16 ends at
 /// 65504, and backends that have no fused kernel for a shape round it to the tokens' precision.
-fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, is_causal: bool) -> Tensor<4> {
+fn of_heads(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, is_causal: bool) -> Tensor<4> {
     let dtype = query.dtype();
     let (query, key, value) = (to_f32(query), to_f32(key), to_f32(value));
     // A text's tokens are few, and those of a part would count from its own beginning.
@@ -71,25 +66,9 @@ fn by_queries(
     Tensor::cat(parts.collect(), 2)
 }
 
-pub(super) fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if x.dtype() == DType::F32 {
-        x
-    } else {
-        x.cast(FloatDType::F32)
-    }
-}
-
-pub(super) fn from_f32<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    if dtype == DType::F32 {
-        x
-    } else {
-        x.cast(dtype)
-    }
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
 

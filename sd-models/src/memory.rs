@@ -1,44 +1,26 @@
-//! How much memory this process has.
+//! Memory that this process occupies.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Bytes of memory that this process occupies now; `None` where the system does not tell (it does
-/// on Linux).
+/// Bytes of memory that this process occupies now; `None` where the system does not tell (Linux,
+/// macOS, Windows and FreeBSD do).
 pub fn resident_bytes() -> Option<u64> {
-    // The second number is the resident pages.
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_size())
+    let stats = memory_stats::memory_stats()?;
+    Some(stats.physical_mem as u64)
 }
 
-/// The system's, as it told this process when it started it.
-fn page_size() -> u64 {
-    static SIZE: OnceLock<u64> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        // Pairs of a key and a value; getauxval(3) calls this one AT_PAGESZ.
-        const PAGE_SIZE: usize = 6;
-        let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
-        let (words, _) = vector.as_chunks::<{ size_of::<usize>() }>();
-        let words: Vec<usize> = words
-            .iter()
-            .map(|word| usize::from_ne_bytes(*word))
-            .collect();
-        let pair = words.chunks_exact(2).find(|pair| pair[0] == PAGE_SIZE);
-        pair.map_or(4096, |pair| pair[1] as u64)
-    })
-}
-
-/// Those who want to know of the highest value there is.
+/// The peaks that are still watched.
 static WATCHES: Mutex<Vec<Weak<AtomicU64>>> = Mutex::new(Vec::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// The most memory this process occupies while the watch lives: the whole process, whoever else
-/// computes in it. Looked at when the watch begins and is read, and behind every CPU kernel.
+/// The most memory this process occupies while this lives: the whole process, whoever else computes
+/// in it. Sampled when it begins and is read, and behind every CPU kernel, because no system tells
+/// the peak of a part of a process's life.
 #[derive(Debug)]
-pub struct PeakWatch(Arc<AtomicU64>);
+pub struct PeakMemory(Arc<AtomicU64>);
 
-impl PeakWatch {
+impl PeakMemory {
     /// Begins now.
     pub fn start() -> Self {
         let watch = Arc::new(AtomicU64::new(0));
@@ -47,19 +29,19 @@ impl PeakWatch {
         watches.push(Arc::downgrade(&watch));
         COUNT.store(watches.len(), Ordering::Relaxed);
         drop(watches);
-        look();
+        sample();
         Self(watch)
     }
 
     /// The most bytes so far; `None` where the system does not tell.
     pub fn peak(&self) -> Option<u64> {
-        look();
+        sample();
         let peak = self.0.load(Ordering::Relaxed);
         (peak > 0).then_some(peak)
     }
 }
 
-impl Drop for PeakWatch {
+impl Drop for PeakMemory {
     fn drop(&mut self) {
         let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|watch| !std::ptr::eq(watch.as_ptr(), Arc::as_ptr(&self.0)));
@@ -67,8 +49,8 @@ impl Drop for PeakWatch {
     }
 }
 
-/// Shows all watches the memory of this moment: a microsecond, and next to nothing without watches.
-pub(crate) fn look() {
+/// A sample for every [`PeakMemory`]: a microsecond, and next to nothing where there is none.
+pub(crate) fn sample() {
     if COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -89,9 +71,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_watch_sees_memory_that_came_and_went() {
         let before = resident_bytes().unwrap();
-        let watch = PeakWatch::start();
+        let watch = PeakMemory::start();
         let memory = vec![1u8; 64 << 20];
-        look();
+        sample();
         drop(memory);
         let peak = watch.peak().unwrap();
         // Other tests run in this process too, but none gives back so much.

@@ -1,0 +1,190 @@
+//! The one place where the ways part: the [kernels](cpu) where a layer's weight is packed for them,
+//! or where they know the tensor's device and precision; [Burn's operations](plain) elsewhere.
+
+use std::ops::Range;
+
+use burn::tensor::{DType, Device, Tensor};
+use sd_kernels::{Activation, Moments, OutputRows};
+
+use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, cpu, plain};
+
+/// True where there are kernels for tensors of `dtype` on `device`.
+pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
+    #[cfg(feature = "flex")]
+    let is_flex = *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    let is_flex = false;
+    is_flex && dtype == DType::F32
+}
+
+/// True where the kernels can work on `x`, and on all that is made of it.
+fn runs_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    has_kernels(&x.device(), x.dtype())
+}
+
+/// `doubled` says whether the layer sees the picture twice as high and wide.
+pub(super) fn conv2d(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    doubled: bool,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    match &layer.packed {
+        Some(packed) => packed.conv2d(x, doubled, epilogue),
+        None => plain::conv2d(layer, x, doubled, epilogue),
+    }
+}
+
+/// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
+pub(super) fn conv2d_rows(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    top: usize,
+    rows: Range<usize>,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    match &layer.packed {
+        Some(packed) => {
+            let (first, count) = (layer.first_row(top, &rows), rows.len());
+            packed.conv2d_rows(x, layer.doubles, OutputRows { first, count }, epilogue)
+        }
+        None => plain::conv2d_rows(layer, x, top, rows, epilogue),
+    }
+}
+
+pub(super) fn linear<const D: usize>(
+    layer: &Linear,
+    x: Input<'_, D>,
+    epilogue: Epilogue<D>,
+) -> Tensor<D> {
+    match &layer.packed {
+        Some(packed) => packed.linear(x, epilogue),
+        None => plain::linear(layer, x.into_tensor(), epilogue),
+    }
+}
+
+pub(super) fn geglu(layer: &Geglu, x: Tensor<3>) -> Tensor<3> {
+    match &layer.packed {
+        Some(packed) => packed.geglu(x),
+        None => plain::geglu(layer, x),
+    }
+}
+
+pub(super) fn layer_norm<const D: usize>(layer: &LayerNorm, x: Input<'_, D>) -> Tensor<D> {
+    match runs_kernels(x.get()) {
+        true => cpu::layer_norm(layer, x),
+        false => plain::layer_norm(layer, x.into_tensor()),
+    }
+}
+
+pub(super) fn group_norm(layer: &GroupNorm, x: Input<'_, 4>, activation: Activation) -> Tensor<4> {
+    match runs_kernels(x.get()) {
+        true => cpu::group_norm(layer, x, activation),
+        false => plain::group_norm(layer, x.into_tensor(), activation),
+    }
+}
+
+/// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
+pub(crate) fn multi_head_attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    is_causal: bool,
+) -> Tensor<3> {
+    match runs_kernels(&query) {
+        true => cpu::attention(query, key, value, heads, is_causal),
+        false => plain::attention(query, key, value, heads, is_causal),
+    }
+}
+
+/// A second picture like `x`.
+pub(crate) fn duplicate(x: &mut Tensor<4>) -> Tensor<4> {
+    match runs_kernels(x) {
+        true => cpu::duplicate(x),
+        false => x.clone(),
+    }
+}
+
+/// Two pictures as one with the channels of both.
+pub(crate) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    match runs_kernels(&a) {
+        true => cpu::concat_channels(a, b),
+        false => Tensor::cat(vec![a, b], 1),
+    }
+}
+
+/// Strips of a picture, one below the other.
+pub(crate) fn concat_rows(mut strips: Vec<Tensor<4>>) -> Tensor<4> {
+    if strips.len() == 1 {
+        return strips.swap_remove(0);
+    }
+    if !strips.first().is_some_and(runs_kernels) {
+        return Tensor::cat(strips, 2);
+    }
+    let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
+    Tensor::cat(strips.into_iter().map(last).collect(), 1).permute([0, 3, 1, 2])
+}
+
+/// Rows of one strip of a picture.
+pub(crate) struct Rows<'a> {
+    pub(crate) strip: &'a mut Tensor<4>,
+    pub(crate) rows: Range<usize>,
+}
+
+impl Rows<'_> {
+    fn runs_kernels(&self) -> bool {
+        runs_kernels(self.strip)
+    }
+
+    /// The rows as Burn's operations take them.
+    fn tensor(self) -> Tensor<4> {
+        let Self { strip, rows } = self;
+        match rows.len() == strip.dims()[2] {
+            true => strip.clone(),
+            false => strip.clone().narrow(2, rows.start, rows.len()),
+        }
+    }
+}
+
+/// Copies of rows of several strips, one below the other.
+pub(crate) fn copy_rows<'a>(rows: impl Iterator<Item = Rows<'a>>) -> Tensor<4> {
+    let mut rows = rows.peekable();
+    match rows.peek().is_some_and(Rows::runs_kernels) {
+        true => cpu::copy_rows(rows),
+        false => concat_rows(rows.map(Rows::tensor).collect()),
+    }
+}
+
+/// [`group_norm`] of rows of several strips, one below the other, with the whole picture's
+/// `moments`.
+pub(crate) fn group_norm_rows<'a>(
+    layer: &GroupNorm,
+    rows: impl Iterator<Item = Rows<'a>>,
+    moments: &Moments,
+    activation: Activation,
+) -> Tensor<4> {
+    let mut rows = rows.peekable();
+    match rows.peek().is_some_and(Rows::runs_kernels) {
+        true => cpu::group_norm_rows(layer, rows, moments, activation),
+        false => {
+            let x = concat_rows(rows.map(Rows::tensor).collect());
+            plain::group_norm_rows(layer, x, moments, activation)
+        }
+    }
+}
+
+/// A picture's moments, where they were computed.
+pub(crate) enum Measured {
+    Host(Moments),
+    /// Variances and means of its channels, `[channels, 2]`.
+    Device(Tensor<2>),
+}
+
+/// The moments of a picture `[1, channels, h, w]`.
+pub(crate) fn moments(x: &mut Tensor<4>) -> Measured {
+    match runs_kernels(x) {
+        true => Measured::Host(cpu::moments(x)),
+        false => Measured::Device(plain::moments(x.clone())),
+    }
+}

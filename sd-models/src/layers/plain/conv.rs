@@ -1,0 +1,76 @@
+use std::ops::Range;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+
+use super::{finish, from_f32, to_f32};
+use crate::layers::{Conv2d, Epilogue, Padding};
+
+pub(in crate::layers) fn conv2d(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    doubled: bool,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    let x = if doubled { double(x) } else { x };
+    let (x, padding) = match layer.padding {
+        Padding::Even(padding) => (x, padding),
+        Padding::BottomRight => (x.pad((0, 1, 0, 1), 0.0f32), 0),
+    };
+    finish(product(layer, x, [padding; 2]), epilogue)
+}
+
+/// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
+pub(in crate::layers) fn conv2d_rows(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    top: usize,
+    rows: Range<usize>,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    let first = layer.first_row(top, &rows);
+    let x = if layer.doubles { double(x) } else { x };
+    let (above, cut) = ((-first).max(0) as usize, first.max(0) as usize);
+    let needed = (rows.len() - 1) * layer.stride + layer.kernel;
+    let there = x.dims()[2] - cut;
+    let x = match cut > 0 || there > needed - above {
+        true => x.narrow(2, cut, there.min(needed - above)),
+        false => x,
+    };
+    let below = needed - above - x.dims()[2];
+    // Zeros of an uneven width are part of the picture, those of an even one the backend's.
+    let [before, after] = layer.padding.zeros();
+    let (sides, padding) = if before == after {
+        (0, before)
+    } else {
+        (after, 0)
+    };
+    let x = match above + below + sides {
+        0 => x,
+        _ => x.pad((0, sides, above, below), 0.0f32),
+    };
+    finish(product(layer, x, [0, padding]), epilogue)
+}
+
+/// In f32 whatever the precision of `x`: Burn's direct convolution on GPUs, which it takes where
+/// nothing faster runs, adds up thousands of products in the precision of `x`.
+fn product(layer: &Conv2d, x: Tensor<4>, padding: [usize; 2]) -> Tensor<4> {
+    let dtype = x.dtype();
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(Param::val));
+    let (x, weight, bias) = (to_f32(x), to_f32(weight), bias.map(to_f32));
+    let options = ConvOptions::new([layer.stride; 2], padding, [1, 1], 1);
+    let y = burn::tensor::module::conv2d(x, weight, bias, options);
+    from_f32(y, dtype)
+}
+
+fn double(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    resize_nearest(x, [2 * h, 2 * w])
+}
+
+/// A picture at the height and width `size`, each pixel the nearest of `x` (torch's `nearest`).
+pub(in crate::layers) fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let nearest = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
+    burn::tensor::module::interpolate(x, nearest)
+}
