@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use sd_core::{NoiseSchedule, PredictionType, Scheduler};
+use sd_core::{NoiseSchedule, Parameterization, Scheduler};
 use sd_schedulers::{Ddpm, Pndm, Variance};
 use support::{Shared, compare, run};
 
@@ -136,7 +136,7 @@ fn a_learned_variance_needs_a_network_that_has_one() {
     };
     let train = Arc::new(NoiseSchedule::stable_diffusion());
     let plan = ddpm.plan(&train, 3).unwrap();
-    let error = run(&Shared::open(), &ddpm, &plan, 0, PredictionType::Epsilon);
+    let error = run(&Shared::open(), &ddpm, &plan, 0, Parameterization::Epsilon);
     let error = error.err().unwrap().to_string();
     assert!(error.contains("twice the latent's channels"), "{error}");
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Model, NetworkOutput, Noise, NoiseSchedule, PredictionType, RecordedNoise, Sampler, SavedState,
+    NetworkOutput, Noise, NoiseSchedule, Parameterization, RecordedNoise, Sampler, SavedState,
     Scheduler,
 };
 use sd_schedulers::{SchedulerName, names, variants};
-use support::Shared;
+use support::{FormulaModel, Shared};
 
 /// Every solver under every name, in its default settings and with Karras' σ, and every variant.
 fn schedulers() -> Vec<(String, Arc<dyn Scheduler>)> {
@@ -39,12 +39,12 @@ const STEPS: usize = 7;
 /// between any two steps.
 fn run(shared: &Shared, scheduler: &dyn Scheduler, first: usize, resumed: bool) -> Vec<Vec<f32>> {
     let plan = scheduler.plan(&train(), STEPS).unwrap();
-    let mut network = |x, t| {
+    let network = |x, t| {
         let guided: Tensor<4> = shared.network(x, t);
         let uncond = Some(guided.clone() * 0.8);
-        Ok(NetworkOutput { guided, uncond })
+        NetworkOutput { guided, uncond }
     };
-    let mut model = Model::new(PredictionType::VPrediction, &mut network);
+    let mut model = FormulaModel::new(Parameterization::VPrediction, network);
     let mut noise = shared.noise();
     let mut x = shared.initial(&plan, first);
     let mut sampler = scheduler.start(&plan, first).unwrap();
@@ -135,7 +135,12 @@ fn a_saved_run_of_another_solver_or_plan_is_refused() {
             "{name}: an empty state"
         );
         let mut beyond = state.clone();
-        beyond.index = 1000;
+        for (name, number) in &mut beyond.numbers {
+            if name == "index" {
+                *number = 1000.0;
+            }
+        }
+        assert_eq!(beyond.index(), 1000);
         assert!(other.restore(&beyond).is_err(), "{name}: beyond the end");
     }
     let plan = |i: usize| all[i].1.plan(&train(), STEPS).unwrap();
@@ -158,14 +163,14 @@ fn a_finished_run_and_a_stage_too_far_are_errors() {
         let plan = scheduler.plan(&train(), STEPS).unwrap();
         let count = plan.stages.len();
         assert!(scheduler.start(&plan, count).is_err(), "{name}");
-        let mut network = |x, t| {
+        let network = |x, t| {
             let guided: Tensor<4> = shared.network(x, t);
-            Ok(NetworkOutput {
+            NetworkOutput {
                 uncond: Some(guided.clone()),
                 guided,
-            })
+            }
         };
-        let mut model = Model::new(PredictionType::VPrediction, &mut network);
+        let mut model = FormulaModel::new(Parameterization::VPrediction, network);
         let mut noise = shared.noise();
         let mut sampler = scheduler.start(&plan, count - 1).unwrap();
         let x = shared.initial(&plan, count - 1);

@@ -1,14 +1,17 @@
 //! The order with which each deterministic solver converges, measured on a problem whose solution
 //! is known: normally distributed data, for which `x(σ) = x(σ₀) √((c² + σ²)/(c² + σ₀²))`.
 
+mod support;
+
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_core::{
-    BetaSchedule, Level, Model, NetworkOutput, NoiseSchedule, Plan, PredictionType, Scheduler,
+    BetaSchedule, Level, Model, NetworkOutput, NoiseSchedule, Parameterization, Plan, Scheduler,
     SeededNoise, Stage,
 };
 use sd_schedulers::*;
+use support::FormulaModel;
 
 /// Standard deviation of the data.
 const C: f64 = 0.7;
@@ -53,7 +56,7 @@ fn fine_train() -> Arc<NoiseSchedule> {
         start: 0.000_085,
         end: 0.0012,
     };
-    Arc::new(NoiseSchedule::new(&betas, 10_000).unwrap())
+    Arc::new(NoiseSchedule::betas(&betas, 10_000).unwrap())
 }
 
 /// Equal steps in ln σ, in the solver's own scale.
@@ -102,7 +105,7 @@ enum Kind {
 fn error_of(scheduler: &dyn Scheduler, plan: &Plan, kind: Kind) -> (f64, usize) {
     let table = Table::new(&plan.schedule);
     let variance = |sigma: f64| C * C + sigma * sigma;
-    let mut network = |x: Tensor<4>, t: f64| {
+    let network = |x: Tensor<4>, t: f64| {
         let sigma = match kind {
             Kind::Sample | Kind::Epsilon => table.sigma(t),
             Kind::Edm => (4.0 * t).exp(),
@@ -116,17 +119,18 @@ fn error_of(scheduler: &dyn Scheduler, plan: &Plan, kind: Kind) -> (f64, usize) 
             // v = α̂ε − σ̂x₀.
             Kind::Edm | Kind::Cosine => x * ((1.0 - gain) / sigma - sigma * gain),
         };
-        Ok(NetworkOutput {
-            guided,
-            uncond: None,
-        })
+        NetworkOutput::unguided(guided)
     };
-    let prediction = match kind {
-        Kind::Sample => PredictionType::Sample,
-        Kind::Epsilon => PredictionType::Epsilon,
-        Kind::Edm | Kind::Cosine => PredictionType::VPrediction,
+    let parameterization = match kind {
+        Kind::Sample => Parameterization::Sample,
+        Kind::Epsilon => Parameterization::Epsilon,
+        Kind::Edm => Parameterization::Edm {
+            sigma_data: 1.0,
+            v_prediction: true,
+        },
+        Kind::Cosine => Parameterization::VPrediction,
     };
-    let mut model = Model::new(prediction, &mut network);
+    let mut model = FormulaModel::new(parameterization, network);
     // PNDM's and TCD's last levels are those of timesteps near 0, where σ is as the root of t.
     let count = match kind {
         Kind::Epsilon => plan.stages.len() * 3 / 4,
@@ -489,15 +493,12 @@ fn own_plans() -> Vec<Own> {
     };
     let edm = |_: &dyn Scheduler, steps| {
         let mut plan = plan(false, steps);
+        plan.schedule = Arc::new(NoiseSchedule::edm(0.002, 80.0).unwrap());
         for Stage { from, to } in &mut plan.stages {
             from.t = from.sigma.ln() / 4.0;
             to.t = to.sigma.ln() / 4.0;
         }
         plan
-    };
-    let levels = EdmLevels {
-        sigma_data: 1.0,
-        ..EdmLevels::default()
     };
     let pndm = |skip_prk_steps| Pndm {
         skip_prk_steps,
@@ -530,27 +531,15 @@ fn own_plans() -> Vec<Own> {
                 ..Tcd::default()
             }),
         ),
-        own(
-            "EDM Euler",
-            1.0,
-            Kind::Edm,
-            edm,
-            Box::new(EdmEuler {
-                levels: levels.clone(),
-                ..EdmEuler::default()
-            }),
-        ),
+        own("EDM Euler", 1.0, Kind::Edm, edm, Box::new(Euler::default())),
         own(
             "EDM DPM++ 2M",
             2.0,
             Kind::Edm,
             edm,
-            Box::new(EdmDpmSolverMultistep {
-                levels,
-                solver: DpmSolverMultistep {
-                    lower_order_final: false,
-                    ..DpmSolverMultistep::default()
-                },
+            Box::new(DpmSolverMultistep {
+                lower_order_final: false,
+                ..DpmSolverMultistep::default()
             }),
         ),
         own(

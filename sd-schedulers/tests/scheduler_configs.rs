@@ -1,6 +1,6 @@
 //! `scheduler_config.json`: what diffusers makes of it, and what becomes of a bad one.
 
-use sd_core::PredictionType;
+use sd_core::Parameterization;
 use sd_fixtures::Fixture;
 use sd_schedulers::{ConfigError, SchedulerConfig};
 
@@ -94,12 +94,12 @@ fn the_models_own_facts_are_read() {
     .unwrap();
     assert_eq!(config.class_name(), "EulerDiscreteScheduler");
     assert_eq!(
-        config.prediction_type().unwrap(),
-        PredictionType::VPrediction
+        config.parameterization().unwrap(),
+        Parameterization::VPrediction
     );
     let schedule = config.noise_schedule().unwrap();
     assert_eq!(
-        (schedule.len(), schedule.alphas_cumprod()[999]),
+        (schedule.len(), schedule.alphas_cumprod().unwrap()[999]),
         (1000, 0.0)
     );
 }
@@ -108,7 +108,7 @@ fn message(json: &str) -> String {
     fn all(json: &str) -> Result<(), ConfigError> {
         let config = SchedulerConfig::from_json(json)?;
         config.scheduler()?;
-        config.prediction_type()?;
+        config.parameterization()?;
         config.noise_schedule()?;
         Ok(())
     }

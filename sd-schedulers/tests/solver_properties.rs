@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use sd_core::PredictionType;
+use sd_core::Parameterization;
 use sd_schedulers::{SchedulerConfig, SchedulerName, names, variants};
 use serde_json::json;
 use support::{Shared, run};
@@ -84,7 +84,8 @@ proptest! {
         prop_assert!(plan.init_noise_sigma.is_finite() && plan.init_noise_sigma > 0.0);
         let ratio = |level: sd_core::Level| level.sigma / level.alpha;
         for stage in &plan.stages {
-            prop_assert!(stage.from.t.is_finite() && stage.from.scale().is_finite());
+            let scale = Parameterization::VPrediction.coefficients(stage.from).c_in;
+            prop_assert!(stage.from.t.is_finite() && scale.is_finite());
             prop_assert!(ratio(stage.to) <= ratio(stage.from), "{name}: {stage:?}");
         }
         for pair in plan.stages.windows(2) {
@@ -95,7 +96,7 @@ proptest! {
         if steps <= 12 {
             let shared = Shared::open();
             let first = (plan.stages.len() as f64 * start) as usize;
-            let kind = PredictionType::VPrediction;
+            let kind = Parameterization::VPrediction;
             let run = run(&shared, &*scheduler, &plan, first, kind).unwrap();
             for (_, latent) in run.latents {
                 let values = latent.try_into_vec_as::<f32>().unwrap();

@@ -1,13 +1,14 @@
 //! Mean and variance of the stochastic solvers on normally distributed data, where every step is
 //! an affine map of the latent and its noise.
 
+mod support;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use sd_core::{
-    Model, NetworkOutput, Noise, NoiseSchedule, PredictionType, Result, Scheduler, TorchRng,
-};
+use sd_core::{NetworkOutput, Noise, NoiseSchedule, Parameterization, Result, Scheduler, TorchRng};
 use sd_schedulers::SchedulerName;
+use support::FormulaModel;
 
 /// Mean and standard deviation of the data.
 const MEAN: f64 = 0.4;
@@ -87,17 +88,14 @@ fn run(name: &str, steps: usize, mean: f64, start: Vec<f32>, noise: &mut TestNoi
     let logs: Vec<f64> = train.sigmas().iter().map(|s| s.ln()).collect();
     let scheduler = scheduler(name);
     let plan = scheduler.plan(&train, steps).unwrap();
-    let mut network = |x: Tensor<4>, t: f64| {
+    let network = |x: Tensor<4>, t: f64| {
         let low = (t as usize).min(logs.len() - 2);
         let sigma = (logs[low] + (t - low as f64) * (logs[low + 1] - logs[low])).exp();
         let gain = C * C / (C * C + sigma * sigma);
         let guided = x * (sigma.hypot(1.0) * gain) + (1.0 - gain) * mean;
-        Ok(NetworkOutput {
-            guided,
-            uncond: None,
-        })
+        NetworkOutput::unguided(guided)
     };
-    let mut model = Model::new(PredictionType::Sample, &mut network);
+    let mut model = FormulaModel::new(Parameterization::Sample, network);
     let side = (start.len() as f64).sqrt() as usize;
     let data = TensorData::new(start, [1, 1, side, side]);
     let mut x = Tensor::<4>::from_data(data, &Device::flex()) * plan.init_noise_sigma;
@@ -222,16 +220,13 @@ fn consistent(steps: usize, start: f32, noise: &mut TestNoise) -> f64 {
     let sigmas = train.sigmas();
     let lcm = sd_schedulers::Lcm::default();
     let plan = lcm.plan(&train, steps).unwrap();
-    let mut network = |x: Tensor<4>, t: f64| {
+    let network = |x: Tensor<4>, t: f64| {
         let sigma = sigmas[t as usize];
         // x̂ √(1 + σ²) is the latent with α = 1, and the ODE takes it to C/√(C² + σ²) times that.
         let guided = x * (sigma.hypot(1.0) * C / C.hypot(sigma));
-        Ok(NetworkOutput {
-            guided,
-            uncond: None,
-        })
+        NetworkOutput::unguided(guided)
     };
-    let mut model = Model::new(PredictionType::Sample, &mut network);
+    let mut model = FormulaModel::new(Parameterization::Sample, network);
     let data = TensorData::new(vec![start], [1, 1, 1, 1]);
     let mut x = Tensor::<4>::from_data(data, &Device::flex());
     let mut sampler = lcm.start(&plan, 0).unwrap();

@@ -1,15 +1,19 @@
 //! Runs this library's schedulers as `fixtures/gen/schedulers_common.py` runs diffusers'.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use burn::tensor::{Device, Tensor, TensorData};
+mod model;
+
 use std::sync::Arc;
 
+use burn::tensor::{Device, Tensor, TensorData};
 use sd_core::{
-    Model, NetworkOutput, NoiseSchedule, Plan, PredictionType, RecordedNoise, Result, Scheduler,
+    Model, NetworkOutput, NoiseSchedule, Parameterization, Plan, RecordedNoise, Result, Scheduler,
 };
 use sd_fixtures::Fixture;
 use sd_schedulers::{SchedulerConfig, SchedulerName};
 use serde_json::Value;
+
+pub(crate) use model::FormulaModel;
 
 /// The parts that all runs share.
 pub(crate) struct Shared {
@@ -83,9 +87,9 @@ pub(crate) fn run(
     scheduler: &dyn Scheduler,
     plan: &Plan,
     first: usize,
-    prediction: PredictionType,
+    parameterization: Parameterization,
 ) -> Result<Run> {
-    run_with(shared, scheduler, plan, first, prediction, &|x, t| {
+    run_with(shared, scheduler, plan, first, parameterization, &|x, t| {
         shared.network(x, t)
     })
 }
@@ -95,7 +99,7 @@ fn run_with(
     scheduler: &dyn Scheduler,
     plan: &Plan,
     first: usize,
-    prediction: PredictionType,
+    parameterization: Parameterization,
     formula: &dyn Fn(Tensor<4>, f64) -> Tensor<4>,
 ) -> Result<Run> {
     let mut sampler = scheduler.start(plan, first)?;
@@ -103,14 +107,14 @@ fn run_with(
     let mut latents = Vec::new();
     let mut noise = shared.noise();
     let mut x = shared.initial(plan, first);
-    let mut network = |x, t| {
+    let network = |x, t| {
         calls.push(t);
         let guided = formula(x, t);
         // What CFG++ asks for; no other solver looks at it.
         let uncond = Some(guided.clone() * 0.8f32);
-        Ok(NetworkOutput { guided, uncond })
+        NetworkOutput { guided, uncond }
     };
-    let mut model = Model::new(prediction, &mut network);
+    let mut model = FormulaModel::new(parameterization, network);
     loop {
         let step = sampler.step(x, &mut model, &mut noise)?;
         x = step.x;
@@ -139,18 +143,18 @@ pub(crate) fn compare(group: &str, tolerance: f64) -> usize {
 }
 
 fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tolerance: f64) -> f64 {
-    let (scheduler, prediction, train) = match case["name"].as_str() {
+    let (scheduler, parameterization, train) = match case["name"].as_str() {
         // A program's variant, on Stable Diffusion's schedule.
         Some(name) => {
             let name: SchedulerName = name.parse().unwrap();
             let train = Arc::new(NoiseSchedule::stable_diffusion());
-            (name.scheduler().unwrap(), PredictionType::Epsilon, train)
+            (name.scheduler().unwrap(), Parameterization::Epsilon, train)
         }
         None => {
             let config = SchedulerConfig::from_json_verbatim(&case["config"].to_string()).unwrap();
-            let prediction = config.prediction_type().unwrap();
+            let parameterization = config.parameterization().unwrap();
             let train = config.noise_schedule().unwrap();
-            (config.scheduler().unwrap(), prediction, train)
+            (config.scheduler().unwrap(), parameterization, train)
         }
     };
     let (steps, first) = (count(&case["steps"]), count(&case["first"]));
@@ -189,7 +193,15 @@ fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tole
         "learned_range" => shared.learned(false, x, t),
         _ => shared.network(x, t),
     };
-    let run = run_with(shared, &*scheduler, &plan, first, prediction, &formula).unwrap();
+    let run = run_with(
+        shared,
+        &*scheduler,
+        &plan,
+        first,
+        parameterization,
+        &formula,
+    )
+    .unwrap();
     let expected = fixture.values(&format!("{i}.calls"));
     assert_eq!(run.calls.len(), expected.len(), "{context}: model calls");
     for (&found, expected) in run.calls.iter().zip(expected) {
