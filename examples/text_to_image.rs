@@ -34,7 +34,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = OpenOptions {
         dtype: arguments.dtype(),
         scheduler: arguments.scheduler.clone(),
-        memory: arguments.memory(),
+        weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
         ..OpenOptions::new(&device)

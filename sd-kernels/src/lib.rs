@@ -40,4 +40,4 @@ pub use outputs::{recycle_output, release_outputs, take_output};
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};
-pub use weight::{DType, WeightStorage, WeightRows};
+pub use weight::{DType, WeightRows, WeightStorage};

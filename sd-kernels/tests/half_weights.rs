@@ -7,8 +7,8 @@ use common::{each_isa, values};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use sd_kernels::{
-    Activation, Algorithm, ConvShape, DType, Epilogue, Isa, WeightStorage, PackedConv, PackedGeglu,
-    PackedMatrix, Picture, WeightRows, geglu, linear,
+    Activation, Algorithm, ConvShape, DType, Epilogue, Isa, PackedConv, PackedGeglu, PackedMatrix,
+    Picture, WeightRows, WeightStorage, geglu, linear,
 };
 
 /// A weight in both halves, with subnormals and the largest numbers among its values.
@@ -194,7 +194,14 @@ fn half_the_numbers_take_half_the_memory() {
     };
     assert_eq!(bytes(WeightStorage::F32), 64 * 48 * 4);
     assert_eq!(bytes(WeightStorage::AsStored), 64 * 48 * 2);
-    let f32 = PackedMatrix::read(isa, &values(2, 64 * 48)[..], 64, 48, WeightStorage::AsStored).unwrap();
+    let f32 = PackedMatrix::read(
+        isa,
+        &values(2, 64 * 48)[..],
+        64,
+        48,
+        WeightStorage::AsStored,
+    )
+    .unwrap();
     assert_eq!(f32.dtype(), DType::F32);
 }
 

@@ -1,7 +1,7 @@
 //! Prompts through tokenizer and model together, against diffusers.
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use sd_core::TextEncoder;
+use sd_core::{Prompt, TextEncoder};
 use sd_fixtures::Fixture;
 use sd_models::{ClipTextConfig, ClipTextEncoder, ClipTextModel, ClipTokenizer, Error, Files};
 
@@ -18,15 +18,16 @@ fn open() -> ClipTextEncoder {
     .unwrap()
 }
 
-fn prompts(fixture: &Fixture) -> Vec<String> {
-    serde_json::from_value(fixture.settings()["prompts"].clone()).unwrap()
+fn prompts(fixture: &Fixture) -> Vec<Prompt> {
+    let texts = fixture.settings()["prompts"].clone();
+    let texts: Vec<String> = serde_json::from_value(texts).unwrap();
+    texts.into_iter().map(Prompt::from).collect()
 }
 
 #[test]
 fn prompts_are_embedded_as_by_diffusers() {
     let fixture = Fixture::open("clip_encoder");
     let prompts = prompts(&fixture);
-    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let encoder = open();
     let embedding = encoder.encode(&prompts).unwrap();
     fixture.assert_tensor("last", embedding.tokens, 1e-5);
@@ -40,10 +41,12 @@ fn prompts_are_embedded_as_by_diffusers() {
 fn only_what_was_cut_is_reported() {
     let fixture = Fixture::open("clip_encoder");
     let prompts = prompts(&fixture);
-    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let cut = open().encode(&prompts).unwrap().truncated;
     assert_eq!(cut[..3], [None, None, None]);
-    let kept = prompts[3].trim().strip_suffix(cut[3].as_deref().unwrap());
+    let kept = prompts[3]
+        .text
+        .trim()
+        .strip_suffix(cut[3].as_deref().unwrap());
     assert!(
         kept.is_some_and(|kept| kept.starts_with("a green cone a green")),
         "{cut:?}"
@@ -53,9 +56,9 @@ fn only_what_was_cut_is_reported() {
 #[test]
 fn a_prompt_alone_is_embedded_as_in_company() {
     let encoder = open();
-    let alone = encoder.encode(&["a red cube"]).unwrap().tokens;
+    let alone = encoder.encode(&["a red cube".into()]).unwrap().tokens;
     let batch = encoder
-        .encode(&["a blue sphere", "a red cube"])
+        .encode(&["a blue sphere".into(), "a red cube".into()])
         .unwrap()
         .tokens;
     let values = |x: Tensor<3>| x.try_into_vec_as::<f32>().unwrap();
@@ -93,7 +96,7 @@ fn a_model_with_a_projection_gives_pooled_embeddings() {
         .forward(&[tokenizer.encode("a a").unwrap().ids])
         .unwrap();
     let embedding = ClipTextEncoder::new(tokenizer, model)
-        .encode(&["a a"])
+        .encode(&["a a".into()])
         .unwrap();
     let pooled = embedding.pooled.unwrap();
     assert_eq!(
@@ -137,4 +140,14 @@ fn a_tokenizer_longer_than_the_model_is_an_error() {
         "{message}"
     );
     assert_eq!(sd_core::Error::from(error).to_string(), message);
+}
+
+#[test]
+fn a_second_encoders_text_is_refused() {
+    let prompt = Prompt::new("a red cube").with_second("in oil");
+    let error = open().encode(&[prompt]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "a single CLIP text encoder does not read a second encoder's text"
+    );
 }

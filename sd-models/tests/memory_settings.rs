@@ -21,7 +21,7 @@ use sd_models::{
 
 fn options(memory: WeightStorage) -> LoadOptions {
     LoadOptions {
-        memory,
+        weight_storage: memory,
         ..LoadOptions::new(&Device::flex())
     }
 }

@@ -71,7 +71,7 @@ fn weights_take_what_they_say_and_loading_little_more() {
         let config = ClipTextConfig::read(&files).unwrap();
         let weights = files.weights("model", None).unwrap();
         let options = LoadOptions {
-            memory,
+            weight_storage: memory,
             ..LoadOptions::new(&Device::flex())
         };
         let (model, bytes) = ClipTextModel::load(config, &weights, &options).unwrap();

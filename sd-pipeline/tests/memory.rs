@@ -16,7 +16,7 @@ const NOTHING: WeightBytes = WeightBytes {
 
 fn options(memory: WeightStorage, residency: Residency) -> OpenOptions {
     OpenOptions {
-        memory,
+        weight_storage: memory,
         residency,
         ..OpenOptions::new(&device("flex").unwrap())
     }

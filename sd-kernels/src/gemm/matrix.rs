@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
 use crate::simd::Isa;
-use crate::weight::{DType, WeightStorage, WeightRows};
+use crate::weight::{DType, WeightRows, WeightStorage};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///

@@ -45,7 +45,7 @@ impl Weights {
             module.layers("", &mut layers);
             // One after the other: each is already the work of all threads.
             for Unpacked { name, layer } in layers {
-                let layer = layer.pack(&name, self, options.memory)?;
+                let layer = layer.pack(&name, self, options.weight_storage)?;
                 bytes.plain += layer.plain;
                 bytes.packed += layer.packed;
                 names.extend([format!("{name}.weight"), format!("{name}.bias")]);
