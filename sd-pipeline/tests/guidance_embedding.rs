@@ -1,0 +1,84 @@
+//! A network that is told the guidance scale (a latent consistency model) draws what diffusers
+//! draws: the prompt alone is evaluated, whatever the scale.
+
+use std::collections::BTreeMap;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use sd_fixtures::Fixture;
+use sd_pipeline::models::Files;
+use sd_pipeline::{OpenOptions, Pipeline, Request, device};
+use serde_json::{Value, json};
+
+/// The embedded model with a layer for the guidance scale.
+fn files(fixture: &Fixture) -> Files {
+    let tiny = sd_tiny::files();
+    let mut files = BTreeMap::new();
+    for name in [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ] {
+        files.insert(name.to_string(), tiny.read(name).unwrap().to_vec());
+    }
+    let mut config: Value =
+        serde_json::from_slice(&tiny.read("unet/config.json").unwrap()).unwrap();
+    config["time_cond_proj_dim"] = fixture.settings()["time_cond_proj_dim"].clone();
+    files.insert("unet/config.json".into(), config.to_string().into_bytes());
+
+    let weights = tiny
+        .read("unet/diffusion_pytorch_model.safetensors")
+        .unwrap();
+    let weights = SafeTensors::deserialize(&weights).unwrap();
+    let added = fixture.f32("cond_proj.weight");
+    let added: Vec<u8> = added.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shape = fixture.shape("cond_proj.weight");
+    let added = TensorView::new(Dtype::F32, shape, &added).unwrap();
+    let name = "time_embedding.cond_proj.weight".to_string();
+    let tensors = weights.tensors().into_iter().chain([(name, added)]);
+    let file = safetensors::serialize(tensors, None).unwrap();
+    files.insert("unet/diffusion_pytorch_model.safetensors".into(), file);
+    Files::memory(files)
+}
+
+fn request(case: &Value) -> Request {
+    let number = |key: &str| case[key].as_u64().map(|n| n as usize);
+    Request {
+        negative_prompt: case["negative"].as_str().map(Into::into),
+        guidance_scale: case["guidance"].as_f64().unwrap(),
+        steps: number("steps").unwrap(),
+        seed: case["seed"].as_u64().unwrap(),
+        width: number("width"),
+        height: number("height"),
+        count: number("count").unwrap_or(1),
+        ..Request::new(case["prompt"].as_str().unwrap())
+    }
+}
+
+#[test]
+fn latents_equal_diffusers_at_every_scale() {
+    let fixture = Fixture::open("guidance_embedding");
+    let settings = fixture.settings();
+    let options = OpenOptions::new(&device("flex").unwrap());
+    let mut pipeline = Pipeline::from_files(&files(&fixture), &options).unwrap();
+    assert!(pipeline.denoiser.spec().embeds_guidance);
+    let cases = settings["cases"].as_object().unwrap();
+    assert_eq!(cases.len(), 10);
+    for (name, case) in cases {
+        let scheduler = case["scheduler"].as_str().unwrap();
+        pipeline.set_scheduler(scheduler).unwrap();
+        let mut run = pipeline.start(&request(case)).unwrap();
+        let warned = !run.warnings().is_empty();
+        assert_eq!(warned, case["negative"] != json!(null), "{name}");
+        for step in &mut run {
+            assert_eq!(step.unwrap().evaluations, 1);
+        }
+        // diffusers embeds the scale in f32, 3e-4 from f64, and each step goes on from there.
+        fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
+    }
+}
