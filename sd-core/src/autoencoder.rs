@@ -9,7 +9,7 @@ pub struct AutoencoderSpec {
     pub latent_channels: usize,
     /// Pixels per latent pixel in each direction: 8.
     pub factor: usize,
-    /// Where it computes; inputs must live there.
+    /// Device it computes on; inputs must live there.
     pub device: Device,
     /// The precision it computes in; inputs must have it.
     pub dtype: FloatDType,

@@ -25,7 +25,7 @@ pub struct DenoiserSpec {
     /// `true` when it embeds the guidance scale (LCM, arXiv:2310.04378): the prompt alone is then
     /// evaluated.
     pub embeds_guidance: bool,
-    /// Where it computes; inputs must live there.
+    /// Device it computes on; inputs must live there.
     pub device: Device,
     /// The precision it computes in; inputs must have it.
     pub dtype: FloatDType,

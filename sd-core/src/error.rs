@@ -3,7 +3,7 @@ use std::fmt::Display;
 /// The source of an error that comes from a component outside this workspace.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the four traits return.
+/// Result of the traits' methods.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Reason why a component could not do what it was asked to.
@@ -15,15 +15,15 @@ pub enum Error {
     InvalidArgument {
         /// The argument's name, as the API spells it.
         name: &'static str,
-        /// What was given.
+        /// The value given.
         value: String,
-        /// What would be right.
+        /// Values that would be right.
         expected: String,
     },
     /// A tensor of another shape than the component works on.
     #[error("{what} has shape {found:?}, expected {expected}")]
     Shape {
-        /// Which tensor.
+        /// The tensor.
         what: &'static str,
         /// Its shape.
         found: Vec<usize>,
@@ -50,7 +50,7 @@ pub enum Error {
     /// The backend failed: out of memory, a lost device, a kernel that could not be launched.
     #[error("the backend failed in {during}: {message}")]
     Backend {
-        /// What was being computed.
+        /// The work that was being done.
         during: &'static str,
         /// The backend's own words.
         message: String,
@@ -60,7 +60,7 @@ pub enum Error {
     Memory {
         /// The work, in the way that needs least.
         work: String,
-        /// What limits it.
+        /// The limit's name.
         limit: &'static str,
         /// Bytes that it needs.
         needed: u64,

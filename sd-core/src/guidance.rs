@@ -31,9 +31,9 @@ pub trait Guidance: Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Text {
-    /// What the picture should show.
+    /// The prompt: what the picture should show.
     Prompt,
-    /// What it should not show; where none is given, what the encoder has for that.
+    /// The negative prompt; where none is given, what the encoder has for that.
     Negative,
     /// The empty prompt, whatever the negative one is.
     Empty,
@@ -67,7 +67,7 @@ pub trait Guide: Debug + Send {
     }
 }
 
-/// Where a run is when it asks its [`Guide`].
+/// Place of a run when it asks its [`Guide`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct At<'a> {
@@ -97,7 +97,7 @@ impl At<'_> {
     }
 }
 
-/// What a [`Guide`] makes of one evaluation.
+/// Result of one evaluation, as a [`Guide`] makes it.
 #[derive(Debug, Clone)]
 pub struct NetworkOutput {
     /// The output to follow: of the latent's shape, or with twice its channels, whose second half

@@ -24,7 +24,7 @@ pub enum Parameterization {
     Edm {
         /// Standard deviation of the model's clean latents, 0.5 in the paper.
         sigma_data: f64,
-        /// Whether the output has v's sign (diffusers' `prediction_type`), not the paper's.
+        /// Sign of the output: v's (diffusers' `prediction_type`) if true, else the paper's.
         v_prediction: bool,
     },
 }

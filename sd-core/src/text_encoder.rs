@@ -23,7 +23,7 @@ pub trait TextEncoder: Send + Sync {
     }
 }
 
-/// What a text encoder puts in place of a prompt that was not given.
+/// Stand-in of a text encoder for a prompt that was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AbsentPrompt {
     /// The embedding of the empty prompt.

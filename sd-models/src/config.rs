@@ -40,7 +40,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// Whether the setting is there and not `null`.
+    /// `true` when the setting is there and not `null`.
     pub fn has(&self, field: &str) -> bool {
         self.value(field).is_some()
     }
@@ -59,7 +59,7 @@ impl ConfigFile {
         Error::config(&self.path, field, value, format!("expected {expected}"))
     }
 
-    /// Whether the setting is there as `null`: for the few where that says something else than
+    /// `true` when the setting is there as `null`: for the few where that says something else than
     /// its absence.
     pub fn is_null(&self, field: &str) -> bool {
         self.settings.get(field).is_some_and(Value::is_null)

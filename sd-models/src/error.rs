@@ -2,7 +2,7 @@ use std::fmt::{self, Display};
 use std::io;
 use std::path::PathBuf;
 
-/// What loading a model returns.
+/// Result of loading a model.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a model could not be loaded. Every message names the file and what would be right.
@@ -14,7 +14,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's words.
         source: io::Error,
     },
     /// A file that is not the JSON it should be: cut short, nested too deeply, of other types.
@@ -22,7 +22,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// Where it goes wrong, and how.
+        /// Place and kind of the fault.
         source: serde_json::Error,
     },
     /// A setting of a model's configuration that is out of range or missing.
@@ -34,7 +34,7 @@ pub enum Error {
         field: String,
         /// Its value.
         value: String,
-        /// What would be right.
+        /// Values that would be right.
         expected: String,
     },
     /// A folder without the weights of a model.
@@ -50,7 +50,7 @@ pub enum Error {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Weights that are not those of the model they should go into.
@@ -58,7 +58,7 @@ pub enum Error {
     Tensors {
         /// The file, or the index of a sharded one.
         path: PathBuf,
-        /// Which tensors do not fit.
+        /// The tensors that do not fit.
         mismatch: Box<TensorMismatch>,
     },
     /// Tokenizer files that do not make a tokenizer.
@@ -66,7 +66,7 @@ pub enum Error {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Weights that the kernels cannot hold: there is not memory enough.
@@ -77,7 +77,7 @@ pub enum Error {
     Unsupported {
         /// The file that asks for it.
         path: PathBuf,
-        /// What is not supported, and what is.
+        /// The setting that is not supported, and those that are.
         what: String,
     },
 }
@@ -121,7 +121,7 @@ impl From<Error> for sd_core::Error {
     }
 }
 
-/// How a file's tensors differ from a model's parameters. The names are the model's, sorted.
+/// Differences between a file's tensors and a model's parameters. The names are the model's, sorted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TensorMismatch {
     /// Parameters the file has no tensor for.
@@ -144,7 +144,7 @@ pub struct Misshapen {
 }
 
 impl TensorMismatch {
-    /// Whether everything fits.
+    /// `true` when everything fits.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
     }

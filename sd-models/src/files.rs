@@ -15,7 +15,7 @@ const MAX_SIZE: u64 = 64 << 20;
 /// A file's name relative to a model's folder, with `/`, and its bytes.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
 
-/// Where a model's files come from: a folder in diffusers layout, on disk or in memory.
+/// Files of a model: a folder in diffusers layout, on disk or in memory.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Root,
@@ -83,12 +83,12 @@ impl Files {
         }
     }
 
-    /// How messages name the file `name`: its path on disk, or within the model.
+    /// Name of the file `name` in messages: its path on disk, or within the model.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Whether there is a file `name` in this folder.
+    /// `true` when there is a file `name` in this folder.
     pub fn has(&self, name: &str) -> bool {
         self.locate(name).is_some()
     }
@@ -138,7 +138,7 @@ impl Files {
     }
 }
 
-/// Whether `name` is that of a file in this folder and nothing else.
+/// `true` when `name` is that of a file in this folder and nothing else.
 pub(crate) fn is_plain(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', ':', '\0'])
 }

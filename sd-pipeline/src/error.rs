@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
 
-/// What this crate's functions return.
+/// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a pipeline could not be opened or a picture not be made.
@@ -45,7 +45,7 @@ pub enum Error {
     SavedRun {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what would be right.
+        /// The fault, and what would be right.
         reason: String,
     },
     /// A latents file without the one tensor it should hold.
@@ -53,7 +53,7 @@ pub enum Error {
     Latents {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what would be right.
+        /// The fault, and what would be right.
         reason: String,
     },
 }

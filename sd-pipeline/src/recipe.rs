@@ -1,4 +1,4 @@
-//! What a model folder's class names mean: two static tables, and no branch on a name elsewhere.
+//! Meaning of a model folder's class names: static tables, and no branch on a name elsewhere.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{Result, Source};
 
-/// What the kind of pipeline says of a folder that its files do not.
+/// Facts that the kind of pipeline says of a folder and its files do not.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     /// `_class_name` of `model_index.json`.
@@ -22,7 +22,7 @@ pub(crate) struct Recipe {
     pub(crate) text_encoder: [&'static str; 2],
     /// Stand-in for a negative prompt that was not given.
     pub(crate) absent: AbsentPrompt,
-    /// Whether diffusers corrects the scheduler's file when it opens such a folder
+    /// `true` when diffusers corrects the scheduler's file as it opens such a folder
     /// (`steps_offset` 1, `clip_sample` false).
     pub(crate) corrects_scheduler: bool,
 }
@@ -65,7 +65,7 @@ pub(crate) struct Training {
     pub(crate) parameterization: Parameterization,
 }
 
-/// How much memory an autoencoder may take, and how it cuts pictures to keep within.
+/// Memory that an autoencoder may take, and its way to cut pictures to keep within.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cutting {
     pub(crate) tiling: Tiling,

@@ -85,7 +85,7 @@ pub enum Start {
         image: RgbImage,
         /// Share of the run that is taken, from just above 0, the picture all but kept, to 1.
         strength: f64,
-        /// Where to draw: white is drawn anew, black is kept, grey is between; all without one.
+        /// Area to draw: white is drawn anew, black is kept, grey is between; all without one.
         /// Of the picture's size.
         #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_grey"))]
         mask: Option<GrayImage>,

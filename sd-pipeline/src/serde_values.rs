@@ -1,4 +1,4 @@
-//! How the fields of a request that are no plain values are written and read.
+//! Fields of a request that are no plain values, written and read.
 
 /// Values of the program's own types: absent in what is written, and an error where they would be
 /// lost.

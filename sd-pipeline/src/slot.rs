@@ -98,9 +98,9 @@ struct OnDemand<T: Component + ?Sized> {
 }
 
 struct State<T: Component + ?Sized> {
-    /// What stays although nobody holds it.
+    /// The component, if it stays although nobody holds it.
     kept: Option<Arc<T>>,
-    /// What is loaded, as long as somebody holds it.
+    /// The component, as long as somebody holds it.
     lent: Option<Weak<T>>,
     weights: WeightBytes,
     loading: Option<ThreadId>,

@@ -7,11 +7,11 @@ use crate::{Pipeline, Request, Result};
 /// three.
 const STEPS: usize = 3;
 
-/// How far a [warm-up](Pipeline::warm_up) is.
+/// Progress of a [warm-up](Pipeline::warm_up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WarmUp {
-    /// What was just done.
+    /// The part just done.
     pub stage: WarmUpStage,
     /// Parts done so far.
     pub done: usize,
@@ -19,7 +19,7 @@ pub struct WarmUp {
     pub total: usize,
 }
 
-/// What is done in a [warm-up](Pipeline::warm_up).
+/// Part of a [warm-up](Pipeline::warm_up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WarmUpStage {

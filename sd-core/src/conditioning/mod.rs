@@ -1,4 +1,4 @@
-//! What a network is told besides the latent and the timestep.
+//! Conditioning: all that a network is told besides the latent and the timestep.
 
 mod extensions;
 mod size;
@@ -30,7 +30,7 @@ pub struct Conditioning {
     pub guidance_scale: Option<f64>,
     /// Channels beside the latent's, `[1 or n, c, h, w]`: inpainting's mask and masked latent.
     pub concat: Option<Tensor<4>>,
-    /// What the core does not know: a control picture, an image prompt, LoRA scales.
+    /// Parts that the core does not know: a control picture, an image prompt, LoRA scales.
     pub extensions: Extensions,
 }
 

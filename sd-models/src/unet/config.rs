@@ -11,7 +11,7 @@ const CHANNELS: RangeInclusive<usize> = 1..=65_536;
 const BLOCKS: RangeInclusive<usize> = 1..=8;
 const LAYERS: RangeInclusive<usize> = 1..=16;
 
-/// What a `UNet2DConditionModel`'s `config.json` says, checked, with one entry per resolution
+/// Contents of a `UNet2DConditionModel`'s `config.json`, checked, with one entry per resolution
 /// where the file may give one number for all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetConfig {
@@ -21,7 +21,7 @@ pub struct UNetConfig {
     pub in_channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// Whether the input is mapped from `[0, 1]` to `[-1, 1]` first.
+    /// `true` when the input is mapped from `[0, 1]` to `[-1, 1]` first.
     pub center_input_sample: bool,
     /// The timestep's embedding.
     pub time: TimeConfig,
@@ -31,19 +31,19 @@ pub struct UNetConfig {
     pub cross_attention_dim: usize,
     /// The resolutions, finest first.
     pub blocks: Vec<BlockConfig>,
-    /// What stands between the way down and the way up.
+    /// The block between the way down and the way up.
     pub mid: MidBlock,
-    /// What the middle block's residual sums are divided by.
+    /// Divisor of the middle block's residual sums.
     pub mid_block_scale_factor: f64,
     /// Groups of every group normalisation.
     pub norm_num_groups: usize,
     /// ε of the group normalisations outside transformers.
     pub norm_eps: f64,
-    /// How the timestep acts in residual blocks.
+    /// Action of the timestep in residual blocks.
     pub time_effect: TimeEffect,
-    /// What surrounds the picture where it is halved.
+    /// Padding of the picture where it is halved.
     pub downsample_padding: Padding,
-    /// Whether attention must compute in f32 whatever the precision; here it always does.
+    /// `true` when attention must compute in f32 whatever the precision; here it always does.
     pub upcast_attention: bool,
     /// Kernel of the first convolution.
     pub conv_in_kernel: usize,
@@ -51,14 +51,14 @@ pub struct UNetConfig {
     pub conv_out_kernel: usize,
 }
 
-/// How a timestep becomes a vector.
+/// Embedding of a timestep: the way it becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TimeConfig {
     /// Number of sines and cosines: the first block's channels.
     pub channels: usize,
     /// Width of the embedding made of them.
     pub width: usize,
-    /// Whether the cosines come first.
+    /// `true` when the cosines come first.
     pub flip_sin_to_cos: bool,
     /// The frequencies fall from 1 to 10000^(−1 + …) over channels/2 − `freq_shift` steps.
     pub freq_shift: f64,
@@ -80,13 +80,13 @@ pub struct TextTimeConfig {
 pub struct BlockConfig {
     /// Channels at this resolution.
     pub channels: usize,
-    /// Whether the residual blocks on the way down have transformers behind them.
+    /// `true` when the residual blocks on the way down have transformers behind them.
     pub down_attention: bool,
     /// The same on the way up.
     pub up_attention: bool,
     /// Attention heads.
     pub heads: usize,
-    /// Whether the transformers look at the prompt only.
+    /// `true` when the transformers look at the prompt only.
     pub only_cross_attention: bool,
     /// Depth of the transformer behind each residual block on the way down: one per residual block.
     pub down_depths: Vec<usize>,

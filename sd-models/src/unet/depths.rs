@@ -1,4 +1,4 @@
-//! How deep the transformers are: a setting of many spellings.
+//! Depths of the transformers: a setting of many spellings.
 
 use std::ops::RangeInclusive;
 

@@ -40,7 +40,7 @@ pub struct UNet2DConditionModel {
     center_input_sample: bool,
 }
 
-/// What a network may be told besides latent, timestep and prompt. Given to a network that has no
+/// Embeddings that a network may be told besides latent, timestep and prompt. Given to a network that has no
 /// layer for it, it does nothing.
 #[derive(Debug, Clone, Default)]
 pub struct UNetEmbeddings {
@@ -50,7 +50,7 @@ pub struct UNetEmbeddings {
     pub guidance: Option<Tensor<2>>,
 }
 
-/// What does not change between the steps of a run.
+/// Parts that do not change between the steps of a run.
 #[derive(Debug, Clone)]
 pub struct UNetContext {
     down: Vec<StageContext>,
@@ -58,7 +58,7 @@ pub struct UNetContext {
     up: Vec<StageContext>,
     /// SDXL's added embedding, `[n, width]`.
     added: Option<Tensor<2>>,
-    /// What a guidance-scale embedding adds to the timestep's sines and cosines, `[n, channels]`.
+    /// Addition of a guidance-scale embedding to the timestep's sines and cosines, `[n, channels]`.
     guidance: Option<Tensor<2>>,
 }
 

@@ -81,7 +81,7 @@ pub trait UNetAdapter: Debug + Send + Sync {
 
 /// A [`UNetAdapter`] in a run.
 pub trait PreparedAdapter: Send {
-    /// What it adds for the latent `x` `[n, c, h, w]`, as the U-Net sees it, at timestep `t`.
+    /// The addition for the latent `x` `[n, c, h, w]`, as the U-Net sees it, at timestep `t`.
     ///
     /// # Errors
     /// Those of its network.
@@ -97,7 +97,7 @@ impl Extension for UNetAdapters {
     const NAME: &'static str = "networks beside a U-Net";
 }
 
-/// What all of `adapters` add for one branch; `None` when there are none.
+/// The sum that all of `adapters` add for one branch; `None` when there are none.
 pub(super) fn of_branch(
     adapters: &[Box<dyn PreparedAdapter>],
     x: &Tensor<4>,

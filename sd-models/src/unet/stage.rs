@@ -7,7 +7,7 @@ pub(super) struct StageConfig {
     pub(super) channels: usize,
     pub(super) resnets: Vec<ResnetConfig>,
     pub(super) transformers: Vec<TransformerConfig>,
-    /// Whether the next block is at another resolution.
+    /// `true` when the next block is at another resolution.
     pub(super) resample: bool,
 }
 

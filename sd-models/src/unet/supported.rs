@@ -1,4 +1,4 @@
-//! Which settings of a `UNet2DConditionModel` are implemented.
+//! Settings of a `UNet2DConditionModel` that are implemented.
 
 use crate::{ConfigFile, Result};
 

@@ -31,7 +31,7 @@ pub enum DeviceErrorKind {
     Selector {
         /// The text behind the colon.
         found: String,
-        /// What would be right.
+        /// Values that would be right.
         expected: &'static str,
     },
     /// An index beyond the devices of this kind that the machine has.
@@ -63,7 +63,7 @@ pub enum DeviceErrorKind {
     /// A remote device's address at which no server answers.
     #[error("no server answers: {reason}; needed is a Burn server at that address")]
     Unreachable {
-        /// What happened instead.
+        /// Words on what happened instead.
         reason: String,
     },
     /// A remote device whose server died, fell silent or made no sense. What it held is gone; the
