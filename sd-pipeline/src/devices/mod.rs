@@ -36,7 +36,7 @@ pub use capabilities::largest_buffer;
 pub(crate) use capabilities::{check_precision, compiles_kernels};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use kernel_cache::{KernelCacheError, KernelCacheErrorKind, kernel_cache};
-pub use open::{names, open};
+pub use open::{name_of, names, open};
 pub(crate) use probe::wait;
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]

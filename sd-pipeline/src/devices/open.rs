@@ -39,6 +39,11 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     opened.map_err(|kind| kind.of(name))
 }
 
+/// The name that opened `device` first; `None` for one that was opened by more than a name.
+pub fn name_of(device: &Device) -> Option<String> {
+    REGISTRY.of(device, |opened| opened.names.first().cloned())
+}
+
 /// The names of the backends compiled into this program.
 pub fn names() -> Vec<&'static str> {
     let compiled = BACKENDS.iter().filter(|backend| backend.open.is_some());

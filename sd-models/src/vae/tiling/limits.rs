@@ -1,7 +1,10 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The way a [`Vae`](super::super::Vae) cuts pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Tiling {
     /// In [`Strips`](Self::Strips) on this workspace's CPU kernels, where they are the faster way;
     /// elsewhere whole where that fits into the [`Limits`], else in strips.

@@ -1,5 +1,7 @@
 //! Fields of a request that are no plain values, written and read.
 
+mod options;
+
 /// Values of the program's own types: absent in what is written, and an error where they would be
 /// lost.
 pub(crate) mod absent {

@@ -1,0 +1,142 @@
+//! Options as they are written: devices and precisions by name.
+
+use burn::tensor::{Device, FloatDType};
+use sd_models::WeightStorage;
+use sd_models::vae::Tiling;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use super::absent;
+use crate::{Components, OpenOptions, Placement, Residency, devices};
+
+#[derive(Serialize, Deserialize)]
+struct Options {
+    device: String,
+    #[serde(default)]
+    dtype: Precision,
+    #[serde(default)]
+    text_encoder: Option<Place>,
+    #[serde(default)]
+    autoencoder: Option<Place>,
+    #[serde(default)]
+    scheduler: Option<String>,
+    #[serde(default)]
+    weight_storage: Storage,
+    #[serde(default)]
+    residency: Residency,
+    #[serde(default)]
+    tiling: Tiling,
+    #[serde(default)]
+    memory_budget: Option<u64>,
+    #[serde(default, with = "absent")]
+    components: Components,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Place {
+    device: String,
+    #[serde(default)]
+    dtype: Precision,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Precision {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Storage {
+    #[default]
+    F32,
+    AsStored,
+}
+
+impl Precision {
+    fn of<E: ser::Error>(dtype: FloatDType) -> Result<Self, E> {
+        match dtype {
+            FloatDType::F32 => Ok(Self::F32),
+            FloatDType::F16 => Ok(Self::F16),
+            FloatDType::BF16 => Ok(Self::Bf16),
+            other => Err(E::custom(format!("{other:?} has no name to be written"))),
+        }
+    }
+
+    fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+        }
+    }
+}
+
+fn name<E: ser::Error>(device: &Device) -> Result<String, E> {
+    let name = devices::name_of(device);
+    name.ok_or_else(|| E::custom("a device that was not opened by name cannot be written"))
+}
+
+impl Place {
+    fn of<E: ser::Error>(placement: &Placement) -> Result<Self, E> {
+        Ok(Self {
+            device: name(&placement.device)?,
+            dtype: Precision::of(placement.dtype)?,
+        })
+    }
+
+    fn placement<E: de::Error>(self) -> Result<Placement, E> {
+        Ok(Placement {
+            device: devices::open(&self.device).map_err(E::custom)?,
+            dtype: self.dtype.dtype(),
+        })
+    }
+}
+
+impl Serialize for OpenOptions {
+    /// Devices are written by the name they were opened by.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let place = |place: &Option<Placement>| place.as_ref().map(Place::of).transpose();
+        let options = Options {
+            device: name(&self.device)?,
+            dtype: Precision::of(self.dtype)?,
+            text_encoder: place(&self.text_encoder)?,
+            autoencoder: place(&self.autoencoder)?,
+            scheduler: self.scheduler.clone(),
+            weight_storage: match self.weight_storage {
+                WeightStorage::F32 => Storage::F32,
+                WeightStorage::AsStored => Storage::AsStored,
+            },
+            residency: self.residency,
+            tiling: self.tiling,
+            memory_budget: self.memory_budget,
+            components: self.components.clone(),
+        };
+        options.serialize(to)
+    }
+}
+
+impl<'a> Deserialize<'a> for OpenOptions {
+    /// Devices are opened here.
+    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        let options = Options::deserialize(from)?;
+        let place = |place: Option<Place>| place.map(Place::placement).transpose();
+        Ok(Self {
+            device: devices::open(&options.device).map_err(de::Error::custom)?,
+            dtype: options.dtype.dtype(),
+            text_encoder: place(options.text_encoder)?,
+            autoencoder: place(options.autoencoder)?,
+            scheduler: options.scheduler,
+            weight_storage: match options.weight_storage {
+                Storage::F32 => WeightStorage::F32,
+                Storage::AsStored => WeightStorage::AsStored,
+            },
+            residency: options.residency,
+            tiling: options.tiling,
+            memory_budget: options.memory_budget,
+            components: options.components,
+        })
+    }
+}
