@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::thread;
 
+use burn::tensor::Tensor;
+use sd_pipeline::core::{Result, exactly};
 use sd_pipeline::schedulers::names;
-use sd_pipeline::{Pipeline, Request, Run, Start, device};
+use sd_pipeline::{
+    At, BranchEvaluation, Guidance, Guide, NetworkOutput, Pipeline, Request, Run, SavedState,
+    Start, Text, device,
+};
 
 fn request(seed: u64) -> Request {
     Request {
@@ -30,6 +35,123 @@ fn bits(pipeline: &Pipeline, request: &Request) -> Vec<u32> {
 
 fn values(run: &Run) -> Vec<f32> {
     run.latents().try_to_vec_as::<f32>().unwrap()
+}
+
+/// Classifier-free guidance with momentum: each evaluation also goes on in the last one's direction.
+#[derive(Debug)]
+struct Momentum;
+
+#[derive(Debug, Default)]
+struct MomentumGuide(Option<Tensor<4>>);
+
+impl Guidance for Momentum {
+    fn texts(&self) -> Vec<Text> {
+        vec![Text::Empty, Text::Prompt]
+    }
+
+    fn start(&self) -> Box<dyn Guide> {
+        Box::new(MomentumGuide::default())
+    }
+}
+
+impl Guide for MomentumGuide {
+    fn wanted(&self, at: &At<'_>) -> Vec<usize> {
+        if at.step == 1 { vec![1] } else { vec![0, 1] }
+    }
+
+    fn combine(&mut self, at: &At<'_>, outputs: Vec<Tensor<4>>) -> Result<NetworkOutput> {
+        if at.step == 1 {
+            let [cond] = exactly(outputs)?;
+            return Ok(NetworkOutput::unguided(cond));
+        }
+        let [uncond, cond] = exactly(outputs)?;
+        let mut direction = cond.clone() - uncond.clone();
+        if let Some(before) = &self.0 {
+            direction = direction + before.clone() * 0.5;
+        }
+        self.0 = Some(direction.clone());
+        Ok(NetworkOutput {
+            guided: cond + direction,
+            uncond: Some(uncond),
+        })
+    }
+
+    fn save(&self) -> SavedState {
+        let saved = SavedState::default();
+        match &self.0 {
+            Some(direction) => saved.with_tensor("direction", direction.clone()),
+            None => saved,
+        }
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
+        self.0 = state.tensor("direction");
+        Ok(())
+    }
+}
+
+fn with_momentum(seed: u64) -> Request {
+    Request {
+        guidance: Some(Arc::new(Momentum)),
+        ..request(seed)
+    }
+}
+
+#[test]
+fn a_guidance_that_remembers_keeps_to_its_run() {
+    let pipeline = Arc::new(tiny());
+    let first = bits(&pipeline, &with_momentum(1));
+    assert_ne!(first, bits(&pipeline, &request(1)));
+    let other = bits(&pipeline, &with_momentum(2));
+    assert_eq!(first, bits(&pipeline, &with_momentum(1)), "A, B, A");
+    // One guidance for all runs, as a program would have it.
+    let shared = with_momentum(1);
+    let threads = [1, 2].map(|seed| {
+        let (pipeline, request) = (
+            pipeline.clone(),
+            Request {
+                seed,
+                ..shared.clone()
+            },
+        );
+        thread::spawn(move || bits(&pipeline, &request))
+    });
+    assert_eq!(threads.map(|t| t.join().unwrap()), [first.clone(), other]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let mut run = pipeline.start(&shared).unwrap();
+    for step in run.by_ref().take(2) {
+        step.unwrap();
+    }
+    run.save(&file).unwrap();
+    let mut resumed = pipeline.resume(&shared, &file).unwrap();
+    resumed.by_ref().for_each(|step| {
+        step.unwrap();
+    });
+    let resumed: Vec<u32> = values(&resumed).into_iter().map(f32::to_bits).collect();
+    assert_eq!(resumed, first, "its memory is saved with the run");
+}
+
+#[test]
+fn branches_in_turn_are_branches_together() {
+    let pipeline = tiny();
+    let run = |evaluation| {
+        let request = Request {
+            evaluation,
+            ..request(4)
+        };
+        let mut run = pipeline.start(&request).unwrap();
+        run.by_ref().for_each(|step| {
+            step.unwrap();
+        });
+        values(&run)
+    };
+    let together = run(BranchEvaluation::Together);
+    let in_turn = run(BranchEvaluation::InTurn);
+    let pairs = together.iter().zip(&in_turn);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "{worst}");
 }
 
 /// A pipeline with each scheduler that a model of Stable Diffusion can use.
