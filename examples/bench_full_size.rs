@@ -46,6 +46,10 @@ struct Arguments {
     /// Only the work in whose name this is: text, unet, decode, encode
     #[arg(long, default_value = "")]
     only: String,
+    /// Stop this many U-Net steps in their middle, at places spread over them, and report the
+    /// longest wait for an answer
+    #[arg(long, default_value_t = 0)]
+    cancel: usize,
     #[arg(long, default_value = "flex")]
     device: String,
 }
@@ -116,10 +120,53 @@ fn denoiser(
     let branch = TextEmbedding::new(context).into();
     let network = Arc::new(unet).prepare(vec![branch; batch])?;
     let branches: Vec<usize> = (0..batch).collect();
+    let step = |cancel: &Cancel| network.predict(&latents, 500.0, &branches, cancel);
     report(arguments, device, work, &|| {
-        let noise = network.predict(&latents, 500.0, &branches, &Cancel::new())?;
-        Ok(Tensor::cat(noise, 0).flatten(0, 3))
-    })
+        Ok(Tensor::cat(step(&Cancel::new())?, 0).flatten(0, 3))
+    })?;
+    if arguments.cancel > 0 {
+        let (wait, whole) = longest_wait(arguments.cancel, &|cancel| {
+            let done = step(cancel).is_ok();
+            device.sync().map(|()| done)
+        })?;
+        let line = serde_json::json!({
+            "peer": "ours",
+            "work": format!("{work}, stopped"),
+            "seconds": (wait * 1000.0).round() / 1000.0,
+            "share_of_step": (wait / whole * 1000.0).round() / 1000.0,
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The longest time from the pull of the brake to the answer, and that of a whole step; `step` says
+/// whether it came to its end.
+fn longest_wait<E>(
+    stops: usize,
+    step: &dyn Fn(&Cancel) -> Result<bool, E>,
+) -> Result<(f64, f64), E> {
+    let clock = Instant::now();
+    step(&Cancel::new())?;
+    let whole = clock.elapsed();
+    let mut longest = 0f64;
+    for stop in 0..stops {
+        let cancel = Cancel::new();
+        let brake = cancel.clone();
+        let after = whole.mul_f64((stop as f64 + 0.5) / stops as f64);
+        let pull = std::thread::spawn(move || {
+            std::thread::sleep(after);
+            brake.pull();
+            Instant::now()
+        });
+        let finished = step(&cancel)?;
+        let answered = Instant::now();
+        // A step that was faster than the first one needed no answer.
+        if let (false, Ok(pulled)) = (finished, pull.join()) {
+            longest = longest.max((answered - pulled).as_secs_f64());
+        }
+    }
+    Ok((longest, whole.as_secs_f64()))
 }
 
 fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
