@@ -4,7 +4,10 @@ use burn::tensor::Tensor;
 /// only lent. A clone would be a copy on the CPU, where the kernels read a tensor's numbers in
 /// place only while nobody else holds it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "made for one call, moved and never stored")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made for one call, moved and never stored"
+)]
 pub enum Input<'a, const D: usize> {
     /// A tensor that is the layer's own.
     Given(Tensor<D>),
