@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::VaeConfig;
-use super::layers::Operation;
+use super::description::Operation;
 use crate::layers::{
     Attention, AttentionConfig, Downsample2D, Padding, ResnetBlock2D, ResnetConfig, Upsample2D,
     pack_fields,

@@ -3,7 +3,7 @@ use burn::tensor::Device;
 
 use super::VaeConfig;
 use super::blocks::{EPSILON, MidBlock, UpDecoderBlock2D};
-use super::layers::Operation;
+use super::description::Operation;
 use crate::layers::{Conv2d, GroupNorm, pack_fields};
 
 /// From latents to pixels.

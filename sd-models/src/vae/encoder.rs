@@ -3,7 +3,7 @@ use burn::tensor::Device;
 
 use super::VaeConfig;
 use super::blocks::{DownEncoderBlock2D, EPSILON, MidBlock};
-use super::layers::Operation;
+use super::description::Operation;
 use crate::layers::{Conv2d, GroupNorm, pack_fields};
 
 /// From pixels to the parameters of a distribution of latents.

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::{Result, WeightBytes};
 
-use super::layers::{FeatureMap, Layer, Operation};
+use super::description::{FeatureMap, Layer, Operation};
 use super::{Decoder, Direction, Encoder, StripRows, VaeConfig, whole};
 use crate::layers::{Conv2d, pack_fields};
 use crate::{LoadOptions, Weights};

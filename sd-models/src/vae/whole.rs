@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use sd_kernels::Activation;
 
-use super::layers::{Convolution, Layer, Operation, Residual};
+use super::description::{Convolution, Layer, Operation, Residual};
 use crate::layers::{Attention, Conv2d, Epilogue, Input, to_picture, to_tokens};
 
 /// `x` through all `layers`.

@@ -7,7 +7,7 @@ use sd_kernels::Activation;
 use super::{Output, Strips, ranges};
 use crate::layers::{Attention, Epilogue, KeyValue, to_picture, to_tokens};
 use crate::vae::StripRows;
-use crate::vae::layers::{Convolution, Layer, Operation, Residual};
+use crate::vae::description::{Convolution, Layer, Operation, Residual};
 use crate::vae::whole::shortened;
 
 /// One picture `x` through all `layers`, whose outputs are made in strips of the rows `strips` says.

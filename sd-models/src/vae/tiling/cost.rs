@@ -2,7 +2,7 @@
 
 use super::StripRows;
 use crate::layers::SCORES;
-use crate::vae::layers::{Convolution, FeatureMap, Layer, Operation, Residual};
+use crate::vae::description::{Convolution, FeatureMap, Layer, Operation, Residual};
 
 /// Bytes that a layer takes, or at most any of several.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,7 +3,7 @@ use sd_core::{Error, Result};
 use super::cost::{Costs, product};
 use super::{DecodePlan, Direction, Limits, StripRows};
 use crate::vae::AutoencoderKL;
-use crate::vae::layers::Layer;
+use crate::vae::description::Layer;
 
 /// Bytes of a strip to begin with: enough to keep threads busy, few enough for what a layer reads
 /// and writes to stay in the last-level cache.

@@ -1,5 +1,6 @@
-//! The autoencoder as a list of layers. Whatever runs it, [whole](super::whole) or in
-//! [strips](super::strips), and whatever [plans](super::tiling) its memory reads the same list.
+//! An autoencoder as a list of layers. Whatever runs it, [whole](super::whole) or in
+//! [strips](super::strips), and whatever [plans](super::tiling) its memory reads the same list, in
+//! which a residual block is two convolutions: one keeps the picture that the other adds.
 
 use crate::layers::{Attention, Conv2d, GroupNorm, ResnetBlock2D, Scale};
 
@@ -43,7 +44,8 @@ pub(super) enum Residual<'a> {
     None,
     /// The one before which the picture is kept.
     Keep,
-    /// The one to which the kept picture is added, through a convolution of 1×1 where it has other channels.
+    /// The one to which the kept picture is added, through a convolution of 1×1 where it has other
+    /// channels.
     Add(Option<&'a Conv2d>),
 }
 
