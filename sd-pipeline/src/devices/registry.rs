@@ -27,7 +27,7 @@ pub(super) struct Registry {
 pub(super) struct Opened {
     pub(super) device: Device,
     /// The names that open it, each with its backend and selector, as in `wgpu:0` and `vulkan:0`.
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     /// The largest buffer that a kernel can be given whole, in bytes.
     pub(super) largest_buffer: Option<u64>,
     /// The adapter it was opened on, and the handles behind it.
