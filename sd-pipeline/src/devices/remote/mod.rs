@@ -17,7 +17,7 @@ pub(crate) use calls::{PendingCalls, lost};
 pub use options::RemoteOptions;
 pub use traffic::{Traffic, traffic};
 
-/// A device of the Burn server at `url`, such as `ws://gpu:3000`. [`devices::open`](super::open)
+/// A device of the Burn server at `url`, such as `ws://gpu:3000`. [`devices::open`](fn@super::open)
 /// opens one by the name `remote:ws://gpu:3000`, with the default options.
 ///
 /// Each call opens a session of its own: what is uploaded through one device is not seen through

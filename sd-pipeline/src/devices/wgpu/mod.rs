@@ -11,7 +11,7 @@ use super::selector::Selector;
 use super::{DeviceError, DeviceErrorKind};
 use adapters::{Adapter, Apis};
 
-/// The wgpu handles of a device that [`devices::open`](super::open) opened, so that the application
+/// The wgpu handles of a device that [`devices::open`](fn@super::open) opened, so that the application
 /// works on the same GPU, memory and queue. `None` for any other device.
 ///
 /// Do not register them again; clone the device.
@@ -32,7 +32,7 @@ pub fn setup(device: &Device) -> Option<WgpuSetup> {
 ///
 /// With the cargo feature `vulkan`, Burn gives Vulkan drivers code that needs device features
 /// which wgpu itself cannot ask for. In a program with that feature take the other way round:
-/// open `vulkan` with [`devices::open`](super::open) and work on its [`setup`].
+/// open `vulkan` with [`devices::open`](fn@super::open) and work on its [`setup`].
 ///
 /// # Errors
 /// [`DeviceErrorKind::Failed`] when the handles do not belong together, lack what Burn needs, or their
