@@ -9,7 +9,7 @@ use futures_core::Stream;
 use image::{GrayImage, Luma, RgbImage};
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
-use sd_pipeline::schedulers::DpmSolverMultistep;
+use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
     BranchEvaluation, ClassifierFree, Error, FloatDType, OpenOptions, Pipeline, Placement, Prompt,
     Request, Residency, SizeConditioning, Start, WeightStorage, device,
@@ -94,9 +94,13 @@ fn options_and_schedulers_are_serde_values() {
     let error = from_value::<OpenOptions>(json!({ "device": "gpu" })).unwrap_err();
     assert!(error.to_string().contains("known are flex"), "{error}");
 
+    // Also what JSON has no number for.
     let scheduler = DpmSolverMultistep::karras();
+    assert!(scheduler.lambda_min_clipped.is_infinite());
     let read: DpmSolverMultistep = from_value(to_value(&scheduler).unwrap()).unwrap();
     assert_eq!(read, scheduler);
+    let read: Euler = from_value(to_value(Euler::default()).unwrap()).unwrap();
+    assert_eq!(read, Euler::default());
 }
 
 /// Wakes the thread that waits.
@@ -157,7 +161,7 @@ fn dropping_the_stream_cancels_the_run() {
     next(pin!(&mut stream)).unwrap().unwrap();
     let denoiser = pipeline.denoiser.get().unwrap();
     drop(stream);
-    // The run's lease on the network ends with it, long before a thousand steps are done.
+    // The run's lease on the network ends with it, long before 500 steps are done.
     let clock = std::time::Instant::now();
     while Arc::strong_count(&denoiser) > 2 {
         assert!(clock.elapsed().as_secs() < 20, "the run goes on");

@@ -33,6 +33,7 @@ mod levels;
 mod names;
 mod solver;
 mod solvers;
+mod unbounded;
 
 pub use config::SchedulerConfig;
 pub use error::{ConfigError, NameError};

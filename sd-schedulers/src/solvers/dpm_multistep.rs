@@ -37,6 +37,7 @@ pub struct DpmSolverMultistep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    #[serde(with = "crate::unbounded")]
     pub lambda_min_clipped: f64,
     /// Rounding of the timesteps of Karras' σ, as diffusers does it for all training schedules but
     /// the cosine one; without it they are cut to whole numbers.

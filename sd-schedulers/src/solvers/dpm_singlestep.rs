@@ -37,6 +37,7 @@ pub struct DpmSolverSinglestep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    #[serde(with = "crate::unbounded")]
     pub lambda_min_clipped: f64,
 }
 

@@ -29,6 +29,7 @@ pub struct Euler {
     /// Noise is added from this σ on.
     pub s_tmin: f64,
     /// Noise is added up to this σ.
+    #[serde(with = "crate::unbounded")]
     pub s_tmax: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
