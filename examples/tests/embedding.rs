@@ -154,7 +154,7 @@ fn a_run_is_a_stream_of_its_steps() {
 fn dropping_the_stream_cancels_the_run() {
     let pipeline = tiny();
     let mut stream = pipeline
-        .start(&request(1000))
+        .start(&request(500))
         .unwrap()
         .into_stream()
         .unwrap();
@@ -169,7 +169,7 @@ fn dropping_the_stream_cancels_the_run() {
     }
 
     let mut stream = pipeline
-        .start(&request(1000))
+        .start(&request(500))
         .unwrap()
         .into_stream()
         .unwrap();

@@ -39,9 +39,7 @@ fn files(fixture: &Fixture) -> Files {
     config["time_cond_proj_dim"] = fixture.settings()["time_cond_proj_dim"].clone();
     files.insert("unet/config.json".into(), config.to_string().into_bytes());
 
-    let weights = tiny
-        .read("unet/diffusion_pytorch_model.safetensors")
-        .unwrap();
+    let weights = tiny("unet/diffusion_pytorch_model.safetensors");
     let weights = SafeTensors::deserialize(&weights).unwrap();
     let added = fixture.f32("cond_proj.weight");
     let added: Vec<u8> = added.iter().flat_map(|v| v.to_le_bytes()).collect();
