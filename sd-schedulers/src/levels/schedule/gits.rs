@@ -53,7 +53,7 @@ pub(super) fn gits(table: &SigmaTable, steps: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::gits;
-    use crate::table::SigmaTable;
+    use crate::levels::SigmaTable;
 
     #[test]
     fn the_levels_are_those_published() {
