@@ -15,22 +15,8 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Configuration, names and shapes of a list in `fixtures/data/keys`.
 fn list(name: &str) -> (ConfigFile, Shapes) {
-    let file = sd_fixtures::path(&format!("keys/{name}.txt"));
-    let text = std::fs::read_to_string(&file).expect("a list of keys");
-    let (config, lines) = text.split_once('\n').expect("a first line");
-    let mut previous: Vec<String> = Vec::new();
-    let shapes = lines.lines().map(|line| {
-        let [shared, rest, shape] = line.split(' ').collect::<Vec<_>>()[..] else {
-            panic!("{line}");
-        };
-        previous.truncate(shared.parse().expect("a number"));
-        previous.extend(rest.split('.').map(String::from));
-        let sides = shape.split('x').filter(|side| !side.is_empty());
-        let sides = sides.map(|side| side.parse().expect("a side"));
-        (previous.join("."), sides.collect())
-    });
-    let config = serde_json::from_str(config).expect("a configuration");
-    (ConfigFile::new(file, config), shapes.collect())
+    let (config, shapes) = sd_fixtures::keys(name);
+    (ConfigFile::new("config.json", config), shapes)
 }
 
 fn settings(value: Value) -> ConfigFile {
@@ -122,11 +108,8 @@ fn autoencoders_have_the_original_codes_names() {
 #[test]
 fn text_encoders_have_the_original_codes_names_and_shapes() {
     let clip = |config| parameter_shapes(&ClipTextModel::new(config, &Device::flex()));
-    let first = ClipTextConfig {
-        num_hidden_layers: 12,
-        projection: None,
-        ..open_clip(12)
-    };
+    let mut first = open_clip(12);
+    first.projection = None;
     let layout = Layout::clip().under(ldm::TEXT);
     assert_original("ldm_sd1", &layout, ldm::TEXT, &clip(first));
 
@@ -304,9 +287,9 @@ fn distilled_unets_are_numbered_both_ways() {
     // tiny-sd's: attention at the coarsest resolution too, which the script does not know.
     let config = one_layer(json!({
         "block_out_channels": [320, 640, 1280],
-        "down_block_types": ["CrossAttnDownBlock2D"; 3],
+        "down_block_types": (["CrossAttnDownBlock2D"; 3]),
         "mid_block_type": null,
-        "up_block_types": ["CrossAttnUpBlock2D"; 3],
+        "up_block_types": (["CrossAttnUpBlock2D"; 3]),
     }));
     let pairs = [
         (
@@ -382,7 +365,7 @@ fn autoencoders_are_as_diffusers_converts_them() {
 fn sdxls_text_encoders_are_as_diffusers_converts_them() {
     let layout = Layout::open_clip(&open_clip(32)).under(&ldm::embedder(1));
     let prefix = "conditioner.embedders.1.model";
-    let place = |name| {
+    let place = |name: &str| {
         let place = layout.in_file(name).unwrap();
         let name = place.name.strip_prefix(prefix).unwrap().to_string();
         (name, place.storage)
@@ -409,7 +392,8 @@ fn sdxls_text_encoders_are_as_diffusers_converts_them() {
     );
     // The layer behind the last one used, and what only pictures need.
     for unused in ["transformer.resblocks.32.ln_1.bias", "logit_scale"] {
-        assert_eq!(layout.in_diffusers(&format!("{prefix}.{unused}")), []);
+        let name = format!("{prefix}.{unused}");
+        assert!(layout.in_diffusers(&name).is_empty(), "{name}");
     }
     let first = Layout::clip().under(&ldm::embedder(0));
     let name = "encoder.layers.11.mlp.fc2.bias";

@@ -43,22 +43,8 @@ fn shapes(module: &impl Module) -> Shapes {
 
 /// The configuration and the parameters of a file of `fixtures/gen/unet_keys.py`.
 fn read(name: &str) -> (ConfigFile, Shapes) {
-    let file = sd_fixtures::path(&format!("keys/{name}.txt"));
-    let text = std::fs::read_to_string(&file).expect("a list of keys");
-    let (config, lines) = text.split_once('\n').expect("a first line");
-    let config = serde_json::from_str(config).expect("a configuration");
-    let mut shapes = Shapes::new();
-    let mut previous: Vec<String> = Vec::new();
-    for line in lines.lines() {
-        let [shared, rest, shape] = line.split(' ').collect::<Vec<_>>()[..] else {
-            panic!("{line}");
-        };
-        previous.truncate(shared.parse().expect("a number"));
-        previous.extend(rest.split('.').map(String::from));
-        let shape = shape.split('x').map(|n| n.parse().expect("a number"));
-        shapes.insert(previous.join("."), shape.collect());
-    }
-    (ConfigFile::new(file, config), shapes)
+    let (config, shapes) = sd_fixtures::keys(name);
+    (ConfigFile::new("config.json", config), shapes)
 }
 
 #[track_caller]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use sd_pipeline::models::ldm::{self, Layout, Numbering, Storage};
 
+use super::Family;
 use super::values::{self, Tensor};
-use super::{Family, config};
 
 type Tensors = BTreeMap<String, Tensor>;
 
