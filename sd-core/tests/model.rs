@@ -235,8 +235,10 @@ proptest! {
     #[test]
     fn timesteps_and_sigmas_are_inverse(t in 0f64..999.0, shift in 0.2f64..8.0) {
         let flow = NoiseSchedule::flow(shift).unwrap();
+        let short = NoiseSchedule::flow_in(shift, 500).unwrap();
+        prop_assert!((short.level(499).t - 500.0).abs() < 1e-9);
         let edm = NoiseSchedule::edm(0.002, 80.0).unwrap();
-        for (schedule, t) in [(&flow, 1.0 + t), (&edm, -1.5 + t / 400.0)] {
+        for (schedule, t) in [(&flow, 1.0 + t), (&short, 1.0 + t / 2.0), (&edm, -1.5 + t / 400.0)] {
             prop_assert!((schedule.timestep(schedule.sigma(t)) - t).abs() < 1e-9);
         }
         // For β whole timesteps only: between them σ is linear one way and ln σ the other.

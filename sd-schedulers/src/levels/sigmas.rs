@@ -31,6 +31,10 @@ impl Sigmas {
 
     /// A plan in the scale that the model was trained in, for β the variance-preserving one.
     pub(crate) fn preserving(&self, train: &Arc<NoiseSchedule>, levels: &Levels) -> Plan {
+        if train.alphas_cumprod().is_none() {
+            // There is but one scale.
+            return self.exploding(train, levels);
+        }
         let stages = self.stages(|t, sigma| train.level_preserving(t, sigma));
         Plan {
             schedule: train.clone(),
@@ -39,10 +43,18 @@ impl Sigmas {
         }
     }
 
-    /// Strength of the initial noise in k-diffusion's scale; `by_scale` is the answer of
-    /// [`PictureShare::ByScale`].
+    /// Strength of the initial noise in the scale of [`exploding`](Self::exploding); `by_scale` is
+    /// the answer of [`PictureShare::ByScale`].
     fn initial(&self, train: &NoiseSchedule, levels: &Levels, by_scale: bool) -> f64 {
         let first = self.values[0];
+        if train.shift().is_some() {
+            // A flow's noise is as strong as its picture, so that diffusers takes the same for all
+            // levels; elsewhere it has the level's.
+            return match levels.conventions.picture_share {
+                PictureShare::ByScale => 1.0,
+                _ => first,
+            };
+        }
         let shared = match levels.conventions.picture_share {
             PictureShare::Never => false,
             PictureShare::AtLargestSigma => first >= SigmaTable::new(train).max() * (1.0 - 1e-5),

@@ -81,7 +81,6 @@ impl DpmSolverMultistep {
     }
 
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         let mut levels = Levels {
             final_sigma: fields.final_sigma(default.levels.final_sigma)?,
@@ -133,6 +132,7 @@ impl Scheduler for DpmSolverMultistep {
         let choice = MultistepLevels {
             lambda_min_clipped: self.lambda_min_clipped,
             round_timesteps: self.round_timesteps,
+            ..MultistepLevels::default()
         };
         let sigmas = choice.resolve(&self.levels, train, steps)?;
         Ok(sigmas.preserving(train, &self.levels))

@@ -79,7 +79,6 @@ impl DpmSolverSinglestep {
     }
 
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         Ok(Arc::new(Self {
             // The class knows neither spacing nor offset.

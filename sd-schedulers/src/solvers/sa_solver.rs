@@ -77,7 +77,6 @@ impl Default for SaSolver {
 
 impl SaSolver {
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         let algorithms = [
             ("data_prediction", true),
