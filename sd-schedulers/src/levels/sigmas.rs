@@ -25,7 +25,7 @@ impl Sigmas {
         Plan {
             schedule: train.clone(),
             init_noise_sigma: self.initial(train, levels, shared),
-            stages: self.stages(|t, sigma| train.level_exploding(t, sigma)),
+            stages: self.stages(train, levels, |t, sigma| train.level_exploding(t, sigma)),
         }
     }
 
@@ -35,7 +35,7 @@ impl Sigmas {
             // There is but one scale.
             return self.exploding(train, levels);
         }
-        let stages = self.stages(|t, sigma| train.level_preserving(t, sigma));
+        let stages = self.stages(train, levels, |t, sigma| train.level_preserving(t, sigma));
         Plan {
             schedule: train.clone(),
             init_noise_sigma: self.initial(train, levels, true) * stages[0].from.alpha,
@@ -63,12 +63,22 @@ impl Sigmas {
         if shared { first.hypot(1.0) } else { first }
     }
 
-    fn stages(&self, level: impl Fn(f64, f64) -> Level) -> Vec<Stage> {
+    fn stages(
+        &self,
+        train: &NoiseSchedule,
+        levels: &Levels,
+        level: impl Fn(f64, f64) -> Level,
+    ) -> Vec<Stage> {
         let count = self.timesteps.len();
+        // Some solvers ask the model at a run's end too, where that is not the picture itself.
+        let end = match self.values[count] {
+            0.0 => 0.0,
+            sigma => levels.table(train).timestep(sigma),
+        };
         let stage = |i: usize| Stage {
             from: level(self.timesteps[i], self.values[i]),
             to: level(
-                *self.timesteps.get(i + 1).unwrap_or(&0.0),
+                self.timesteps.get(i + 1).copied().unwrap_or(end),
                 self.values[i + 1],
             ),
         };
