@@ -82,8 +82,9 @@ impl NoiseSchedule {
         Self::betas(&betas, 1000).unwrap_or_else(|_| unreachable!("the constants are in range"))
     }
 
-    /// The straight line between picture and noise in 1000 timesteps, `shift`ed towards the noise: `σ' = shift·σ / (1 + (shift − 1)·σ)` (Esser et al. 2024, arXiv:2403.03206, section
-    /// 5.3.2; 3 for Stable Diffusion 3, 1 for none).
+    /// The straight line between picture and noise in 1000 timesteps, `shift`ed towards the noise:
+    /// `σ' = shift·σ / (1 + (shift − 1)·σ)` (Esser et al. 2024, arXiv:2403.03206, section 5.3.2; 3
+    /// for Stable Diffusion 3, 1 for none).
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a shift that is not a number above 0.
