@@ -9,7 +9,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Remembers each span's name and fields.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Vec<&'static str>)>>>);
+struct Seen(Arc<Mutex<Vec<Span>>>);
+
+type Span = (String, Vec<&'static str>);
 
 impl<S: tracing::Subscriber> Layer<S> for Seen {
     fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
