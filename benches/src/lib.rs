@@ -4,7 +4,7 @@
 //! ```no_run
 //! use sd_benches::{Harness, places};
 //! # use sd_pipeline::{Denoiser, Device, FloatDType, Result};
-//! # fn bench(my_unet: impl Fn(&Device, FloatDType) -> Result<Box<dyn Denoiser>>) {
+//! # fn bench<D: Denoiser + 'static>(my_unet: impl Fn(&Device, FloatDType) -> Result<D>) {
 //!
 //! let mut harness = Harness::from_arguments();
 //! for place in places(&harness) {

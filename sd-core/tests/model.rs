@@ -43,11 +43,11 @@ impl Denoiser for Knowing {
         self: Arc<Self>,
         branches: Vec<Conditioning>,
     ) -> sd_core::Result<Box<dyn sd_core::Network>> {
-        Ok(each_branch(branches, move |x, t, _| {
+        each_branch("a test", branches, move |x, t, _| {
             assert_eq!(t, self.t);
             assert!(close(x.clone(), &self.input, 1e-5), "the input's scale");
             Ok(self.raw.clone())
-        }))
+        })
     }
 }
 
@@ -190,6 +190,23 @@ fn what_nobody_reads_is_an_error_that_names_it() {
     let read = three.extensions.take::<Weights>().unwrap();
     assert_eq!(read, Weights([1.0, 2.0].repeat(3)));
     assert!(three.extensions.take::<Weights>().is_none());
+    let network = Arc::new(Knowing {
+        spec: DenoiserSpec::new(&Device::flex()),
+        input: row([0.0; 4]),
+        t: 0.0,
+        raw: row([0.0; 4]),
+    });
+    let error = network.prepare(vec![three.clone()]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unread {
+                reader: "a test",
+                ..
+            }
+        ),
+        "{error}"
+    );
     three.size = None;
     three.guidance_scale = None;
     assert!(three.finish("a network").is_ok());
@@ -235,8 +252,10 @@ proptest! {
     #[test]
     fn timesteps_and_sigmas_are_inverse(t in 0f64..999.0, shift in 0.2f64..8.0) {
         let flow = NoiseSchedule::flow(shift).unwrap();
+        let short = NoiseSchedule::flow_in(shift, 500).unwrap();
+        prop_assert!((short.level(499).t - 500.0).abs() < 1e-9);
         let edm = NoiseSchedule::edm(0.002, 80.0).unwrap();
-        for (schedule, t) in [(&flow, 1.0 + t), (&edm, -1.5 + t / 400.0)] {
+        for (schedule, t) in [(&flow, 1.0 + t), (&short, 1.0 + t / 2.0), (&edm, -1.5 + t / 400.0)] {
             prop_assert!((schedule.timestep(schedule.sigma(t)) - t).abs() < 1e-9);
         }
         // For β whole timesteps only: between them σ is linear one way and ln σ the other.

@@ -60,6 +60,9 @@ pub fn release_outputs() {
 
 /// Asks the system for pages of 2 MiB where it has them: fewer faults when the memory is first
 /// written, and fewer walks through the page tables later.
+///
+/// memmap2 gives this advice for its own maps only, and an output is a `Vec`: that is what Burn
+/// takes over without a copy.
 fn use_large_pages(memory: &mut [f32]) {
     #[cfg(target_os = "linux")]
     if size_of_val(memory) >= 4 << 20 {

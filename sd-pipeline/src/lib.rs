@@ -66,14 +66,14 @@ pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
-pub use image::RgbImage;
+pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
     Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
     Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
     Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
     SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
-    WeightBytes, each_branch,
+    WeightBytes, each_branch, exactly,
 };
 pub use sd_models::WeightStorage;
 pub use sd_models::vae::Tiling;

@@ -150,7 +150,7 @@ fn a_stopped_run_can_be_looked_at_and_saved() {
 fn another_thread_stops_a_run() {
     let pipeline = sd_tiny::pipeline(&device("flex").unwrap()).unwrap();
     let long = Request {
-        steps: 1000,
+        steps: 500,
         ..request()
     };
     let mut run = pipeline.start(&long).unwrap();

@@ -12,7 +12,16 @@ use serde_json::{Value, json};
 
 /// The embedded model with a layer for the guidance scale.
 fn files(fixture: &Fixture) -> Files {
-    let tiny = sd_tiny::files();
+    let tiny = |name: &str| {
+        let (folder, name) = name.split_once('/').unwrap_or(("", name));
+        let files = sd_tiny::files();
+        let files = if folder.is_empty() {
+            files
+        } else {
+            files.folder(folder)
+        };
+        files.read(name).unwrap()
+    };
     let mut files = BTreeMap::new();
     for name in [
         "model_index.json",
@@ -24,16 +33,13 @@ fn files(fixture: &Fixture) -> Files {
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ] {
-        files.insert(name.to_string(), tiny.read(name).unwrap().to_vec());
+        files.insert(name.to_string(), tiny(name).to_vec());
     }
-    let mut config: Value =
-        serde_json::from_slice(&tiny.read("unet/config.json").unwrap()).unwrap();
+    let mut config: Value = serde_json::from_slice(&tiny("unet/config.json")).unwrap();
     config["time_cond_proj_dim"] = fixture.settings()["time_cond_proj_dim"].clone();
     files.insert("unet/config.json".into(), config.to_string().into_bytes());
 
-    let weights = tiny
-        .read("unet/diffusion_pytorch_model.safetensors")
-        .unwrap();
+    let weights = tiny("unet/diffusion_pytorch_model.safetensors");
     let weights = SafeTensors::deserialize(&weights).unwrap();
     let added = fixture.f32("cond_proj.weight");
     let added: Vec<u8> = added.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -18,6 +18,17 @@
 //! # Ok::<(), sd_schedulers::ConfigError>(())
 //! ```
 //!
+//! # Models of a flow
+//!
+//! A solver is not told what kind of model it works for: the levels of its plan come from the
+//! model's [`NoiseSchedule`](sd_core::NoiseSchedule). Along a flow (Stable Diffusion 3, Flux) the
+//! equation `dx/dσ = (x − x₀)/σ` is the same as in k-diffusion's scale, so that solvers of it need
+//! nothing else, and DPM-Solver's kin work on α and σ whatever they are. What is made for latents
+//! `x₀ + σ·ε` or for a table of β (ancestral noise, churn, restarts, CFG++; DDIM, DDPM, PNDM, LCM,
+//! TCD) refuses a flow, and says which setting or solver would be right. [`SchedulerConfig`] reads
+//! `FlowMatchEulerDiscreteScheduler`, `FlowMatchHeunDiscreteScheduler` and the `use_flow_sigmas` of
+//! the multistep classes.
+//!
 //! # Orders of convergence
 //!
 //! Measured on normally distributed data, whose solution is known, from σ = 8 to 0.08 in equal steps
@@ -33,6 +44,7 @@ mod levels;
 mod names;
 mod solver;
 mod solvers;
+mod unbounded;
 
 pub use config::SchedulerConfig;
 pub use error::{ConfigError, NameError};

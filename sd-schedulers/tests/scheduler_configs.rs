@@ -186,9 +186,9 @@ fn what_is_no_configuration_at_all_is_an_error() {
     }
     assert!(message("{}").contains("'_class_name' is absent"));
     assert!(message(r#"{"_class_name": 7}"#).contains("'_class_name' is 7"));
-    let unknown = message(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#);
+    let unknown = message(r#"{"_class_name": "FlowMatchLCMScheduler"}"#);
     assert!(
-        unknown.contains("FlowMatchEuler") && unknown.contains("PNDMScheduler"),
+        unknown.contains("FlowMatchLCM") && unknown.contains("PNDMScheduler"),
         "{unknown}"
     );
     let long = format!(r#"{{"_class_name": "{}"}}"#, "x".repeat(1_000_000));

@@ -15,24 +15,6 @@ fn open(files: &Files) -> Result<Pipeline> {
     Pipeline::from_files(files, &OpenOptions::new(&device("flex")?))
 }
 
-/// Names and shapes of a list made by `fixtures/gen/micro_keys.py` from the original code.
-fn expected(family: &str) -> BTreeMap<String, Vec<usize>> {
-    let file = sd_fixtures::path(&format!("keys/ldm_{family}.txt"));
-    let text = std::fs::read_to_string(file).expect("a list of keys");
-    let mut previous: Vec<String> = Vec::new();
-    let lines = text.lines().skip(1).map(|line| {
-        let [shared, rest, shape] = line.split(' ').collect::<Vec<_>>()[..] else {
-            panic!("{line}");
-        };
-        previous.truncate(shared.parse().expect("a number"));
-        previous.extend(rest.split('.').map(String::from));
-        let sides = shape.split('x').filter(|side| !side.is_empty());
-        let sides = sides.map(|side| side.parse().expect("a side"));
-        (previous.join("."), sides.collect())
-    });
-    lines.collect()
-}
-
 /// Names and shapes of a safetensors file, whatever its tensors' types.
 fn found(bytes: &[u8]) -> BTreeMap<String, Vec<usize>> {
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -53,7 +35,9 @@ fn file<'a>(micro: &'a Micro, name: &str) -> &'a [u8] {
 fn one_file_has_the_original_codes_names_and_shapes() {
     for (family, name) in Family::ALL.into_iter().zip(NAMES) {
         let micro = Micro::new(family, Layout::Ldm, 0);
-        assert_eq!(found(file(&micro, "model.safetensors")), expected(name));
+        // Made by `fixtures/gen/micro_keys.py` from the original code.
+        let (_, expected) = sd_fixtures::keys(&format!("ldm_{name}"));
+        assert_eq!(found(file(&micro, "model.safetensors")), expected);
     }
 }
 

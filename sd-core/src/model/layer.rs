@@ -3,7 +3,7 @@ use std::fmt::Debug;
 use burn::tensor::Tensor;
 
 use super::{Masked, Model};
-use crate::{Plan, Result, SavedState};
+use crate::{Level, Plan, Result, SavedState};
 
 /// A layer to be put around a run's model, as settings: what one run changes is in the
 /// [`StartedLayer`] that [`start`](Self::start) makes.
@@ -24,6 +24,16 @@ pub trait StartedLayer: Send {
     /// # Errors
     /// Whatever keeps it from doing so.
     fn wrap<'a>(&'a mut self, model: Box<dyn Model + 'a>) -> Result<Box<dyn Model + 'a>>;
+
+    /// The latent `x` at `level` with which a step ended, as the next step begins with it. The
+    /// default leaves it as it is.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so.
+    fn after_step(&mut self, x: Tensor<4>, level: Level) -> Result<Tensor<4>> {
+        let _ = level;
+        Ok(x)
+    }
 
     /// All that a later [`restore`](Self::restore) needs to continue from here. The default is
     /// nothing, for a layer without memory.
@@ -101,5 +111,13 @@ impl StartedLayer for StartedMask {
             known,
             self.noise.clone(),
         )?))
+    }
+
+    /// A solver need not follow the model: one that begins in pure noise may do without x₀ there.
+    fn after_step(&mut self, x: Tensor<4>, level: Level) -> Result<Tensor<4>> {
+        let shape = x.dims();
+        let kept = self.known.clone() * level.alpha + self.noise.clone() * level.sigma;
+        let whole = self.mask.clone().equal_elem(0.0).expand(shape);
+        Ok(x.mask_where(whole, kept))
     }
 }

@@ -40,7 +40,7 @@ enum Kind {
     Edm,
 }
 
-/// Timesteps of a flow, and of a preconditioned model's schedule.
+/// Timesteps of a flow, if not said otherwise, and of a preconditioned model's schedule.
 const TIMESTEPS: usize = 1000;
 
 impl NoiseSchedule {
@@ -82,18 +82,29 @@ impl NoiseSchedule {
         Self::betas(&betas, 1000).unwrap_or_else(|_| unreachable!("the constants are in range"))
     }
 
-    /// The straight line between picture and noise, σ from 1/1000 to 1, `shift`ed towards the
-    /// noise: `σ' = shift·σ / (1 + (shift − 1)·σ)` (Esser et al. 2024, arXiv:2403.03206, section
-    /// 5.3.2; 3 for Stable Diffusion 3, 1 for none).
+    /// The straight line between picture and noise in 1000 timesteps, `shift`ed towards the noise:
+    /// `σ' = shift·σ / (1 + (shift − 1)·σ)` (Esser et al. 2024, arXiv:2403.03206, section 5.3.2; 3
+    /// for Stable Diffusion 3, 1 for none).
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a shift that is not a number above 0.
     pub fn flow(shift: f64) -> Result<Self> {
+        Self::flow_in(shift, TIMESTEPS)
+    }
+
+    /// [`flow`](Self::flow) in `steps` timesteps: σ from `1 / steps` to 1 before the shift.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a shift that is not a number above 0, or when `steps` is 0 or
+    /// above 100,000.
+    pub fn flow_in(shift: f64, steps: usize) -> Result<Self> {
+        if !(1..=100_000).contains(&steps) {
+            let expected = "expected 1 to 100000";
+            return Err(Error::invalid("num_train_timesteps", steps, expected));
+        }
         let flow = Self {
             kind: Kind::Flow { shift: 1.0 },
-            sigmas: (1..=TIMESTEPS)
-                .map(|i| i as f64 / TIMESTEPS as f64)
-                .collect(),
+            sigmas: (1..=steps).map(|i| i as f64 / steps as f64).collect(),
         };
         let mut flow = flow.with_shift(shift)?;
         flow.sigmas = flow.sigmas.iter().map(|s| shifted(*s, shift)).collect();
@@ -233,7 +244,7 @@ impl NoiseSchedule {
                 let slope = self.sigmas[high] - self.sigmas[low];
                 slope * (t - low as f64) + self.sigmas[low]
             }
-            Kind::Flow { .. } => t / TIMESTEPS as f64,
+            Kind::Flow { .. } => t / self.len() as f64,
             Kind::Edm => (4.0 * t).exp(),
         }
     }
@@ -250,7 +261,7 @@ impl NoiseSchedule {
                 let w = ((a - log) / (a - b)).clamp(0.0, 1.0);
                 (1.0 - w) * low as f64 + w * (low + 1) as f64
             }
-            Kind::Flow { .. } => sigma * TIMESTEPS as f64,
+            Kind::Flow { .. } => sigma * self.len() as f64,
             Kind::Edm => 0.25 * sigma.ln(),
         }
     }

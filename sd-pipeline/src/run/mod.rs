@@ -325,7 +325,9 @@ impl Run {
                     Box::new(guided)
                 };
                 let noise = &mut self.noise;
-                Ok(self.solving.step(self.x.clone(), model, noise)?)
+                let (mut step, evaluations) = self.solving.step(self.x.clone(), model, noise)?;
+                step.x = self.solving.after_step(step.x, step.level)?;
+                Ok((step, evaluations))
             })
         });
         if let Err(Error::Component(sd_core::Error::Cancelled)) = &result {

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Guidance, Guide, Layer, Model, Noise, Plan, Result, RunStart, Sampler, SavedState, Scheduler,
-    StartedLayer, Step,
+    Guidance, Guide, Layer, Level, Model, Noise, Plan, Result, RunStart, Sampler, SavedState,
+    Scheduler, StartedLayer, Step,
 };
 
 /// All settings of a run's arithmetic.
@@ -79,5 +79,11 @@ impl Solving {
         let step = self.sampler.step(x, &mut *model, noise)?;
         let evaluations = model.evaluations();
         Ok((step, evaluations))
+    }
+
+    /// The latent of a step as the layers leave it to the next.
+    pub(super) fn after_step(&mut self, x: Tensor<4>, level: Level) -> Result<Tensor<4>> {
+        let mut layers = self.layers.iter_mut();
+        layers.try_fold(x, |x, layer| layer.after_step(x, level))
     }
 }

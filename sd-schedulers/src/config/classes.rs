@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sd_core::Scheduler;
 
+use super::fields::wrong;
 use super::{DefaultBetas, Fields, Training};
 use crate::ConfigError;
 use crate::solvers::*;
@@ -38,6 +39,8 @@ const SD_BETAS: Training = Training::Betas(DefaultBetas {
     kind: "scaled_linear",
 });
 
+const FLOW: Training = Training::Flow { shift: "shift" };
+
 #[rustfmt::skip]
 static CLASSES: &[Class] = &[
     class("DDIMScheduler", DDPM_BETAS, Ddim::from_config),
@@ -56,6 +59,8 @@ static CLASSES: &[Class] = &[
     class("DPMSolverSDEScheduler", SD_LINEAR, DpmSolverSde::from_config),
     class("EDMEulerScheduler", Training::Edm, Euler::edm_from_config),
     class("EDMDPMSolverMultistepScheduler", Training::Edm, DpmSolverMultistep::edm_from_config),
+    class("FlowMatchEulerDiscreteScheduler", FLOW, flow_match_euler),
+    class("FlowMatchHeunDiscreteScheduler", FLOW, Heun::from_config),
     class("IPNDMScheduler", SD_BETAS, IpndmCosine::from_config),
     class("DDPMScheduler", DDPM_BETAS, Ddpm::from_config),
     class("LCMScheduler", SD_BETAS, Lcm::from_config),
@@ -78,6 +83,22 @@ static CLASSES: &[Class] = &[
     class("Restart", SD_BETAS, Restart::from_config),
     class("Dpmpp2mCfgPp", SD_BETAS, Dpmpp2mCfgPp::from_config),
 ];
+
+/// diffusers' class for flows, whose stochastic sampling is another solver.
+fn flow_match_euler(fields: &Fields<'_>) -> Built {
+    if fields.flag("invert_sigmas", false)? {
+        let expected = "expected false: a flow's σ are those of its noise";
+        return Err(wrong(
+            "invert_sigmas",
+            fields.get("invert_sigmas"),
+            expected,
+        ));
+    }
+    match fields.flag("stochastic_sampling", false)? {
+        true => LcmSigmas::from_config(fields),
+        false => Euler::from_config(fields),
+    }
+}
 
 /// The row of a class.
 const fn class(name: &'static str, training: Training, build: fn(&Fields<'_>) -> Built) -> Class {

@@ -92,15 +92,18 @@ impl SchedulerConfig {
         (Class::named(name.class())?.build)(&Fields::new(&map))
     }
 
-    /// The noise levels the model was trained on.
+    /// The noise levels the model was trained on. A flow with dynamic shifting is not shifted yet:
+    /// [`NoiseSchedule::with_shift`] takes `exp(μ)` of the pipelines' μ, with
+    /// `"time_shift_type": "linear"` μ itself.
     ///
     /// # Errors
     /// [`ConfigError::Value`] for a key of the wrong type, [`ConfigError::Settings`] for a β out of
-    /// range, or a number of timesteps other than 1 to 100,000.
+    /// range, a shift that is not above 0, or a number of timesteps other than 1 to 100,000.
     pub fn noise_schedule(&self) -> Result<Arc<NoiseSchedule>, ConfigError> {
         let fields = Fields::new(&self.map);
-        let betas = match self.class.training {
+        let betas = match fields.training(self.class.training)? {
             Training::Betas(default) => fields.betas(default)?,
+            Training::Flow { shift } => return Ok(Arc::new(fields.flow_schedule(shift)?)),
             Training::Edm => return Ok(Arc::new(fields.edm_schedule()?)),
         };
         let steps = fields.count("num_train_timesteps", 1000)?;
@@ -115,11 +118,13 @@ impl SchedulerConfig {
     /// Meaning of the model's output.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] for a kind other than `epsilon`, `v_prediction` and `sample`.
+    /// [`ConfigError::Value`] for a kind other than `epsilon`, `v_prediction` and `sample`, of a
+    /// flow other than `flow_prediction`.
     pub fn parameterization(&self) -> Result<Parameterization, ConfigError> {
         let fields = Fields::new(&self.map);
-        match self.class.training {
+        match fields.training(self.class.training)? {
             Training::Betas(_) => fields.parameterization(),
+            Training::Flow { .. } => Ok(Parameterization::Flow),
             Training::Edm => fields.edm_parameterization(),
         }
     }

@@ -22,6 +22,11 @@ pub(crate) struct DefaultBetas {
 pub(crate) enum Training {
     /// A table of β.
     Betas(DefaultBetas),
+    /// A straight line between picture and noise.
+    Flow {
+        /// The key that holds its shift.
+        shift: &'static str,
+    },
     /// Continuous levels, with Karras et al.'s preconditioning.
     Edm,
 }
@@ -34,6 +39,7 @@ impl Fields<'_> {
             ("v_prediction", Parameterization::VPrediction),
             ("sample", Parameterization::Sample),
             ("original_sample", Parameterization::Sample),
+            ("flow_prediction", Parameterization::Flow),
         ];
         self.choice("prediction_type", Parameterization::Epsilon, &options)
     }
@@ -42,11 +48,48 @@ impl Fields<'_> {
     pub(super) fn edm_parameterization(&self) -> Result<Parameterization, ConfigError> {
         let sigma_data = self.number("sigma_data", 0.5)?;
         positive("sigma_data", sigma_data)?;
-        let v_prediction = self.parameterization()? == Parameterization::VPrediction;
+        let kind = self.parameterization()?;
+        if kind == Parameterization::Flow {
+            let (key, expected) = ("prediction_type", "expected epsilon or v_prediction");
+            return Err(wrong(key, self.get(key), expected));
+        }
         Ok(Parameterization::Edm {
             sigma_data,
-            v_prediction,
+            v_prediction: kind == Parameterization::VPrediction,
         })
+    }
+
+    /// Kind of schedule of a class of kind `class`: a file that asks for a flow's σ is of a flow.
+    pub(super) fn training(&self, class: Training) -> Result<Training, ConfigError> {
+        let (kind, flow) = ("prediction_type", "use_flow_sigmas");
+        let Training::Betas(_) = class else {
+            return Ok(class);
+        };
+        let predicts_flow = self.parameterization()? == Parameterization::Flow;
+        match (self.flag(flow, false)?, predicts_flow) {
+            (true, true) => Ok(Training::Flow {
+                shift: "flow_shift",
+            }),
+            (false, false) => Ok(class),
+            (true, false) => {
+                let expected = "expected flow_prediction, because of use_flow_sigmas";
+                Err(wrong(kind, self.get(kind), expected))
+            }
+            (false, true) => {
+                let expected = "expected use_flow_sigmas beside it";
+                Err(wrong(kind, self.get(kind), expected))
+            }
+        }
+    }
+
+    /// The schedule of a flow. With dynamic shifting the shift is not the file's but each run's.
+    pub(super) fn flow_schedule(&self, shift: &str) -> Result<NoiseSchedule, ConfigError> {
+        let shift = match self.flag("use_dynamic_shifting", false)? {
+            true => 1.0,
+            false => self.number(shift, 1.0)?,
+        };
+        let steps = self.count("num_train_timesteps", 1000)?;
+        Ok(NoiseSchedule::flow_in(shift, steps)?)
     }
 
     pub(super) fn edm_schedule(&self) -> Result<NoiseSchedule, ConfigError> {
@@ -75,16 +118,6 @@ impl Fields<'_> {
         let by_name = |name| options.iter().find(|(n, _)| *n == name);
         let default = by_name(default.kind).unwrap_or(&options[0]).1.clone();
         self.choice("beta_schedule", default, &options)
-    }
-
-    /// An error for rectified-flow models, which this library has no solvers for.
-    pub(crate) fn refuse_flow(&self) -> Result<(), ConfigError> {
-        let key = "use_flow_sigmas";
-        if !self.flag(key, false)? {
-            return Ok(());
-        }
-        let expected = "flow matching (Stable Diffusion 3) is not supported";
-        Err(wrong(key, self.get(key), expected))
     }
 }
 
@@ -121,6 +154,9 @@ impl Fields<'_> {
             spacing: self.spacing(default.spacing)?,
             steps_offset: self.count("steps_offset", default.steps_offset)?,
             discard_penultimate: self.flag("discard_penultimate", default.discard_penultimate)?,
+            shift_terminal: self
+                .optional_number("shift_terminal")?
+                .or(default.shift_terminal),
             conventions: self.conventions(default.conventions)?,
             sigmas: self.own_schedule()?.unwrap_or(default.sigmas),
             ..default
@@ -176,6 +212,14 @@ impl Fields<'_> {
                                 use_exponential_sigmas and use_beta_sigmas";
                 return Err(wrong(key, self.get(key), expected));
             }
+        }
+        if chosen.is_some() && self.flag("use_flow_sigmas", false)? {
+            let expected = "expected no other σ beside it: diffusers makes these of a table of β";
+            return Err(wrong(
+                "use_flow_sigmas",
+                self.get("use_flow_sigmas"),
+                expected,
+            ));
         }
         Ok(chosen)
     }

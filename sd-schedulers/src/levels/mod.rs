@@ -1,6 +1,7 @@
 //! The noise levels of a run: which σ it visits, and at which timestep each is evaluated.
 
 mod conventions;
+mod flow;
 mod multistep;
 mod schedule;
 mod sigmas;
@@ -42,6 +43,8 @@ pub struct Levels {
     /// Levels of n + 1 steps for a run of n, without the last before the end, as A1111's and
     /// ComfyUI's DPM2 and UniPC have them.
     pub discard_penultimate: bool,
+    /// The last σ of a run along a flow before its end, to which the run is stretched.
+    pub shift_terminal: Option<f64>,
     /// Conventions that settle the rest.
     pub conventions: Conventions,
 }
@@ -63,6 +66,7 @@ impl Levels {
             sigma_max: None,
             final_sigma: FinalSigma::Zero,
             discard_penultimate: false,
+            shift_terminal: None,
             conventions: Conventions::diffusers(),
         }
     }
@@ -89,7 +93,7 @@ impl Levels {
         self.discard_penultimate && !self.sigmas.is_own()
     }
 
-    /// A plan of `steps` steps in k-diffusion's scale, α = 1.
+    /// A plan of `steps` steps in the scale in which `dx/dσ = (x − x₀)/σ`, k-diffusion's.
     pub(crate) fn exploding(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         Ok(self.resolve(train, steps)?.exploding(train, self))
     }
@@ -100,6 +104,9 @@ impl Levels {
         let table = self.table(train);
         check_steps(steps, table.len())?;
         let steps = self.count(steps);
+        if train.shift().is_some() {
+            return self.along_flow(train, &linspace(table.max(), table.min(), steps));
+        }
         if let Some(sigmas) = self.sigmas.on(&table, steps)? {
             let timesteps = sigmas.iter().map(|&s| table.timestep(s)).collect();
             return self.finish(&table, sigmas, timesteps);
@@ -179,6 +186,10 @@ impl Levels {
                 format!("{values:?}"),
                 expected,
             ));
+        }
+        if table.level(values[0]).alpha < 0.0 {
+            let expected = "expected at most 1, the noise at the beginning of a flow";
+            return Err(Error::invalid("sigma", values[0], expected));
         }
         let own_end = self.sigmas.end(table, values.len());
         if self.discards() && values.len() > 1 {

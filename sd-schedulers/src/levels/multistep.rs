@@ -1,6 +1,7 @@
 use sd_core::{Error, NoiseSchedule, Result};
 
-use super::{Levels, SigmaSchedule, SigmaTable, Sigmas, check_steps};
+use super::flow::ALMOST_NOISE;
+use super::{Levels, SigmaSchedule, SigmaTable, Sigmas, check_steps, linspace};
 
 /// Choice of levels that the exponential multistep solvers (DPM-Solver, DEIS, UniPC, SA-Solver)
 /// have in common, beyond what [`Levels`] says.
@@ -10,6 +11,9 @@ pub(crate) struct MultistepLevels {
     pub(crate) lambda_min_clipped: f64,
     /// Rounding of the timesteps of σ spread by Karras or in λ to the nearest, not down.
     pub(crate) round_timesteps: bool,
+    /// Spread of a flow's σ from 1 to the smallest, not from 1 less the smallest to 0. The last is
+    /// left out either way.
+    pub(crate) begins_in_noise: bool,
 }
 
 impl Default for MultistepLevels {
@@ -17,6 +21,7 @@ impl Default for MultistepLevels {
         Self {
             lambda_min_clipped: f64::NEG_INFINITY,
             round_timesteps: true,
+            begins_in_noise: false,
         }
     }
 }
@@ -36,6 +41,9 @@ impl MultistepLevels {
             return levels.resolve(train, steps);
         }
         let steps = levels.count(steps);
+        if train.shift().is_some() {
+            return self.along_flow(levels, train, steps);
+        }
         let last = table.len() - self.clipped(&table)?;
         let fractional = levels.conventions.fractional_timesteps;
         // Where timesteps become whole the ends have to be f32: see the table's logarithms.
@@ -67,6 +75,26 @@ impl MultistepLevels {
         };
         let timesteps = sigmas.iter().map(timestep).collect();
         levels.finish(&table, sigmas, timesteps)
+    }
+
+    /// The σ along a flow, all of finite log-SNR.
+    fn along_flow(self, levels: &Levels, train: &NoiseSchedule, steps: usize) -> Result<Sigmas> {
+        let table = levels.table(train);
+        let smallest = 1.0 / table.len() as f64;
+        let (begin, end) = match self.begins_in_noise {
+            true => (1.0, smallest),
+            false => (1.0 - smallest, 0.0),
+        };
+        let even = linspace(begin, end, steps + 1);
+        let mut sigmas = levels.along_flow(train, &even[..steps])?;
+        for (t, sigma) in sigmas.timesteps.iter_mut().zip(&mut sigmas.values) {
+            *sigma = sigma.min(ALMOST_NOISE);
+            *t = table.timestep(*sigma);
+            if !levels.conventions.fractional_timesteps {
+                *t = t.floor();
+            }
+        }
+        Ok(sigmas)
     }
 
     /// Number of timesteps with a log-SNR below the limit.

@@ -83,7 +83,8 @@ pub enum SigmaSchedule {
     /// Every `N / steps`-th training σ from the second (ComfyUI's `ddim_uniform`); some step
     /// counts give a level more.
     DdimUniform,
-    /// These σ, falling: one for each step, or one more, which is where the run ends.
+    /// These σ, falling: one for each step, or one more, which is where the run ends. Along a flow
+    /// they are shifted.
     Sigmas(Vec<f64>),
     /// The σ of these timesteps, falling, as many as steps.
     Timesteps(Vec<f64>),
@@ -167,7 +168,8 @@ impl SigmaSchedule {
                 };
                 let mut timesteps: Vec<f64> = (0..steps).map(quantile).collect();
                 timesteps.dedup();
-                timesteps.iter().map(|&t| table.sigma(t)).collect()
+                let sigmas = timesteps.iter().map(|&t| table.sigmas()[t as usize]);
+                sigmas.collect()
             }
             Self::TimeUniform => tables::time_uniform(table, steps),
             Self::SmoothStep => {
@@ -177,7 +179,8 @@ impl SigmaSchedule {
                 };
                 let mut timesteps: Vec<f64> = (0..steps).map(timestep).collect();
                 timesteps.dedup();
-                timesteps.iter().map(|&t| table.sigma(t)).collect()
+                let sigmas = timesteps.iter().map(|&t| table.sigmas()[t as usize]);
+                sigmas.collect()
             }
             Self::BongTangent => tables::bong_tangent(max, min, steps),
             Self::LcmTimesteps => tables::lcm_timesteps(table, steps),
@@ -190,7 +193,7 @@ impl SigmaSchedule {
             Self::Sigmas(sigmas) => {
                 let ends = usize::from(sigmas.len() == steps + 1);
                 let sigmas = check_count("sigmas", sigmas, steps + ends)?;
-                sigmas[..steps].to_vec()
+                sigmas[..steps].iter().map(|&s| table.shifted(s)).collect()
             }
             Self::Timesteps(timesteps) => {
                 let timesteps = check_count("timesteps", timesteps, steps)?;
@@ -209,7 +212,7 @@ impl SigmaSchedule {
     /// The end of a run of `count` levels, for a schedule that says so itself.
     pub(crate) fn end(&self, table: &SigmaTable, count: usize) -> Option<f64> {
         match self {
-            Self::Sigmas(sigmas) if sigmas.len() == count + 1 => Some(sigmas[count]),
+            Self::Sigmas(sigmas) if sigmas.len() == count + 1 => Some(table.shifted(sigmas[count])),
             Self::KlOptimalToMin | Self::TimeUniform => Some(table.min()),
             _ => None,
         }

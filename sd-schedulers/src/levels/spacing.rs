@@ -2,7 +2,7 @@ use sd_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Spread of the timesteps of a run over the training timesteps (table 2 of Lin et al. 2023,
-/// arXiv:2305.08891).
+/// arXiv:2305.08891). Along a flow σ is spread evenly, before its shift, whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {

@@ -1,4 +1,4 @@
-use sd_core::NoiseSchedule;
+use sd_core::{Level, NoiseSchedule};
 
 /// The training schedule as k-diffusion sees it: one σ per timestep, rising, and the way from a
 /// timestep to its σ and back.
@@ -65,6 +65,16 @@ impl SigmaTable {
         let share = t - low as f64;
         let [a, b] = [low, high].map(|i| self.sigmas()[i].hypot(1.0).ln());
         (2.0 * (a * (1.0 - share) + b * share)).exp_m1().sqrt()
+    }
+
+    /// σ of a run in place of the unshifted `sigma`.
+    pub(crate) fn shifted(&self, sigma: f64) -> f64 {
+        self.train.shifted(sigma)
+    }
+
+    /// The level of `sigma` in the scale in which `dx/dσ = (x − x₀)/σ`.
+    pub(crate) fn level(&self, sigma: f64) -> Level {
+        self.train.level_exploding(self.timestep(sigma), sigma)
     }
 
     /// The timestep of `sigma`, rounded where the table rounds.

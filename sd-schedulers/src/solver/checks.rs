@@ -1,6 +1,6 @@
 //! Errors for settings out of range, where several solvers have the setting.
 
-use sd_core::{Error, Result};
+use sd_core::{Error, NoiseSchedule, Result};
 
 use super::Algorithm;
 use crate::levels::FinalSigma;
@@ -65,4 +65,37 @@ pub(crate) fn check_final(algorithm: Algorithm, last: FinalSigma) -> Result<()> 
         "zero",
         "dpmsolver and sde-dpmsolver work on the noise and need sigma_min",
     ))
+}
+
+/// An error when what is `wanted` of a solver has a formula for latents `x₀ + σ·ε` alone and is to
+/// run along a flow; `instead` is what would be right.
+pub(crate) fn check_scale(
+    train: &NoiseSchedule,
+    wanted: bool,
+    what: &str,
+    instead: &str,
+) -> Result<()> {
+    if !wanted || train.shift().is_none() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "{what} works on latents x₀ + σ·ε, and a flow's are (1 − σ)·x₀ + σ·ε; use {instead}"
+    )))
+}
+
+/// An error when noise of the share `eta` is to be added to latents `x₀ + σ·ε` along a flow.
+pub(crate) fn check_noise_scale(train: &NoiseSchedule, solver: &str, eta: f64) -> Result<()> {
+    let what = format!("{solver} with eta above 0");
+    check_scale(train, eta > 0.0, &what, "eta 0, or DPM++ 2M SDE")
+}
+
+/// An error when a solver that works on the products ᾱ of β is to run on another schedule.
+pub(crate) fn check_betas(train: &NoiseSchedule, solver: &str) -> Result<()> {
+    if train.alphas_cumprod().is_some() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "{solver} goes along a table of β, which this model's schedule has not; use Euler, Heun, \
+         DPM++ 2M or UniPC"
+    )))
 }

@@ -2,7 +2,7 @@
 //! 2 with α = 1, so that λ = −ln σ): what DPM adaptive is made of.
 
 use burn::tensor::Tensor;
-use sd_core::{Level, Model, Result};
+use sd_core::{Model, Result};
 
 use crate::levels::SigmaTable;
 
@@ -26,7 +26,7 @@ impl<'a> Steps<'a> {
         x: Tensor<4>,
         lambda: f64,
     ) -> Result<(Self, Tensor<4>)> {
-        let prediction = model.predict(&x, level(table, lambda))?;
+        let prediction = model.predict(&x, table.level((-lambda).exp()))?;
         let epsilon = (x.clone() - prediction.denoised.clone()) * lambda.exp();
         let steps = Self {
             model,
@@ -41,7 +41,7 @@ impl<'a> Steps<'a> {
     /// ε at the share `r` of a step `h`, for the latent `x`.
     fn epsilon_at(&mut self, x: &Tensor<4>, r: f64, h: f64) -> Result<Tensor<4>> {
         let lambda = self.lambda + r * h;
-        let prediction = self.model.predict(x, level(self.table, lambda))?;
+        let prediction = self.model.predict(x, self.table.level((-lambda).exp()))?;
         Ok((x.clone() - prediction.denoised) * lambda.exp())
     }
 
@@ -76,9 +76,4 @@ impl<'a> Steps<'a> {
         let change = further - self.epsilon.clone();
         Ok(self.first_order(1.0, h) - change * (sigma / r2 * weight(1.0)))
     }
-}
-
-fn level(table: &SigmaTable, lambda: f64) -> Level {
-    let sigma = (-lambda).exp();
-    Level::variance_exploding(table.timestep(sigma), sigma)
 }

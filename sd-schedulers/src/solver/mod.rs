@@ -19,7 +19,8 @@ pub(crate) use ancestral::ancestral;
 pub(crate) use branches::both;
 pub(crate) use brownian::Brownian;
 pub(crate) use checks::{
-    check_ancestral, check_churn, check_final, check_order, check_share, check_up_to_ten,
+    check_ancestral, check_betas, check_churn, check_final, check_noise_scale, check_order,
+    check_scale, check_share, check_up_to_ten,
 };
 pub(crate) use consistency::bounded;
 pub(crate) use dpm_k::Steps;

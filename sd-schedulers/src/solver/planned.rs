@@ -115,7 +115,7 @@ impl<S: Solver> Sampler for PlannedSampler<S> {
         if !share.is_finite() {
             return Err(Error::Unsupported(
                 "a latent of pure noise says nothing about x₀ to a model that predicts the noise: \
-                 zero terminal SNR needs v_prediction or sample"
+                 zero terminal SNR needs v_prediction or sample, a flow flow_prediction"
                     .into(),
             ));
         }

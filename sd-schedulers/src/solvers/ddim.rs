@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Spacing, between_timesteps, level_or_end};
-use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update, check_share};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Thresholding, Update, check_betas, check_share,
+};
 
 /// Denoising diffusion implicit models (Song, Meng & Ermon 2020, arXiv:2010.02502), equation 12:
 /// `x_prev = √ᾱ_prev x₀ + √(1 − ᾱ_prev − s²) ε + s z` with `s = η σ_t`. One model call a step.
@@ -72,6 +74,7 @@ impl Ddim {
 
 impl Scheduler for Ddim {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "DDIM")?;
         check_share("eta", self.eta)?;
         self.thresholding.check()?;
         if self.ends_at_last_timestep {

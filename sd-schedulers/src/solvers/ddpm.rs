@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Spacing, level_or_end, own_timesteps};
-use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update};
+use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update, check_betas};
 
 /// Ancestral sampling of denoising diffusion models (Ho et al. 2020, arXiv:2006.11239,
 /// algorithm 2), on any sub-sequence of the training timesteps: the posterior mean (equation 7)
@@ -82,6 +82,7 @@ impl Ddpm {
 
 impl Scheduler for Ddpm {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "DDPM")?;
         self.thresholding.check()?;
         let whole: Vec<f64> = match &self.timesteps {
             Some(own) => own_timesteps(own, train.len(), steps)?

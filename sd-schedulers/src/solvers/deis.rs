@@ -45,7 +45,6 @@ impl Default for Deis {
 
 impl Deis {
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         Ok(Arc::new(Self {
             levels: fields.levels(default.levels)?,

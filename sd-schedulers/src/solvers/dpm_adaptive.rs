@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Step,
+    Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,8 +162,7 @@ impl Sampler for DpmAdaptiveSampler {
                 self.taken += 1;
                 let progress = (next - self.begin) / (self.end - self.begin);
                 let done = next >= self.end - CLOSE;
-                let sigma = (-next).exp();
-                let level = Level::variance_exploding(self.table.timestep(sigma), sigma);
+                let level = self.table.level((-next).exp());
                 return Ok(Step {
                     x: high,
                     level,

@@ -37,6 +37,7 @@ pub struct DpmSolverMultistep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    #[serde(with = "crate::unbounded")]
     pub lambda_min_clipped: f64,
     /// Rounding of the timesteps of Karras' σ, as diffusers does it for all training schedules but
     /// the cosine one; without it they are cut to whole numbers.
@@ -80,7 +81,6 @@ impl DpmSolverMultistep {
     }
 
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         let mut levels = Levels {
             final_sigma: fields.final_sigma(default.levels.final_sigma)?,
@@ -132,6 +132,7 @@ impl Scheduler for DpmSolverMultistep {
         let choice = MultistepLevels {
             lambda_min_clipped: self.lambda_min_clipped,
             round_timesteps: self.round_timesteps,
+            ..MultistepLevels::default()
         };
         let sigmas = choice.resolve(&self.levels, train, steps)?;
         Ok(sigmas.preserving(train, &self.levels))

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaTable};
 use crate::solver::{
     Brownian, PlannedSampler, Position, Solver, Update, ancestral, check_ancestral,
+    check_noise_scale,
 };
 
 /// DPM-Solver++ (2S) on the SDE ("DPM++ SDE", k-diffusion's `sample_dpmpp_sde`): algorithm 1 of Lu
@@ -50,6 +51,7 @@ impl DpmSolverSde {
 impl Scheduler for DpmSolverSde {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_noise_scale(train, "DPM++ SDE", self.eta)?;
         self.levels.exploding(train, steps)
     }
 
@@ -103,7 +105,7 @@ impl Solver for DpmSolverSdeSampler {
         };
         let middle = (sigma * to.sigma).sqrt();
         let x_middle = towards(middle, denoised.clone())?;
-        let level = Level::variance_exploding(table.timestep(middle), middle);
+        let level = table.level(middle);
         let there = model.predict(&x_middle, level)?.denoised;
         let x = towards(to.sigma, there)?;
         Ok(Update { x, denoised })

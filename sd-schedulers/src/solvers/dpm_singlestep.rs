@@ -37,6 +37,7 @@ pub struct DpmSolverSinglestep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    #[serde(with = "crate::unbounded")]
     pub lambda_min_clipped: f64,
 }
 
@@ -78,7 +79,6 @@ impl DpmSolverSinglestep {
     }
 
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         Ok(Arc::new(Self {
             // The class knows neither spacing nor offset.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
-use crate::solver::{History, PlannedSampler, Position, Solver, Update, both};
+use crate::solver::{History, PlannedSampler, Position, Solver, Update, both, check_scale};
 
 /// DPM-Solver++ (2M) with CFG++ (Chung et al. 2024, arXiv:2406.08070; ComfyUI's
 /// `dpmpp_2m_cfg_pp`): the unconditional x₀ takes the guided one's place wherever noise is put
@@ -28,6 +28,7 @@ impl Dpmpp2mCfgPp {
 
 impl Scheduler for Dpmpp2mCfgPp {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_scale(train, true, "DPM++ 2M CFG++", "DPM++ 2M")?;
         self.levels.exploding(train, steps)
     }
 

@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaTable};
-use crate::solver::{PlannedSampler, Position, Solver, Update, ancestral, both, check_ancestral};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, ancestral, both, check_ancestral, check_noise_scale,
+    check_scale,
+};
 
 /// DPM-Solver++ (2S) made ancestral ("DPM++ 2S a", k-diffusion's `sample_dpmpp_2s_ancestral`):
 /// algorithm 1 of Lu et al. 2022 (arXiv:2211.01095) with the ratio ½ down to `σ_down`, then noise.
@@ -51,6 +54,8 @@ impl Dpmpp2sAncestral {
 impl Scheduler for Dpmpp2sAncestral {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_noise_scale(train, "DPM++ 2S a", self.eta)?;
+        check_scale(train, self.cfg_pp, "DPM++ 2S a CFG++", "cfg_pp false")?;
         self.levels.exploding(train, steps)
     }
 
@@ -94,7 +99,7 @@ impl Solver for Dpmpp2sAncestralSampler {
         }
         // Half way in λ is the geometric mean in σ.
         let middle = (from.sigma * down).sqrt();
-        let level = Level::variance_exploding(self.table.timestep(middle), middle);
+        let level = self.table.level(middle);
         let (there, uncond) = both(model.predict(&towards(middle, output), level)?);
         let mut next = towards(down, led_by(there, uncond));
         if up > 0.0 {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
 use crate::solver::{
-    Brownian, History, NO_STEP, PlannedSampler, Position, Solver, Update, check_up_to_ten,
+    Brownian, History, NO_STEP, PlannedSampler, Position, Solver, Update, check_noise_scale,
+    check_up_to_ten,
 };
 
 /// DPM-Solver++ (3M) on the SDE ("DPM++ 3M SDE", k-diffusion's `sample_dpmpp_3m_sde`): an
@@ -52,6 +53,7 @@ impl Scheduler for Dpmpp3mSde {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_up_to_ten("eta", self.eta)?;
         check_up_to_ten("s_noise", self.s_noise)?;
+        check_noise_scale(train, "DPM++ 3M SDE", self.eta)?;
         self.levels.exploding(train, steps)
     }
 

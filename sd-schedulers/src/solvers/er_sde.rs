@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
 use crate::solver::{
-    History, PlannedSampler, Position, Solver, Update, check_order, check_up_to_ten,
+    History, PlannedSampler, Position, Solver, Update, check_order, check_scale, check_up_to_ten,
 };
 
 /// Extended reverse-time SDE solver (Cui et al. 2023, arXiv:2309.06169, algorithm 1 in the
@@ -92,6 +92,11 @@ impl Scheduler for ErSde {
         if let NoiseScale::ReverseTime { eta } = self.noise_scale {
             check_up_to_ten("eta", eta)?;
         }
+        let noisy = !matches!(
+            self.noise_scale,
+            NoiseScale::Ode | NoiseScale::ReverseTime { eta: 0.0 }
+        );
+        check_scale(train, noisy, "ER-SDE with noise", "the noise scale ode")?;
         self.levels.exploding(train, steps)
     }
 

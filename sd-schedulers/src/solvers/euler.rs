@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaSchedule, SigmaTable, Sigmas, linspace};
-use crate::solver::{PlannedSampler, Position, Solver, Update, check_churn};
+use crate::solver::{PlannedSampler, Position, Solver, Update, check_churn, check_scale};
 
 /// Euler's method on the probability-flow ODE `dx/dσ = (x − x₀(x, σ))/σ` (Karras et al. 2022,
 /// arXiv:2206.00364), one model call a step, first order. With `s_churn` above 0 noise is added
 /// before each step (their algorithm 2).
 ///
-/// Its default settings are those of diffusers' `EulerDiscreteScheduler`.
+/// Its default settings are those of diffusers' `EulerDiscreteScheduler`, and for a model of a flow
+/// those of its `FlowMatchEulerDiscreteScheduler`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Euler {
@@ -29,6 +30,7 @@ pub struct Euler {
     /// Noise is added from this σ on.
     pub s_tmin: f64,
     /// Noise is added up to this σ.
+    #[serde(with = "crate::unbounded")]
     pub s_tmax: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,
@@ -121,6 +123,12 @@ impl Euler {
 impl Scheduler for Euler {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_churn(self.s_churn, self.s_tmin, self.s_tmax, self.s_noise)?;
+        check_scale(
+            train,
+            self.s_churn > 0.0,
+            "Euler with s_churn above 0",
+            "s_churn 0, or stochastic_sampling",
+        )?;
         let mut sigmas = self.levels.resolve(train, steps)?;
         if self.interpolation == Interpolation::LogLinear
             && self.levels.sigmas == SigmaSchedule::Spaced

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
-use crate::solver::{PlannedSampler, Position, Solver, Update, ancestral, check_ancestral};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, ancestral, check_ancestral, check_noise_scale,
+};
 
 /// Ancestral sampling with Euler steps (k-diffusion's `sample_euler_ancestral`): each step goes
 /// further down than it has to, to `σ_down`, and adds the noise `σ_up` that brings it back,
@@ -48,6 +50,7 @@ impl EulerAncestral {
 impl Scheduler for EulerAncestral {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_noise_scale(train, "Euler a", self.eta)?;
         self.levels.exploding(train, steps)
     }
 

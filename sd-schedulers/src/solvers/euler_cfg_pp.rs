@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
-use crate::solver::{PlannedSampler, Position, Solver, Update, ancestral, both, check_ancestral};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, ancestral, both, check_ancestral, check_scale,
+};
 
 /// Euler's method with CFG++ (Chung et al. 2024, arXiv:2406.08070, algorithm 2): the latent goes
 /// to the guided x₀, and the noise put back is what the unconditional branch sees, so that guidance
@@ -47,6 +49,7 @@ impl EulerCfgPp {
 impl Scheduler for EulerCfgPp {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_scale(train, true, "Euler CFG++", "Euler")?;
         self.levels.exploding(train, steps)
     }
 

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::Levels;
-use crate::solver::{History, PlannedSampler, Position, Solver, Update, both, check_up_to_ten};
+use crate::solver::{
+    History, PlannedSampler, Position, Solver, Update, both, check_scale, check_up_to_ten,
+};
 
 /// Gradient estimation (Permenter & Yuan 2023, arXiv:2306.04848, algorithm 2): Euler's step along
 /// `γ ε_t + (1 − γ) ε_{t+1}`, of which the second is the step before's. One model call a step; first
@@ -46,6 +48,12 @@ impl GradientEstimation {
 impl Scheduler for GradientEstimation {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_up_to_ten("gamma", self.gamma)?;
+        check_scale(
+            train,
+            self.cfg_pp,
+            "Gradient Estimation CFG++",
+            "cfg_pp false",
+        )?;
         self.levels.exploding(train, steps)
     }
 

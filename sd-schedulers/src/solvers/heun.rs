@@ -12,7 +12,8 @@ use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update, heun
 /// arXiv:2206.00364): an Euler step, then the mean of the slopes at both its ends. Second order,
 /// two model calls a step but for the last one to σ = 0.
 ///
-/// Its default settings are those of diffusers' `HeunDiscreteScheduler`.
+/// Its default settings are those of diffusers' `HeunDiscreteScheduler`, and for a model of a flow
+/// those of its `FlowMatchHeunDiscreteScheduler`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Heun {

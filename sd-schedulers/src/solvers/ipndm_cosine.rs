@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::check_steps;
-use crate::solver::{History, PlannedSampler, Position, Solver, Update, adams_bashforth};
+use crate::solver::{
+    History, PlannedSampler, Position, Solver, Update, adams_bashforth, check_betas,
+};
 
 /// diffusers' `IPNDMScheduler`: the method of [`Ipndm`](crate::Ipndm) for models with a schedule of
 /// their own, `σ = sin²(πt/2)` with t from 1 to 0, which they are told as their timestep. Not for
@@ -25,6 +27,7 @@ impl IpndmCosine {
 
 impl Scheduler for IpndmCosine {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "IPNDM Cosine")?;
         check_steps(steps, train.len())?;
         let level = |i: usize| {
             let half_turn = (1.0 - i as f64 / steps as f64) * std::f64::consts::FRAC_PI_2;

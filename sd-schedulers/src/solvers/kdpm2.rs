@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
+use sd_core::{Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaSchedule, SigmaTable};
-use crate::solver::{PlannedSampler, Position, Solver, Update, ancestral, check_ancestral};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, ancestral, check_ancestral, check_noise_scale,
+};
 
 /// DPM-Solver-2 in k-diffusion's σ ("DPM2"; Karras et al.'s reading of algorithm 1 of Lu et al.
 /// 2022, arXiv:2206.00927): the slope at the geometric mean of both σ, found by an Euler step.
@@ -68,6 +70,7 @@ impl Kdpm2 {
 impl Scheduler for Kdpm2 {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_noise_scale(train, "DPM2 a", self.eta)?;
         let mut sigmas = self.levels.resolve(train, steps)?;
         let karras = matches!(self.levels.sigmas, SigmaSchedule::Karras { .. });
         if karras && !self.levels.conventions.fractional_timesteps {
@@ -111,7 +114,7 @@ impl Solver for Kdpm2Sampler {
             return Ok(Update { x, denoised });
         }
         let middle = (from.sigma * down).sqrt();
-        let level = Level::variance_exploding(self.table.timestep(middle), middle);
+        let level = self.table.level(middle);
         let x_middle = x.clone() + slope * (middle - from.sigma);
         let there = model.predict(&x_middle, level)?.denoised;
         let mut x = x + (x_middle - there) * ((down - from.sigma) / middle);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{distilled_timesteps, level_or_end, own_timesteps};
-use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update, bounded};
+use crate::solver::{PlannedSampler, Position, Solver, Thresholding, Update, bounded, check_betas};
 
 /// Multistep consistency sampling of latent consistency models (Luo et al. 2023,
 /// arXiv:2310.04378, algorithm 3): to x₀ in one step, and back to the next level with new noise.
@@ -58,6 +58,7 @@ impl Lcm {
 
 impl Scheduler for Lcm {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "LCM")?;
         self.thresholding.check()?;
         if !self.timestep_scaling.is_finite() {
             let expected = "expected a number";

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaTable, Sigmas, check_steps, linspace};
-use crate::solver::{PlannedSampler, Position, Solver, Update, bounded, check_ancestral};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, bounded, check_ancestral, check_scale,
+};
 
 /// Multistep consistency sampling on any σ (ComfyUI's and stable-diffusion.cpp's `lcm`): to x₀ in
 /// one step, and back to the next σ with new noise, without the boundary condition of
-/// [`Lcm`](crate::Lcm). One model call a step.
+/// [`Lcm`](crate::Lcm). One model call a step. Along a flow it is the `stochastic_sampling` of
+/// diffusers' `FlowMatchEulerDiscreteScheduler`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LcmSigmas {
@@ -47,6 +50,12 @@ impl LcmSigmas {
 impl Scheduler for LcmSigmas {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(1.0, self.s_noise)?;
+        check_scale(
+            train,
+            self.distilled,
+            "LCM with A1111's distilled timesteps",
+            "distilled false",
+        )?;
         let sigmas = match self.distilled {
             true => distilled(train, steps)?,
             false => self.levels.resolve(train, steps)?,
@@ -97,16 +106,17 @@ impl Solver for LcmSigmas {
         model: &mut dyn Model,
         noise: &mut dyn Noise,
     ) -> Result<Update> {
-        let to = at.stage().to.sigma;
+        let to = at.stage().to;
         let denoised = model.predict(&x, at.stage().from)?.denoised;
         let denoised = match self.distilled {
             true => bounded(denoised, x, at.stage().from.t * 10.0),
             false => denoised,
         };
-        let mut x = denoised.clone();
-        if to > 0.0 {
-            x = x + noise_like(&denoised, noise)? * (to * self.s_noise);
+        if to.sigma == 0.0 {
+            return Ok(Update::to_clean(denoised));
         }
+        let added = noise_like(&denoised, noise)? * (to.sigma * self.s_noise);
+        let x = denoised.clone() * to.alpha + added;
         Ok(Update { x, denoised })
     }
 }

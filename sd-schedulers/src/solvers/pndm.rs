@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Spacing, between_timesteps, level_or_end};
-use crate::solver::{History, PlannedSampler, Position, Solver, Update, adams_bashforth};
+use crate::solver::{
+    History, PlannedSampler, Position, Solver, Update, adams_bashforth, check_betas,
+};
 
 /// Pseudo numerical methods (Liu et al. 2022, arXiv:2202.09778): Adams–Bashforth of order 4 on the
 /// network's outputs, with DDIM's transfer (their equation 11) in place of Euler's step. Begun
@@ -64,6 +66,7 @@ impl Pndm {
 
 impl Scheduler for Pndm {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "PNDM")?;
         if self.ends_at_last_timestep {
             return between_timesteps(train, steps);
         }

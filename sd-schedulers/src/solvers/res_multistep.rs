@@ -10,6 +10,7 @@ use crate::config::{Built, Fields};
 use crate::levels::Levels;
 use crate::solver::{
     History, PlannedSampler, Position, Solver, Update, ancestral, both, check_ancestral,
+    check_noise_scale, check_scale,
 };
 
 /// Refined exponential solver in its multistep form (Zhang et al. 2023, arXiv:2308.02157; ComfyUI's
@@ -56,6 +57,8 @@ impl ResMultistep {
 impl Scheduler for ResMultistep {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_ancestral(self.eta, self.s_noise)?;
+        check_noise_scale(train, "Res Multistep a", self.eta)?;
+        check_scale(train, self.cfg_pp, "Res Multistep CFG++", "cfg_pp false")?;
         self.levels.exploding(train, steps)
     }
 

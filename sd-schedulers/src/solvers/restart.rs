@@ -2,14 +2,15 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use sd_core::{
-    Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage,
-    noise_like,
+    Model, Noise, NoiseSchedule, Plan, Result, Sampler, SavedState, Scheduler, Stage, noise_like,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaSchedule, Sigmas};
-use crate::solver::{PlannedSampler, Position, Solver, Update, check_ancestral, heun_step};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, check_ancestral, check_scale, heun_step,
+};
 
 /// Restart sampling (Xu et al. 2023, arXiv:2306.14878, algorithm 2, with A1111's choice of
 /// intervals): Heun's method that, once it has come to σ ≈ 0.1, adds noise up to σ ≈ 2 and goes the
@@ -61,6 +62,7 @@ impl Scheduler for Restart {
         if times == 0 {
             return Ok(whole.exploding(train, &self.levels));
         }
+        check_scale(train, true, "Restart of 20 steps and more", "Heun")?;
         let karras = |max, min, count| SigmaSchedule::KARRAS.between(max, min, count);
         let (max, min) = (whole.values[0], whole.values[whole.values.len() - 2]);
         let once = karras(max, min, steps - length * times)?.unwrap_or_default();
@@ -80,12 +82,11 @@ impl Scheduler for Restart {
         if high < low {
             let (max, min) = (once.values[high], once.values[low]);
             let sigmas = karras(max, min, length + 1)?.unwrap_or_default();
-            let level = |sigma: f64| Level::variance_exploding(table.timestep(sigma), sigma);
             let again: Vec<Stage> = sigmas
                 .windows(2)
                 .map(|pair| Stage {
-                    from: level(pair[0]),
-                    to: level(pair[1]),
+                    from: table.level(pair[0]),
+                    to: table.level(pair[1]),
                 })
                 .collect();
             plan.stages.splice(low..low, again.repeat(times));

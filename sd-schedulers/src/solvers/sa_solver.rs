@@ -41,6 +41,7 @@ pub struct SaSolver {
     /// Thresholding of the predicted x₀.
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
+    #[serde(with = "crate::unbounded")]
     pub lambda_min_clipped: f64,
     /// The authors' own rule for a second-order step: ½h² for the exact second moment.
     pub simple_second_order: bool,
@@ -76,7 +77,6 @@ impl Default for SaSolver {
 
 impl SaSolver {
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         let algorithms = [
             ("data_prediction", true),

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use sd_core::{
-    Error, Level, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like,
-};
+use sd_core::{Error, Model, Noise, NoiseSchedule, Plan, Result, Sampler, Scheduler, noise_like};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaTable};
-use crate::solver::{NO_STEP, PlannedSampler, Position, Solver, Update, check_up_to_ten};
+use crate::solver::{
+    NO_STEP, PlannedSampler, Position, Solver, Update, check_noise_scale, check_up_to_ten,
+};
 
 /// Stochastic explicit exponential derivative-free solvers (Gonzalez et al. 2023, arXiv:2305.14267;
 /// ComfyUI's `seeds_2`, `seeds_3` and `exp_heun_2_x0`, without noise stable-diffusion.cpp's
@@ -71,6 +71,7 @@ impl Scheduler for Seeds {
         }
         check_up_to_ten("eta", self.eta)?;
         check_up_to_ten("s_noise", self.s_noise)?;
+        check_noise_scale(train, "SEEDS", self.eta)?;
         self.levels.exploding(train, steps)
     }
 
@@ -131,8 +132,7 @@ impl Solver for SeedsSampler {
             Ok(mean + z * (sigma * self.settings.s_noise))
         };
         let mut ask = |x: &Tensor<4>, r: f64| {
-            let sigma = from.sigma * (-r * h).exp();
-            let level = Level::variance_exploding(self.table.timestep(sigma), sigma);
+            let level = self.table.level(from.sigma * (-r * h).exp());
             Ok::<_, Error>(model.predict(x, level)?.denoised)
         };
         let x = if self.settings.stages == 2 {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{distilled_timesteps, own_timesteps};
-use crate::solver::{PlannedSampler, Position, Solver, Update, check_share};
+use crate::solver::{PlannedSampler, Position, Solver, Update, check_betas, check_share};
 
 /// Strategic stochastic sampling of trajectory consistency distillation (Zheng et al. 2024,
 /// arXiv:2402.19159, algorithm 4): along the ODE to timestep `s = (1 − η) t_next`, then back up to
@@ -51,6 +51,7 @@ impl Tcd {
 
 impl Scheduler for Tcd {
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
+        check_betas(train, "TCD")?;
         check_share("eta", self.eta)?;
         let timesteps = match &self.timesteps {
             Some(own) => own_timesteps(own, train.len(), steps)?.collect(),

@@ -72,7 +72,6 @@ impl UniPc {
     }
 
     pub(crate) fn from_config(fields: &Fields<'_>) -> Built {
-        fields.refuse_flow()?;
         let default = Self::default();
         let variants = [
             ("bh1", UniPcVariant::Bh1),
@@ -99,7 +98,11 @@ impl Scheduler for UniPc {
         check_order("solver_order", self.order, 4)?;
         check_final(self.algorithm(), self.levels.final_sigma)?;
         self.thresholding.check()?;
-        let mut sigmas = MultistepLevels::default().resolve(&self.levels, train, steps)?;
+        let choice = MultistepLevels {
+            begins_in_noise: true,
+            ..MultistepLevels::default()
+        };
+        let mut sigmas = choice.resolve(&self.levels, train, steps)?;
         if self.levels.are_spread() && self.levels.final_sigma == FinalSigma::SigmaMin {
             sigmas.end_at_last();
         }

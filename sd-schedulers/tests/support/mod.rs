@@ -130,16 +130,40 @@ fn run_with(
 
 /// Compares every case of a fixture; returns how many there were.
 pub(crate) fn compare(group: &str, tolerance: f64) -> usize {
+    compare_those(group, tolerance, |_| true)
+}
+
+/// Compares the `wanted` cases of a fixture; returns how many there were.
+pub(crate) fn compare_those(group: &str, tolerance: f64, wanted: impl Fn(&Value) -> bool) -> usize {
     let fixture = Fixture::open(&format!("schedulers_{group}"));
     let shared = Shared::open();
     let settings = fixture.settings();
     let cases = settings.as_array().unwrap();
-    let mut worst = 0.0f64;
-    for (i, case) in cases.iter().enumerate() {
+    let (mut count, mut worst) = (0, 0.0f64);
+    for (i, case) in cases.iter().enumerate().filter(|(_, case)| wanted(case)) {
+        count += 1;
         worst = worst.max(compare_case(&fixture, &shared, i, case, tolerance));
     }
-    println!("{group}: {} cases, max |diff| {worst:.2e}", cases.len());
-    cases.len()
+    println!("{group}: {count} cases, max |diff| {worst:.2e}");
+    count
+}
+
+/// A case's configuration with the σ that were given beside it: a schedule of their own, or, where
+/// others are spread between them, its ends.
+fn with_given_sigmas(case: &Value, train: &NoiseSchedule) -> Value {
+    let mut config = case["config"].clone();
+    let Some(given) = case["given_sigmas"].as_array() else {
+        return config;
+    };
+    let flags = ["karras", "exponential", "beta"].map(|name| format!("use_{name}_sigmas"));
+    if flags.iter().any(|flag| config[flag] == true) {
+        let shifted = |sigma: Option<&Value>| train.shifted(sigma.unwrap().as_f64().unwrap());
+        config["sigma_max"] = shifted(given.first()).into();
+        config["sigma_min"] = shifted(given.last()).into();
+    } else {
+        config["sigmas"] = serde_json::json!({ "sigmas": given });
+    }
+    config
 }
 
 fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tolerance: f64) -> f64 {
@@ -151,9 +175,16 @@ fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tole
             (name.scheduler().unwrap(), Parameterization::Epsilon, train)
         }
         None => {
-            let config = SchedulerConfig::from_json_verbatim(&case["config"].to_string()).unwrap();
+            let read = |config: &Value| SchedulerConfig::from_json_verbatim(&config.to_string());
+            let config = read(&case["config"]).unwrap();
             let parameterization = config.parameterization().unwrap();
-            let train = config.noise_schedule().unwrap();
+            let mut train = config.noise_schedule().unwrap();
+            if let Some(mu) = case["mu"].as_f64() {
+                let linear = case["config"]["time_shift_type"] == "linear";
+                let shift = if linear { mu } else { mu.exp() };
+                train = Arc::new(train.with_shift(shift).unwrap());
+            }
+            let config = read(&with_given_sigmas(case, &train)).unwrap();
             (config.scheduler().unwrap(), parameterization, train)
         }
     };
@@ -173,7 +204,10 @@ fn compare_case(fixture: &Fixture, shared: &Shared, i: usize, case: &Value, tole
     if fixture.keys().contains(&sigmas) {
         let last = plan.stages.last().unwrap().to;
         let levels = plan.stages.iter().map(|stage| stage.from).chain([last]);
-        let found: Vec<f64> = levels.map(|l| l.sigma / l.alpha).collect();
+        let found: Vec<f64> = match train.shift() {
+            Some(_) => levels.map(|l| l.sigma).collect(),
+            None => levels.map(|l| l.sigma / l.alpha).collect(),
+        };
         let expected = fixture.values(&sigmas);
         assert_eq!(found.len(), expected.len(), "{context}: sigmas");
         // EDM's seventh powers are taken in f32 there.
