@@ -4,6 +4,7 @@
 mod clip;
 mod config;
 mod error;
+mod file_kind;
 mod files;
 mod layers;
 pub mod ldm;
@@ -21,6 +22,7 @@ pub use clip::{
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
+pub use file_kind::FileKind;
 pub use files::{EmbeddedFile, Files};
 pub use options::LoadOptions;
 pub use sd_kernels::WeightStorage;

@@ -11,6 +11,9 @@ pub struct LoadOptions {
     /// The storage of weights that the file holds in half precision. Of consequence only on the
     /// flex device in f32: elsewhere weights are held in `dtype`.
     pub weight_storage: WeightStorage,
+    /// The variant of the weights, such as `fp16` or `non_ema`; `None`: as
+    /// [`Files::weights`](crate::Files::weights) chooses. One that is not there is an error.
+    pub variant: Option<String>,
 }
 
 impl LoadOptions {
@@ -20,6 +23,7 @@ impl LoadOptions {
             device: device.clone(),
             dtype: FloatDType::F32,
             weight_storage: WeightStorage::F32,
+            variant: None,
         }
     }
 

@@ -31,6 +31,7 @@ mod error;
 mod guard;
 mod latents;
 mod memory;
+mod model_path;
 mod open;
 mod picture;
 mod pipeline;
@@ -43,6 +44,7 @@ mod serde_values;
 mod slot;
 mod stored;
 mod synchronized;
+mod variants;
 mod warm_up;
 
 #[doc(inline)]
@@ -50,6 +52,7 @@ pub use devices::open as device;
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
+pub use model_path::NotAModel;
 pub use open::{Components, OpenOptions, Placement};
 pub use picture::{Picture, image_from_pixels, write_png};
 pub use pipeline::Pipeline;

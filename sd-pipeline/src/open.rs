@@ -7,9 +7,11 @@ use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
 use sd_schedulers::{ConfigError, SchedulerConfig};
 
 use crate::devices::{check_precision, largest_buffer};
+use crate::model_path;
 use crate::recipe::{self, Cutting, Training, recipe};
 use crate::slot::Component;
 use crate::synchronized::synchronized;
+use crate::variants::Variants;
 use crate::{Pipeline, Residency, Result, Slot, Source};
 
 /// Options with which a model is opened.
@@ -39,6 +41,10 @@ pub struct OpenOptions {
     pub autoencoder: Option<Placement>,
     /// The scheduler's name; `None`: the one the model's folder says.
     pub scheduler: Option<String>,
+    /// Variant of the weights, such as `fp16` or `non_ema`: of each component that has it, the
+    /// others as without. `None`: the weights without a variant's name, and where there are none,
+    /// `fp16`.
+    pub variant: Option<String>,
     /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
     pub weight_storage: WeightStorage,
@@ -76,6 +82,7 @@ impl OpenOptions {
             text_encoder: None,
             autoencoder: None,
             scheduler: None,
+            variant: None,
             weight_storage: WeightStorage::F32,
             residency: Residency::Always,
             tiling: Tiling::Auto,
@@ -135,12 +142,17 @@ impl Pipeline {
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
     /// a tensor that is missing, left over or of another shape is an error.
     ///
+    /// The folder of a repository in a hub's cache (`models--OWNER--NAME`) is opened at the snapshot
+    /// that its `main` names, or at the only one there is.
+    ///
     /// # Errors
+    /// [`Error::NotAModel`](crate::Error::NotAModel) when there is something else at that path;
+    /// [`Error::NoVariant`](crate::Error::NoVariant) when no component has the variant asked for;
     /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
     /// naming the file and what would be right; [`Error::Component`](crate::Error::Component) when
     /// a device does not compute in the precision asked for.
     pub fn open(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        Self::from_files(&Files::directory(folder.as_ref()), options)
+        Self::from_files(&model_path::files(folder.as_ref()), options)
     }
 
     /// As [`open`](Self::open), from files wherever they are: in a folder or in the program.
@@ -149,6 +161,7 @@ impl Pipeline {
     /// As [`open`](Self::open).
     #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
+        model_path::check(files)?;
         let recipe = recipe(files)?;
         let [text, net, auto] = options.placements()?;
         let Components {
@@ -158,8 +171,7 @@ impl Pipeline {
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let config = files.folder("scheduler").read("scheduler_config.json")?;
-        let config = String::from_utf8_lossy(&config);
+        let config = files.folder("scheduler").text("scheduler_config.json")?;
         let scheduler_config = match recipe.corrects_scheduler {
             true => SchedulerConfig::from_json(&config)?,
             false => SchedulerConfig::from_json_verbatim(&config)?,
@@ -173,18 +185,26 @@ impl Pipeline {
             parameterization: scheduler_config.parameterization()?,
         };
 
-        let load = |Placement { device, dtype }: &Placement| LoadOptions {
+        let [text_folder, tokenizer] = recipe.text_encoder;
+        let read = [
+            (text_folder, text_encoder.is_none()),
+            (DENOISER, denoiser.is_none()),
+            (AUTOENCODER, autoencoder.is_none()),
+        ];
+        let variants = Variants::find(files, &read, options.variant.as_deref())?;
+        let load = |Placement { device, dtype }: &Placement, folder| LoadOptions {
             device: device.clone(),
             dtype: *dtype,
             weight_storage: options.weight_storage,
+            variant: variants.of(folder),
         };
         let text_encoder = found(text_encoder, || {
-            let [folder, tokenizer] = recipe.text_encoder;
-            let encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
+            let options = load(&text, text_folder);
+            let encoder = ClipTextFiles::open(files, text_folder, tokenizer, &options)?;
             Ok(Box::new(encoder.with_absent(recipe.absent)))
         })?;
         let denoiser = found(denoiser, || {
-            recipe::denoiser(files, DENOISER, training, &load(&net))
+            recipe::denoiser(files, DENOISER, training, &load(&net, DENOISER))
         })?;
         let cutting = Cutting {
             tiling: options.tiling,
@@ -194,7 +214,7 @@ impl Pipeline {
             },
         };
         let autoencoder = found(autoencoder, || {
-            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto))
+            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto, AUTOENCODER))
         })?;
 
         // All files are sound: now their values, or later.

@@ -44,7 +44,7 @@ impl ClipTextFiles {
                 expected,
             ));
         }
-        let weights = folder.weights("model", None)?;
+        let weights = folder.weights("model", options.variant.as_deref())?;
         weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
         Ok(Self {
             tokenizer: Arc::new(tokenizer),

@@ -40,7 +40,7 @@ impl UNetFiles {
     ) -> Result<Self> {
         let files = files.folder(folder);
         let config = UNetConfig::new(&ConfigFile::read(&files, "config.json")?)?;
-        let weights = files.weights("diffusion_pytorch_model", None)?;
+        let weights = files.weights("diffusion_pytorch_model", options.variant.as_deref())?;
         weights.check(&UNet2DConditionModel::new(&config, &options.device))?;
         let mut spec = DenoiserSpec::new(&options.device);
         spec.schedule = schedule;

@@ -33,7 +33,7 @@ impl VaeFiles {
         if is_half && config.force_upcast {
             options.dtype = FloatDType::F32;
         }
-        let weights = files.weights("diffusion_pytorch_model", None)?;
+        let weights = files.weights("diffusion_pytorch_model", options.variant.as_deref())?;
         weights.check(&AutoencoderKL::new(&config, &options.device))?;
         let spec = AutoencoderSpec {
             latent_channels: config.latent_channels,

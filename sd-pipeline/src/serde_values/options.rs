@@ -20,6 +20,8 @@ struct Options {
     #[serde(default)]
     scheduler: Option<String>,
     #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
     weight_storage: Storage,
     #[serde(default)]
     residency: Residency,
@@ -105,6 +107,7 @@ impl Serialize for OpenOptions {
             text_encoder: place(&self.text_encoder)?,
             autoencoder: place(&self.autoencoder)?,
             scheduler: self.scheduler.clone(),
+            variant: self.variant.clone(),
             weight_storage: match self.weight_storage {
                 WeightStorage::F32 => Storage::F32,
                 WeightStorage::AsStored => Storage::AsStored,
@@ -129,6 +132,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             text_encoder: place(options.text_encoder)?,
             autoencoder: place(options.autoencoder)?,
             scheduler: options.scheduler,
+            variant: options.variant,
             weight_storage: match options.weight_storage {
                 Storage::F32 => WeightStorage::F32,
                 Storage::AsStored => WeightStorage::AsStored,
