@@ -8,6 +8,7 @@ mod files;
 mod layers;
 pub mod ldm;
 pub mod memory;
+mod notes;
 mod options;
 #[doc(hidden)]
 pub mod testing;
@@ -22,7 +23,7 @@ pub use clip::{
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use files::{EmbeddedFile, Files};
-pub use options::LoadOptions;
+pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{Weights, parameter_shapes};

@@ -1,5 +1,20 @@
 use burn::tensor::{Device, FloatDType};
 use sd_kernels::WeightStorage;
+use serde::{Deserialize, Serialize};
+
+/// Treatment of a setting in a component's configuration that nobody here knows.
+///
+/// Notes of trainers and of programs that write such files never count as unknown. Neither do
+/// settings that are known and not implemented: those are always refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownSettings {
+    /// An error that names it, for it might change the picture.
+    #[default]
+    Refuse,
+    /// A warning in the log; it is ignored, as diffusers does.
+    Warn,
+}
 
 /// The device, precision and memory that a network is loaded with.
 #[derive(Debug, Clone)]
@@ -11,6 +26,8 @@ pub struct LoadOptions {
     /// The storage of weights that the file holds in half precision. Of consequence only on the
     /// flex device in f32: elsewhere weights are held in `dtype`.
     pub weight_storage: WeightStorage,
+    /// Treatment of settings in `config.json` that nobody knows.
+    pub unknown_settings: UnknownSettings,
 }
 
 impl LoadOptions {
@@ -20,6 +37,7 @@ impl LoadOptions {
             device: device.clone(),
             dtype: FloatDType::F32,
             weight_storage: WeightStorage::F32,
+            unknown_settings: UnknownSettings::Refuse,
         }
     }
 
