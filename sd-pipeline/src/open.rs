@@ -3,11 +3,11 @@ use std::path::Path;
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
-use sd_schedulers::{ConfigError, SchedulerConfig};
+use sd_models::{Files, LoadOptions, UnknownSettings, WeightStorage};
+use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
-use crate::recipe::{self, Cutting, Training, recipe};
+use crate::recipe::{Cutting, ModelFolder, Training};
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Residency, Result, Slot, Source};
@@ -50,6 +50,9 @@ pub struct OpenOptions {
     /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
     /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
     pub memory_budget: Option<u64>,
+    /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
+    /// denoiser or the autoencoder.
+    pub unknown_settings: UnknownSettings,
     /// Components of the program's own, in place of the folder's, which are then not read.
     pub components: Components,
 }
@@ -80,6 +83,7 @@ impl OpenOptions {
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
+            unknown_settings: UnknownSettings::Refuse,
             components: Components::default(),
         }
     }
@@ -124,10 +128,6 @@ pub struct Placement {
     pub dtype: FloatDType,
 }
 
-/// Component folders of diffusers' layout.
-const DENOISER: &str = "unet";
-const AUTOENCODER: &str = "vae";
-
 impl Pipeline {
     /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
@@ -149,7 +149,7 @@ impl Pipeline {
     /// As [`open`](Self::open).
     #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
-        let recipe = recipe(files)?;
+        let folder = ModelFolder::open(files)?;
         let [text, net, auto] = options.placements()?;
         let Components {
             text_encoder,
@@ -158,12 +158,7 @@ impl Pipeline {
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let config = files.folder("scheduler").read("scheduler_config.json")?;
-        let config = String::from_utf8_lossy(&config);
-        let scheduler_config = match recipe.corrects_scheduler {
-            true => SchedulerConfig::from_json(&config)?,
-            false => SchedulerConfig::from_json_verbatim(&config)?,
-        };
+        let scheduler_config = folder.scheduler()?;
         let scheduler = match &options.scheduler {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
@@ -177,15 +172,10 @@ impl Pipeline {
             device: device.clone(),
             dtype: *dtype,
             weight_storage: options.weight_storage,
+            unknown_settings: options.unknown_settings,
         };
-        let text_encoder = found(text_encoder, || {
-            let [folder, tokenizer] = recipe.text_encoder;
-            let encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
-            Ok(Box::new(encoder.with_absent(recipe.absent)))
-        })?;
-        let denoiser = found(denoiser, || {
-            recipe::denoiser(files, DENOISER, training, &load(&net))
-        })?;
+        let text_encoder = found(text_encoder, || folder.text_encoder(&load(&text)))?;
+        let denoiser = found(denoiser, || folder.denoiser(training, &load(&net)))?;
         let cutting = Cutting {
             tiling: options.tiling,
             limits: Limits {
@@ -193,9 +183,7 @@ impl Pipeline {
                 budget: options.memory_budget,
             },
         };
-        let autoencoder = found(autoencoder, || {
-            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto))
-        })?;
+        let autoencoder = found(autoencoder, || folder.autoencoder(cutting, &load(&auto)))?;
 
         // All files are sound: now their values, or later.
         let residency = options.residency;
