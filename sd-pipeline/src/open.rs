@@ -3,12 +3,12 @@ use std::path::Path;
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
-use sd_schedulers::{ConfigError, SchedulerConfig};
+use sd_models::{Files, LoadOptions, UnknownSettings, WeightStorage};
+use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
-use crate::recipe::{self, Cutting, Training, recipe};
+use crate::recipe::{Cutting, ModelFolder, Training};
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
@@ -56,6 +56,9 @@ pub struct OpenOptions {
     /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
     /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
     pub memory_budget: Option<u64>,
+    /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
+    /// denoiser or the autoencoder.
+    pub unknown_settings: UnknownSettings,
     /// Components of the program's own, in place of the folder's, which are then not read.
     pub components: Components,
 }
@@ -87,6 +90,7 @@ impl OpenOptions {
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
+            unknown_settings: UnknownSettings::Refuse,
             components: Components::default(),
         }
     }
@@ -131,10 +135,6 @@ pub struct Placement {
     pub dtype: FloatDType,
 }
 
-/// Component folders of diffusers' layout.
-const DENOISER: &str = "unet";
-const AUTOENCODER: &str = "vae";
-
 impl Pipeline {
     /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
@@ -162,7 +162,7 @@ impl Pipeline {
     #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
         model_path::check(files)?;
-        let recipe = recipe(files)?;
+        let folder = ModelFolder::open(files)?;
         let [text, net, auto] = options.placements()?;
         let Components {
             text_encoder,
@@ -171,11 +171,7 @@ impl Pipeline {
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let config = files.folder("scheduler").text("scheduler_config.json")?;
-        let scheduler_config = match recipe.corrects_scheduler {
-            true => SchedulerConfig::from_json(&config)?,
-            false => SchedulerConfig::from_json_verbatim(&config)?,
-        };
+        let scheduler_config = folder.scheduler()?;
         let scheduler = match &options.scheduler {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
@@ -185,26 +181,25 @@ impl Pipeline {
             parameterization: scheduler_config.parameterization()?,
         };
 
-        let [text_folder, tokenizer] = recipe.text_encoder;
+        let [text_folder, net_folder, auto_folder] = folder.components();
         let read = [
             (text_folder, text_encoder.is_none()),
-            (DENOISER, denoiser.is_none()),
-            (AUTOENCODER, autoencoder.is_none()),
+            (net_folder, denoiser.is_none()),
+            (auto_folder, autoencoder.is_none()),
         ];
         let variants = Variants::find(files, &read, options.variant.as_deref())?;
-        let load = |Placement { device, dtype }: &Placement, folder| LoadOptions {
+        let load = |Placement { device, dtype }: &Placement, folder: &str| LoadOptions {
             device: device.clone(),
             dtype: *dtype,
             weight_storage: options.weight_storage,
             variant: variants.of(folder),
+            unknown_settings: options.unknown_settings,
         };
         let text_encoder = found(text_encoder, || {
-            let options = load(&text, text_folder);
-            let encoder = ClipTextFiles::open(files, text_folder, tokenizer, &options)?;
-            Ok(Box::new(encoder.with_absent(recipe.absent)))
+            folder.text_encoder(&load(&text, text_folder))
         })?;
         let denoiser = found(denoiser, || {
-            recipe::denoiser(files, DENOISER, training, &load(&net, DENOISER))
+            folder.denoiser(training, &load(&net, net_folder))
         })?;
         let cutting = Cutting {
             tiling: options.tiling,
@@ -214,7 +209,7 @@ impl Pipeline {
             },
         };
         let autoencoder = found(autoencoder, || {
-            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto, AUTOENCODER))
+            folder.autoencoder(cutting, &load(&auto, auto_folder))
         })?;
 
         // All files are sound: now their values, or later.

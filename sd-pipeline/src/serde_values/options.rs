@@ -1,8 +1,8 @@
 //! Options as they are written: devices and precisions by name.
 
 use burn::tensor::{Device, FloatDType};
-use sd_models::WeightStorage;
 use sd_models::vae::Tiling;
+use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
@@ -29,6 +29,8 @@ struct Options {
     tiling: Tiling,
     #[serde(default)]
     memory_budget: Option<u64>,
+    #[serde(default)]
+    unknown_settings: UnknownSettings,
     #[serde(default, with = "absent")]
     components: Components,
 }
@@ -115,6 +117,7 @@ impl Serialize for OpenOptions {
             residency: self.residency,
             tiling: self.tiling,
             memory_budget: self.memory_budget,
+            unknown_settings: self.unknown_settings,
             components: self.components.clone(),
         };
         options.serialize(to)
@@ -140,6 +143,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             residency: options.residency,
             tiling: options.tiling,
             memory_budget: options.memory_budget,
+            unknown_settings: options.unknown_settings,
             components: options.components,
         })
     }
