@@ -32,6 +32,7 @@ mod guard;
 mod latents;
 mod memory;
 mod open;
+mod output;
 mod picture;
 mod pipeline;
 mod recipe;
@@ -51,7 +52,8 @@ pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use open::{Components, OpenOptions, Placement};
-pub use picture::{Picture, image_from_pixels, write_png};
+pub use output::OutputFile;
+pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
 pub use request::{Request, Start};
 #[cfg(feature = "stream")]

@@ -7,10 +7,9 @@ use safetensors::SafeTensors;
 use sd_core::SavedState;
 use serde::{Deserialize, Serialize};
 
-use crate::picture::write_whole;
 use crate::run::SavedSolving;
 use crate::stored::{self, StoredTensor};
-use crate::{Error, Result};
+use crate::{Error, OutputFile, Result};
 
 /// The tensor that every saved run has.
 const LATENTS: &str = "latents";
@@ -66,7 +65,7 @@ impl SavedRun {
             layers: layers.iter().map(|state| state.numbers.clone()).collect(),
         };
         let file = serialize(tensors, &numbers).map_err(|e| damaged(path, e.to_string()))?;
-        write_whole(path, &file)
+        OutputFile::write(path, &file)
     }
 
     pub(crate) fn read(path: &Path, device: &Device) -> Result<Self> {
