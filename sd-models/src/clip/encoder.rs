@@ -17,6 +17,11 @@ pub struct ClipTextFiles {
 }
 
 impl ClipTextFiles {
+    /// The device to load it to.
+    pub fn device(&self) -> &Device {
+        &self.options.device
+    }
+
     /// Opens a model folder's text encoder, `text_encoder` and `tokenizer` being the names of the
     /// two sub-folders.
     ///
