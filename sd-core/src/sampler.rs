@@ -24,6 +24,12 @@ pub trait Scheduler: Debug + Send + Sync {
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) when the plan has no such stage.
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>>;
+
+    /// `true` for a solver whose steps follow from the picture: each image of a run is then stepped
+    /// by itself, with a sampler of its own, so that it is what its seed draws alone.
+    fn steps_each_image(&self) -> bool {
+        false
+    }
 }
 
 /// One run of a solver. Its history lives here and ends with it.
