@@ -44,7 +44,8 @@ pub trait Sampler: Send {
     /// Those of the model and of the noise.
     fn step(&mut self, x: Tensor<4>, model: &mut dyn Model, noise: &mut dyn Noise) -> Result<Step>;
 
-    /// All that a later [`restore`](Self::restore) needs to continue from here.
+    /// All that a later [`restore`](Self::restore) needs to continue from here. Its tensors have the
+    /// latent's shape.
     fn save(&self) -> SavedState;
 
     /// Puts a sampler just made by the same scheduler with the same plan where `state` was saved.

@@ -277,8 +277,9 @@ impl Run {
 
     /// A run of `request` that goes on where the one in the file `path` stopped.
     pub(crate) fn resume(pipeline: &Pipeline, request: &Request, path: &Path) -> Result<Self> {
+        // What is wrong with the file shows before anything is loaded.
+        let saved = SavedRun::read(path, &pipeline.denoiser.spec().device)?;
         let mut run = Self::new(pipeline, request)?;
-        let saved = SavedRun::read(path, &run.x.device())?;
         let own_steps = pipeline.scheduler.steps_each_image();
         run.restore(saved, own_steps, &|reason: String| Error::SavedRun {
             path: path.to_path_buf(),
@@ -313,6 +314,13 @@ impl Run {
             let done = saved.done;
             return Err(misfit(format!(
                 "{done} steps are done, the request has {stages}"
+            )));
+        }
+        let tensors = &saved.solving.sampler.tensors;
+        if let Some((name, found)) = tensors.iter().find(|(_, t)| t.dims() != shape) {
+            let found = found.dims();
+            return Err(misfit(format!(
+                "its solver's '{name}' is {found:?}, the request's latents {shape:?}"
             )));
         }
         let layers = self.settings.layers.len();
