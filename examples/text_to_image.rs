@@ -5,21 +5,22 @@
 mod support;
 
 use std::error::Error;
+use std::io::Write;
 use std::time::Instant;
 
 use clap::Parser;
 use sd_pipeline::{
     OpenOptions, Pipeline, Request, Residency, Start, device, read_latents, write_latents,
-    write_png,
+    write_picture,
 };
-use support::{Arguments, Report, progress_bar};
+use support::{Arguments, Report, progress_bar, tell};
 
 fn main() -> std::process::ExitCode {
     support::print_warnings();
     match draw(&Arguments::parse()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             std::process::ExitCode::FAILURE
         }
     }
@@ -27,7 +28,13 @@ fn main() -> std::process::ExitCode {
 
 fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.check_output()?;
-    let mut report = Report::default();
+    let mut report = Report {
+        seed: arguments.seed.value,
+        ..Report::default()
+    };
+    if arguments.seed.random {
+        tell(format_args!("seed {}", report.seed));
+    }
 
     let clock = Instant::now();
     let device = device(&arguments.device)?;
@@ -51,7 +58,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         steps: arguments.steps,
         width: arguments.width,
         height: arguments.height,
-        seed: arguments.seed,
+        seed: report.seed,
         count: arguments.count,
         start: match &arguments.latents_in {
             Some(file) => Start::Initial(read_latents(file, &device)?),
@@ -85,10 +92,10 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         write_latents(run.latents(), file)?;
     }
     for (image, file) in images.iter().zip(arguments.output_files()) {
-        write_png(image, file)?;
+        write_picture(image, file)?;
     }
     if arguments.json {
-        println!("{}", report.json());
+        writeln!(std::io::stdout(), "{}", report.json())?;
     }
     Ok(())
 }

@@ -2,13 +2,20 @@
 
 mod memory;
 
-use std::path::PathBuf;
+use std::collections::hash_map::RandomState;
+use std::error::Error;
+use std::fmt::Display;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
-use sd_pipeline::{FloatDType, PhasePeaks, PipelineMemory, WeightBytes, WeightStorage};
+use sd_pipeline::{
+    FloatDType, OutputFile, PhasePeaks, PictureFormat, PipelineMemory, WeightBytes, WeightStorage,
+};
 use serde_json::json;
 
 /// Draws pictures from a prompt.
@@ -38,9 +45,9 @@ pub(crate) struct Arguments {
     /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
-    /// Seed of the first picture; the next ones count on from it
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of the first picture; the next ones count on from it. -1 takes a random one
+    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Seed,
     /// Number of pictures
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) count: usize,
@@ -59,7 +66,7 @@ pub(crate) struct Arguments {
     /// File for the final latents, before decoding
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
-    /// File for the picture; with --count, NAME-0.png, NAME-1.png, …
+    /// File for the picture, .png, .jpg or .webp; with --count, NAME-0.png, NAME-1.png, …
     #[arg(long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
     /// Print one line of JSON: seconds for each part, and the peak memory
@@ -103,50 +110,74 @@ impl Arguments {
         })
     }
 
-    /// One file per picture.
-    pub(crate) fn output_files(&self) -> Vec<PathBuf> {
-        if self.count == 1 {
-            return vec![self.output.clone()];
-        }
-        let stem = self
-            .output
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let extension = self.output.extension().unwrap_or("png".as_ref());
-        let numbered = |k| {
-            let name = format!("{stem}-{k}.{}", extension.to_string_lossy());
-            self.output.with_file_name(name)
-        };
-        (0..self.count).map(numbered).collect()
+    /// One file per picture; a device or a pipe takes them all.
+    pub(crate) fn output_files(&self) -> impl Iterator<Item = PathBuf> {
+        let stream = OutputFile::new(&self.output).is_ok_and(|place| place.is_stream());
+        let numbered = self.count != 1 && !stream;
+        (0..self.count).map(move |k| match numbered {
+            true => numbered_file(&self.output, k),
+            false => self.output.clone(),
+        })
     }
 
     /// Finds out before the work, not after it, that its result cannot be written.
-    pub(crate) fn check_output(&self) -> Result<(), String> {
-        for file in [Some(&self.output), self.latents_out.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let folder = file
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                let (file, folder) = (file.display(), folder.display());
-                return Err(format!(
-                    "cannot write {file}: the folder {folder} does not exist"
-                ));
+    pub(crate) fn check_output(&self) -> Result<(), Box<dyn Error>> {
+        let latents = match &self.latents_out {
+            Some(file) => Some(OutputFile::new(file)?),
+            None => None,
+        };
+        // Whoever wants more pictures will not get them.
+        for file in self.output_files().take(1000) {
+            let place = OutputFile::new(&file)?;
+            if !place.is_stream() {
+                PictureFormat::of(&file)?;
             }
-            if file.is_dir() {
-                return Err(format!("cannot write {}: it is a folder", file.display()));
+            if latents
+                .as_ref()
+                .is_some_and(|latents| latents.same_as(&place))
+            {
+                let file = file.display();
+                return Err(format!("--output and --latents-out are both {file}").into());
             }
         }
         Ok(())
     }
 }
 
+/// `NAME-k.png` for `NAME.png`.
+fn numbered_file(output: &Path, k: usize) -> PathBuf {
+    let mut name = output.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-{k}."));
+    name.push(output.extension().unwrap_or("png".as_ref()));
+    output.with_file_name(name)
+}
+
+/// A seed, given or drawn.
+#[derive(Clone, Copy)]
+pub(crate) struct Seed {
+    pub(crate) value: u64,
+    pub(crate) random: bool,
+}
+
+fn seed(text: &str) -> Result<Seed, String> {
+    if text == "-1" {
+        // The standard library keys its hashers at random. Other programs' seeds have 32 bits.
+        let value = RandomState::new().build_hasher().finish() >> 32;
+        let random = true;
+        return Ok(Seed { value, random });
+    }
+    let value = text.parse().map_err(|_| {
+        let most = u64::MAX;
+        format!("expected a number from 0 to {most}, or -1 for a random one")
+    })?;
+    let random = false;
+    Ok(Seed { value, random })
+}
+
 /// Time that each part took, and memory that it needed.
 #[derive(Default)]
 pub(crate) struct Report {
+    pub(crate) seed: u64,
     pub(crate) load: Duration,
     pub(crate) encode: Duration,
     pub(crate) steps: Vec<Duration>,
@@ -161,6 +192,7 @@ impl Report {
         let steps: Vec<f64> = self.steps.iter().map(Duration::as_secs_f64).collect();
         let bytes = |w: WeightBytes| json!({ "plain": w.plain, "packed": w.packed });
         json!({
+            "seed": self.seed,
             "load_seconds": self.load.as_secs_f64(),
             "encode_seconds": self.encode.as_secs_f64(),
             "step_seconds": steps,
@@ -186,11 +218,20 @@ pub(crate) fn progress_bar(steps: usize) -> ProgressBar {
     ProgressBar::new(steps as u64).with_style(style)
 }
 
-/// The library warns through `tracing`; here the warnings go to the terminal.
+/// The library warns through `tracing`; here the warnings go to the terminal. In a file they have
+/// no colours.
 pub(crate) fn print_warnings() {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_writer(std::io::stderr)
+        .with_ansi(wanted && std::io::stderr().is_terminal())
+        .log_internal_errors(false)
         .without_time()
         .init();
+}
+
+/// Words for whoever sits before the program. That nobody listens is no reason to fail.
+pub(crate) fn tell(words: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{words}");
 }

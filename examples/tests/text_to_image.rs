@@ -1,10 +1,12 @@
 //! The example's command line is a contract: what it writes, prints and refuses.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Cargo builds the examples before it runs a package's tests.
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+fn program(folder: &Path, arguments: &[&str]) -> Command {
     let test = std::env::current_exe().expect("the test's own path");
     let examples = test
         .ancestors()
@@ -12,23 +14,41 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
         .expect("target/<profile>")
         .join("examples");
     let program: PathBuf = examples.join(format!("text_to_image{}", std::env::consts::EXE_SUFFIX));
-    let output = Command::new(&program)
-        .args(arguments)
-        .current_dir(folder)
-        .output();
-    output.unwrap_or_else(|e| panic!("{}: {e}; run all of `cargo test`", program.display()))
+    assert!(program.is_file(), "{program:?}: run all of `cargo test`");
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program(folder, arguments).output().unwrap()
+}
+
+/// What it said while it drew.
+fn drawn(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, &[&["--steps", "1"], arguments].concat());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {message}");
+    message
+}
+
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let before = names(folder);
     let output = run(folder, arguments);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{arguments:?} was accepted");
     assert!(!message.contains("panicked"), "{arguments:?}: {message}");
-    assert_eq!(
-        std::fs::read_dir(folder).unwrap().count(),
-        0,
-        "{arguments:?} left a file"
+    let code = output.status.code();
+    assert!(
+        matches!(code, Some(1 | 2)),
+        "{arguments:?} ended with {code:?}"
     );
+    assert_eq!(names(folder), before, "{arguments:?} left a file");
     message
 }
 
@@ -41,7 +61,7 @@ fn no_arguments_draw_a_picture() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let png = std::fs::read(folder.path().join("out.png")).unwrap();
+    let png = fs::read(folder.path().join("out.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG"));
 }
 
@@ -113,7 +133,7 @@ fn the_least_memory_draws_the_same_picture() {
             &["--steps", "2", "--width", "72", "--memory", memory],
         );
         assert!(output.status.success());
-        std::fs::read(folder.path().join("out.png")).unwrap()
+        fs::read(folder.path().join("out.png")).unwrap()
     });
     assert_eq!(pictures[0], pictures[1]);
 }
@@ -133,4 +153,313 @@ fn mistakes_are_refused_in_words() {
     assert!(refused(&["--device", "gpu"]).contains("known are flex"));
     assert!(refused(&["--model", "nowhere"]).contains("model_index.json"));
     assert!(refused(&["--latents-in", "nothing"]).contains("nothing"));
+}
+
+#[test]
+fn the_ending_says_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = |name: &str| {
+        drawn(folder.path(), &["--output", name]);
+        let bytes = fs::read(folder.path().join(name)).unwrap();
+        let format = image::guess_format(&bytes).unwrap();
+        let image = image::load_from_memory(&bytes).unwrap().into_rgb8();
+        (format, image)
+    };
+    let (format, exact) = picture("o.png");
+    assert_eq!(format, image::ImageFormat::Png);
+    for name in ["o.webp", "O.WebP", "o", "O.PNG"] {
+        let (format, image) = picture(name);
+        let webp = name.to_lowercase().ends_with("webp");
+        assert_eq!(format == image::ImageFormat::WebP, webp, "{name}");
+        assert_eq!(image, exact, "{name}");
+    }
+    for name in ["o.jpg", "o.jpeg", "o.JPG"] {
+        let (format, image) = picture(name);
+        assert_eq!(format, image::ImageFormat::Jpeg, "{name}");
+        assert_eq!(image.dimensions(), exact.dimensions());
+        let pairs = image.as_raw().iter().zip(exact.as_raw());
+        let off: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let off = off / exact.as_raw().len() as f64;
+        assert!(off < 2.0, "{name}: {off}");
+    }
+    // Before a model is opened.
+    for name in ["o.gif", "o.safetensors", "v1.5", "o.png ", "o.png.bak"] {
+        let message = refused(folder.path(), &["--model", "nowhere", "--output", name]);
+        assert!(message.contains("expected .png, .jpg"), "{message}");
+    }
+}
+
+#[test]
+fn a_random_seed_is_printed_and_draws_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |seed: &str| {
+        let arguments = ["--steps", "1", "--json", "--seed", seed];
+        let output = run(folder.path(), &arguments);
+        assert!(output.status.success());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let picture = fs::read(folder.path().join("out.png")).unwrap();
+        (report["seed"].as_u64().unwrap(), said, picture)
+    };
+    let (first, said, picture) = draw("-1");
+    assert_eq!(said, format!("seed {first}\n"));
+    let (second, ..) = draw("-1");
+    assert_ne!(first, second);
+    assert_eq!(draw(&first.to_string()), (first, String::new(), picture));
+    // No digit is lost.
+    assert_eq!(draw(&u64::MAX.to_string()).0, u64::MAX);
+    for seed in ["-2", "1.5", "x", "18446744073709551616", ""] {
+        let message = refused(folder.path(), &["--seed", seed]);
+        assert!(message.contains("-1 for a random one"), "{message}");
+    }
+}
+
+#[test]
+fn what_a_log_gets_is_short_and_without_colours() {
+    let folder = tempfile::tempdir().unwrap();
+    let long: Vec<String> = (0..12_000).map(|k| format!("é{k}")).collect();
+    let long = long.join(" ");
+    let said = drawn(folder.path(), &[&long]);
+    assert!(!said.contains('\x1b'), "{said}");
+    let line = said.lines().next().unwrap();
+    assert!(
+        said.len() < 500 && line.contains("its end is cut"),
+        "{said}"
+    );
+    let cut = line.split('"').nth(1).unwrap();
+    assert!(cut.ends_with('…') && cut.chars().count() == 101, "{cut}");
+    assert!(long.contains(cut.trim_end_matches('…')), "{cut}");
+}
+
+#[test]
+fn a_negative_prompt_without_guidance_is_drawn_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let negative = ["--negative", "a blue ring"];
+    for scale in ["1", "0", "-3"] {
+        let said = drawn(
+            folder.path(),
+            &[&["--guidance", scale], &negative[..]].concat(),
+        );
+        assert!(said.contains("negative prompt has no effect"), "{said}");
+    }
+    let said = drawn(
+        folder.path(),
+        &[&["--guidance", "1.1"], &negative[..]].concat(),
+    );
+    assert_eq!(said, "");
+    assert_eq!(drawn(folder.path(), &["--guidance", "1"]), "");
+}
+
+#[test]
+fn nobody_who_listens_is_no_reason_to_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program(folder.path(), &["--steps", "1", "--json"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "the report is lost");
+    assert!(folder.path().join("out.png").exists());
+    if let Ok(full) = fs::File::options().write(true).open("/dev/full") {
+        let mut command = program(folder.path(), &["--steps", "0"]);
+        let status = command.stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+}
+
+#[test]
+fn two_outputs_in_one_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::create_dir(path.join("sub")).unwrap();
+    let absolute = path.join("a.png");
+    let absolute = absolute.to_str().unwrap();
+    let both = |picture: &str, latents: &str, more: &[&str]| {
+        let outputs = ["--output", picture, "--latents-out", latents];
+        let message = refused(path, &[&outputs, more].concat());
+        assert!(message.contains("are both"), "{message}");
+    };
+    for latents in ["a.png", "./a.png", "sub/../a.png", absolute] {
+        both("a.png", latents, &[]);
+    }
+    both("ring.png", "ring-1.png", &["--count", "2"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("a.png", path.join("link.png")).unwrap();
+        std::os::unix::fs::symlink(path, path.join("folder")).unwrap();
+        both("link.png", "a.png", &[]);
+        both("a.png", "folder/link.png", &[]);
+        fs::write(path.join("a.png"), "").unwrap();
+        fs::hard_link(path.join("a.png"), path.join("hard.png")).unwrap();
+        both("a.png", "hard.png", &[]);
+    }
+    let output = ["--output", "ring.png", "--latents-out", "ring-2.png"];
+    drawn(path, &[&output[..], &["--count", "2"]].concat());
+}
+
+#[cfg(unix)]
+mod places {
+    use std::io::Read;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn is_png(file: &Path) -> bool {
+        fs::read(file).unwrap().starts_with(b"\x89PNG")
+    }
+
+    fn made(command: &str, arguments: &[&str], folder: &Path) -> bool {
+        let mut command = Command::new(command);
+        let made = command.args(arguments).current_dir(folder);
+        made.status().is_ok_and(|status| status.success())
+    }
+
+    #[test]
+    fn a_pipe_and_a_device_are_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        assert!(made("mkfifo", &["pipe", "pipe.jpg", "pipe.fifo"], path));
+        for (name, start) in [
+            ("pipe", &b"\x89PNG"[..]),
+            ("pipe.jpg", b"\xff\xd8"),
+            ("pipe.fifo", b"\x89PNG"),
+        ] {
+            let pipe = path.join(name);
+            let reader = {
+                let pipe = pipe.clone();
+                std::thread::spawn(move || fs::read(pipe).unwrap())
+            };
+            drawn(path, &["--output", name]);
+            assert!(reader.join().unwrap().starts_with(start), "{name}");
+            assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        }
+        // The latents, too; one pipe for both is a muddle.
+        let reader = {
+            let pipe = path.join("pipe");
+            std::thread::spawn(move || fs::read(pipe).unwrap())
+        };
+        drawn(path, &["--latents-out", "pipe"]);
+        assert!(reader.join().unwrap().len() > 4096);
+        let message = refused(path, &["--output", "pipe", "--latents-out", "./pipe"]);
+        assert!(message.contains("are both"), "{message}");
+
+        // Only root makes devices, and not in every container.
+        let null = path.join("null");
+        let usable = made("mknod", &["null", "c", "1", "3"], path)
+            && fs::File::options().write(true).open(&null).is_ok();
+        if usable {
+            let both = ["--output", "null", "--latents-out", "null"];
+            drawn(path, &both);
+            drawn(path, &[&both[..], &["--count", "3"]].concat());
+            let kind = fs::metadata(&null).unwrap().file_type();
+            assert!(kind.is_char_device());
+            assert!(!path.join("null-0.png").exists());
+        }
+    }
+
+    #[test]
+    fn standard_output_takes_a_picture_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["--steps", "1", "--output", "/dev/stdout"];
+        let piped = run(folder.path(), &arguments).stdout;
+        assert!(piped.starts_with(b"\x89PNG"));
+        assert_eq!(names(folder.path()).len(), 0);
+        // As `>>` does it.
+        let log = folder.path().join("log");
+        fs::write(&log, "before").unwrap();
+        let file = fs::File::options().append(true).open(&log).unwrap();
+        let mut command = program(folder.path(), &arguments);
+        assert!(command.stdout(file).status().unwrap().success());
+        let mut written = Vec::new();
+        let mut file = fs::File::open(&log).unwrap();
+        file.read_to_end(&mut written).unwrap();
+        assert_eq!(written, [b"before", &piped[..]].concat());
+    }
+
+    #[test]
+    fn links_stay_and_modes_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let target = path.join("target.png");
+        symlink("target.png", path.join("link.png")).unwrap();
+        symlink("link.png", path.join("second.png")).unwrap();
+        // First a link to nothing, then one to an old file.
+        drawn(path, &["--output", "second.png"]);
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(&target, "old").unwrap();
+        drawn(path, &["--output", "second.png"]);
+        for link in ["link.png", "second.png"] {
+            assert!(path.join(link).is_symlink(), "{link}");
+        }
+        assert!(is_png(&target) && !target.is_symlink());
+        let mode = fs::metadata(&target).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert_eq!(names(path).len(), 3, "a temporary file is left");
+        symlink("round.png", path.join("round.png")).unwrap();
+        let message = refused(path, &["--output", "round.png"]);
+        assert!(message.contains("too many links"), "{message}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_before_the_model_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let sealed = path.join("sealed.png");
+        fs::write(&sealed, "sealed").unwrap();
+        fs::set_permissions(&sealed, fs::Permissions::from_mode(0o444)).unwrap();
+        fs::create_dir(path.join("folder")).unwrap();
+        symlink("folder", path.join("link.png")).unwrap();
+        symlink("no/such.png", path.join("nowhere.png")).unwrap();
+        let long = format!("{}.png", "x".repeat(300));
+        let mut hopeless = vec![
+            "sealed.png",
+            "folder",
+            "link.png",
+            "nowhere.png",
+            "new.png/",
+            "sealed.png/a.png",
+            "..",
+            "",
+            &long,
+        ];
+        if cfg!(target_os = "linux") {
+            hopeless.extend(["/proc/x.png", "/sys/x.png"]);
+        }
+        fs::create_dir(path.join("closed")).unwrap();
+        let closed = fs::Permissions::from_mode(0o555);
+        fs::set_permissions(path.join("closed"), closed).unwrap();
+        // Root may write there all the same.
+        if fs::write(path.join("closed/probe"), "").is_err() {
+            hopeless.push("closed/x.png");
+        }
+        for name in hopeless {
+            for option in ["--output", "--latents-out"] {
+                let arguments = ["--model", "nowhere-at-all", option, name];
+                let message = refused(path, &arguments);
+                assert!(!message.contains("nowhere-at-all"), "{message}");
+                assert!(message.starts_with("error: "), "{message}");
+            }
+        }
+        assert_eq!(fs::read(&sealed).unwrap(), b"sealed");
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"ring\xff.v1.png");
+        let mut command = program(folder.path(), &["--steps", "1", "--count", "2"]);
+        command.arg("--output").arg(name);
+        let output = command.output().unwrap();
+        if output.status.success() {
+            let found = names(folder.path());
+            let first = folder
+                .path()
+                .join(std::ffi::OsStr::from_bytes(b"ring\xff.v1-0.png"));
+            assert!(found.contains(&first), "{found:?}");
+        }
+    }
 }

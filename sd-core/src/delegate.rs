@@ -43,6 +43,10 @@ macro_rules! delegate {
             fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
                 (**self).start(plan, first)
             }
+
+            fn steps_each_image(&self) -> bool {
+                (**self).steps_each_image()
+            }
         }
     )*};
 }

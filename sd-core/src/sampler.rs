@@ -24,6 +24,12 @@ pub trait Scheduler: Debug + Send + Sync {
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) when the plan has no such stage.
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>>;
+
+    /// `true` for a solver whose steps follow from the picture: each image of a run is then stepped
+    /// by itself, with a sampler of its own, so that it is what its seed draws alone.
+    fn steps_each_image(&self) -> bool {
+        false
+    }
 }
 
 /// One run of a solver. Its history lives here and ends with it.
@@ -38,7 +44,8 @@ pub trait Sampler: Send {
     /// Those of the model and of the noise.
     fn step(&mut self, x: Tensor<4>, model: &mut dyn Model, noise: &mut dyn Noise) -> Result<Step>;
 
-    /// All that a later [`restore`](Self::restore) needs to continue from here.
+    /// All that a later [`restore`](Self::restore) needs to continue from here. Its tensors have the
+    /// latent's shape.
     fn save(&self) -> SavedState;
 
     /// Puts a sampler just made by the same scheduler with the same plan where `state` was saved.

@@ -63,6 +63,12 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// A name for a picture whose ending is that of no format written here.
+    #[error("{}: unknown ending of a picture, expected .png, .jpg, .jpeg or .webp", path.display())]
+    PictureFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// A saved run that is damaged, or not of this request.
     #[error("{}: {reason}", path.display())]
     SavedRun {

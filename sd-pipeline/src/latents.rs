@@ -3,10 +3,9 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 
-use crate::picture::write_whole;
 use crate::stored::{self, StoredTensor};
 use crate::synchronized::synchronized;
-use crate::{Error, Result};
+use crate::{Error, OutputFile, Result};
 
 /// The name of the one tensor in a latents file.
 const NAME: &str = "latents";
@@ -42,5 +41,5 @@ pub fn write_latents(latents: &Tensor<4>, path: impl AsRef<Path>) -> Result<()> 
         path: path.to_path_buf(),
         reason: e.to_string(),
     })?;
-    write_whole(path, &file)
+    OutputFile::write(path, &file)
 }

@@ -33,6 +33,7 @@ mod latents;
 mod memory;
 mod model_path;
 mod open;
+mod output;
 mod picture;
 mod pipeline;
 mod recipe;
@@ -54,7 +55,8 @@ pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
 pub use open::{Components, OpenOptions, Placement};
-pub use picture::{Picture, image_from_pixels, write_png};
+pub use output::OutputFile;
+pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
 pub use request::{Request, Start};
 #[cfg(feature = "stream")]

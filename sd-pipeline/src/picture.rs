@@ -1,11 +1,12 @@
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use burn::tensor::Tensor;
+use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 use sd_core::Error as CoreError;
 
-use crate::{Error, Result};
+use crate::{Error, OutputFile, Result};
 
 /// Picture of a run, with the seed that draws it again. It is its image: `picture.save("a.png")`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,32 +58,79 @@ pub fn image_from_pixels(pixels: Tensor<4>) -> Result<RgbImage> {
         .ok_or_else(|| CoreError::shape("pixels", &[n, c, h, w], "fewer than 2³² pixels").into())
 }
 
-/// Writes `image` as a PNG. The file appears whole or not at all.
+/// Format of a picture's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PictureFormat {
+    /// Lossless: `.png`, and a name without an ending.
+    Png,
+    /// With losses that are hardly seen: `.jpg` and `.jpeg`.
+    Jpeg,
+    /// Lossless, too: `.webp`.
+    WebP,
+}
+
+/// Of JPEG's 1 to 100: above it files grow faster than they look better.
+const JPEG_QUALITY: u8 = 95;
+
+impl PictureFormat {
+    /// The format that the ending of `path` says.
+    ///
+    /// # Errors
+    /// [`Error::PictureFormat`] for an ending that says none of them.
+    pub fn of(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let Some(ending) = path.extension() else {
+            return Ok(Self::Png);
+        };
+        match &*ending.to_string_lossy().to_ascii_lowercase() {
+            "png" => Ok(Self::Png),
+            "jpg" | "jpeg" => Ok(Self::Jpeg),
+            "webp" => Ok(Self::WebP),
+            _ => Err(Error::PictureFormat {
+                path: path.to_path_buf(),
+            }),
+        }
+    }
+
+    fn encode(self, image: &RgbImage) -> image::ImageResult<Vec<u8>> {
+        let mut file = Cursor::new(Vec::new());
+        match self {
+            Self::Png => image.write_to(&mut file, ImageFormat::Png),
+            Self::Jpeg => {
+                image.write_with_encoder(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY))
+            }
+            Self::WebP => image.write_to(&mut file, ImageFormat::WebP),
+        }?;
+        Ok(file.into_inner())
+    }
+}
+
+/// Writes `image` in the format that the name's ending says, to wherever an
+/// [`OutputFile`](crate::OutputFile) may be. A device or a pipe of another ending gets a PNG.
+///
+/// # Errors
+/// [`Error::PictureFormat`] for an unknown ending, [`Error::Io`] when the folder does not exist or
+/// cannot be written to.
+pub fn write_picture(image: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let format = PictureFormat::of(path).or_else(|unknown| match OutputFile::new(path) {
+        Ok(place) if place.is_stream() => Ok(PictureFormat::Png),
+        _ => Err(unknown),
+    });
+    write_as(format?, image, path)
+}
+
+/// Writes `image` as a PNG, whatever the name's ending. The file appears whole or not at all.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder does not exist or cannot be written to.
 pub fn write_png(image: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
-    let mut png = Cursor::new(Vec::new());
-    let encoded = image.write_to(&mut png, ImageFormat::Png);
-    encoded.map_err(|e| Error::io(path.as_ref())(std::io::Error::other(e)))?;
-    write_whole(path.as_ref(), png.get_ref())
+    write_as(PictureFormat::Png, image, path.as_ref())
 }
 
-/// Writes next to `path` first and renames, so that no half-written file is ever there.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut builder = tempfile::Builder::new();
-        // As readable as any other new file, that is as the umask says; a temporary one is not.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(Error::io(path))
+fn write_as(format: PictureFormat, image: &RgbImage, path: &Path) -> Result<()> {
+    let bytes = format.encode(image);
+    let bytes = bytes.map_err(|e| Error::io(path)(std::io::Error::other(e)))?;
+    OutputFile::write(path, &bytes)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use sd_core::{
     AbsentPrompt, Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, NoiseSchedule,
     Parameterization, TextEncoder, WeightBytes,
@@ -295,6 +296,10 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
         let weights = encoder.weights();
         Ok((Arc::new(encoder), weights))
     }
+
+    fn uses_threads(&self) -> bool {
+        is_cpu(self.device())
+    }
 }
 
 impl Source<dyn Denoiser> for UNetFiles {
@@ -306,6 +311,10 @@ impl Source<dyn Denoiser> for UNetFiles {
         let unet = UNetFiles::load(self)?;
         let weights = unet.weights();
         Ok((Arc::new(unet), weights))
+    }
+
+    fn uses_threads(&self) -> bool {
+        is_cpu(&UNetFiles::spec(self).device)
     }
 }
 
@@ -319,4 +328,22 @@ impl Source<dyn Autoencoder> for VaeFiles {
         let weights = vae.weights();
         Ok((Arc::new(vae), weights))
     }
+
+    fn uses_threads(&self) -> bool {
+        is_cpu(&VaeFiles::spec(self).device)
+    }
+}
+
+/// True where Burn computes in rayon's threads. Elsewhere a device may keep memory for each thread
+/// that uses it, and a thread that ends takes none of it along.
+fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    let flex = *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    let flex = false;
+    #[cfg(feature = "ndarray")]
+    let ndarray = *device == Device::ndarray();
+    #[cfg(not(feature = "ndarray"))]
+    let ndarray = false;
+    flex || ndarray
 }

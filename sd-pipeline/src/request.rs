@@ -127,6 +127,25 @@ impl Request {
         }
     }
 
+    /// The request for its image `k` alone.
+    pub(crate) fn image(&self, k: usize) -> Self {
+        let row = |tensor: &Tensor<4>| match tensor.dims()[0] == self.count {
+            true => tensor.clone().narrow(0, k, 1),
+            false => tensor.clone(),
+        };
+        let start = match &self.start {
+            Start::Initial(latents) => Start::Initial(row(latents)),
+            start => start.clone(),
+        };
+        Self {
+            seed: self.seed.wrapping_add(k as u64),
+            count: 1,
+            start,
+            concat: self.concat.as_ref().map(row),
+            ..self.clone()
+        }
+    }
+
     /// The guidance it asks for on a model of that `denoiser`.
     pub(crate) fn guidance(&self, denoiser: &DenoiserSpec) -> Arc<dyn Guidance> {
         let scale = self.guidance_scale;

@@ -7,10 +7,9 @@ use safetensors::SafeTensors;
 use sd_core::SavedState;
 use serde::{Deserialize, Serialize};
 
-use crate::picture::write_whole;
 use crate::run::SavedSolving;
 use crate::stored::{self, StoredTensor};
-use crate::{Error, Result};
+use crate::{Error, OutputFile, Result};
 
 /// The tensor that every saved run has.
 const LATENTS: &str = "latents";
@@ -19,6 +18,8 @@ const LATENTS: &str = "latents";
 const SAMPLER: &str = "history.";
 const GUIDE: &str = "guide.";
 const LAYER: &str = "layer.";
+/// Before all names of a further image that is stepped by itself, with its number behind.
+const IMAGE: &str = "image.";
 /// The metadata entry with [`Numbers`] as JSON.
 const NUMBERS: &str = "run";
 
@@ -31,6 +32,10 @@ pub(crate) struct SavedRun {
     pub(crate) done: usize,
     /// Noise draws taken.
     pub(crate) draws: u64,
+    /// `true` of an image that is finished while others are not.
+    pub(crate) finished: bool,
+    /// The other images, where each is stepped by itself.
+    pub(crate) others: Vec<SavedRun>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,60 +47,106 @@ struct Numbers {
     guide: Vec<(String, f64)>,
     #[serde(default)]
     layers: Vec<Vec<(String, f64)>>,
+    #[serde(default)]
+    finished: bool,
+    #[serde(default)]
+    others: Vec<Numbers>,
 }
 
 impl SavedRun {
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let SavedSolving {
-            sampler,
-            guide,
-            layers,
-        } = &self.solving;
-        let layer = |(k, state)| named(format!("{LAYER}{k}."), state);
-        let tensors = std::iter::once((LATENTS.to_string(), &self.latents))
-            .chain(named(SAMPLER.into(), sampler))
-            .chain(named(GUIDE.into(), guide))
-            .chain(layers.iter().enumerate().flat_map(layer));
-        let tensors = tensors.map(|(name, tensor)| Ok((name, StoredTensor::from_tensor(tensor)?)));
+        let tensors = self.tensors("");
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, StoredTensor::from_tensor(tensor)?)));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
-        let numbers = Numbers {
-            done: self.done,
-            draws: self.draws,
-            solver: sampler.numbers.clone(),
-            guide: guide.numbers.clone(),
-            layers: layers.iter().map(|state| state.numbers.clone()).collect(),
-        };
+        let numbers = self.numbers();
         let file = serialize(tensors, &numbers).map_err(|e| damaged(path, e.to_string()))?;
-        write_whole(path, &file)
+        OutputFile::write(path, &file)
     }
 
     pub(crate) fn read(path: &Path, device: &Device) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let (numbers, mut tensors) =
             deserialize(&bytes, device).map_err(|reason| damaged(path, reason))?;
-        let latents = tensors.iter().position(|(name, _)| name == LATENTS);
-        let latents = latents.ok_or_else(|| damaged(path, format!("no tensor '{LATENTS}'")))?;
-        let (_, latents) = tensors.swap_remove(latents);
-        let mut take = |prefix: &str, numbers| SavedState {
-            numbers,
-            tensors: (tensors.extract_if(.., |(name, _)| name.starts_with(prefix)))
-                .map(|(name, tensor)| (name[prefix.len()..].to_string(), tensor))
-                .collect(),
-        };
-        let layers = numbers.layers.into_iter().enumerate();
-        let solving = SavedSolving {
-            sampler: take(SAMPLER, numbers.solver),
-            guide: take(GUIDE, numbers.guide),
-            layers: (layers.map(|(k, numbers)| take(&format!("{LAYER}{k}."), numbers))).collect(),
-        };
+        let run = Self::of(numbers, &mut tensors, "").map_err(|reason| damaged(path, reason))?;
         if let Some((name, _)) = tensors.first() {
             return Err(damaged(path, format!("'{name}' is of no use")));
         }
+        Ok(run)
+    }
+
+    /// All tensors, with `prefix` before their names.
+    fn tensors(&self, prefix: &str) -> Vec<(String, &Tensor<4>)> {
+        let SavedSolving {
+            sampler,
+            guide,
+            layers,
+        } = &self.solving;
+        let layer = |(k, state)| named(format!("{prefix}{LAYER}{k}."), state);
+        let mut tensors = vec![(format!("{prefix}{LATENTS}"), &self.latents)];
+        tensors.extend(named(format!("{prefix}{SAMPLER}"), sampler));
+        tensors.extend(named(format!("{prefix}{GUIDE}"), guide));
+        tensors.extend(layers.iter().enumerate().flat_map(layer));
+        for (k, run) in self.others.iter().enumerate() {
+            tensors.extend(run.tensors(&format!("{prefix}{IMAGE}{k}.")));
+        }
+        tensors
+    }
+
+    fn numbers(&self) -> Numbers {
+        let SavedSolving {
+            sampler,
+            guide,
+            layers,
+        } = &self.solving;
+        Numbers {
+            done: self.done,
+            draws: self.draws,
+            solver: sampler.numbers.clone(),
+            guide: guide.numbers.clone(),
+            layers: layers.iter().map(|state| state.numbers.clone()).collect(),
+            finished: self.finished,
+            others: self.others.iter().map(Self::numbers).collect(),
+        }
+    }
+
+    /// The run with `numbers`, whose tensors have `prefix` before their names and are taken.
+    fn of(
+        numbers: Numbers,
+        tensors: &mut Named,
+        prefix: &str,
+    ) -> std::result::Result<Self, String> {
+        let others = numbers.others.into_iter().enumerate();
+        let others =
+            others.map(|(k, other)| Self::of(other, tensors, &format!("{prefix}{IMAGE}{k}.")));
+        let others = others.collect::<std::result::Result<_, _>>()?;
+        let latents = format!("{prefix}{LATENTS}");
+        let found = tensors.iter().position(|(name, _)| *name == latents);
+        let found = found.ok_or_else(|| format!("no tensor '{latents}'"))?;
+        let (_, latents) = tensors.swap_remove(found);
+        let mut take = |part: &str, numbers| {
+            let part = format!("{prefix}{part}");
+            SavedState {
+                numbers,
+                tensors: (tensors.extract_if(.., |(name, _)| name.starts_with(&part)))
+                    .map(|(name, tensor)| (name[part.len()..].to_string(), tensor))
+                    .collect(),
+            }
+        };
+        let layers = numbers.layers.into_iter().enumerate();
         Ok(Self {
             latents,
-            solving,
+            solving: SavedSolving {
+                sampler: take(SAMPLER, numbers.solver),
+                guide: take(GUIDE, numbers.guide),
+                layers: (layers.map(|(k, numbers)| take(&format!("{LAYER}{k}."), numbers)))
+                    .collect(),
+            },
             done: numbers.done,
             draws: numbers.draws,
+            finished: numbers.finished,
+            others,
         })
     }
 }

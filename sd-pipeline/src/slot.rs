@@ -1,12 +1,15 @@
 //! Components in their places, read from their files when they are needed.
 
+use std::io;
+use std::panic::resume_unwind;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Times at which the components of a pipeline are in memory.
 ///
@@ -70,6 +73,13 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     /// # Errors
     /// Those of reading the files.
     fn load(&self) -> Result<(Arc<T>, WeightBytes)>;
+
+    /// `true` where [`load`](Self::load) is, or may be, the work of rayon's threads: it then gets a
+    /// pool of its own. `false` has it run in the thread that first needs the component, which suits
+    /// a GPU.
+    fn uses_threads(&self) -> bool {
+        true
+    }
 }
 
 /// Place of one component in a [`Pipeline`](crate::Pipeline): there from the beginning, or loaded
@@ -103,7 +113,7 @@ struct State<T: Component + ?Sized> {
     /// The component, as long as somebody holds it.
     lent: Option<Weak<T>>,
     weights: WeightBytes,
-    loading: Option<ThreadId>,
+    loading: bool,
     /// Time that loading took so far.
     spent: Duration,
 }
@@ -142,7 +152,7 @@ impl<T: Component + ?Sized> Slot<T> {
                 kept: None,
                 lent: None,
                 weights: WeightBytes::default(),
-                loading: None,
+                loading: false,
                 spent: Duration::ZERO,
             }),
             loaded: Condvar::new(),
@@ -213,29 +223,26 @@ impl<T: Component + ?Sized> OnDemand<T> {
     }
 
     fn get(&self) -> Result<Arc<T>> {
-        let me = thread::current().id();
         let mut state = self.state();
         loop {
             if let Some(component) = state.lent() {
                 return Ok(component);
             }
-            match state.loading {
-                None => break,
-                // While this thread waited for the others to do their share of the loading, rayon
-                // gave it work that needs the component: waiting here would be forever.
-                Some(thread) if thread == me => return Ok(self.source.load()?.0),
-                Some(_) => {
-                    let woken = self.loaded.wait(state);
-                    state = woken.unwrap_or_else(PoisonError::into_inner);
-                }
+            if !state.loading {
+                break;
             }
+            let woken = self.loaded.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        state.loading = Some(me);
+        state.loading = true;
         drop(state);
         // Also when loading panics: those who wait must not wait for ever.
         let done = Done(self);
         let clock = Instant::now();
-        let (component, weights) = self.source.load()?;
+        let (component, weights) = match self.source.uses_threads() {
+            true => apart(|| self.source.load())?,
+            false => self.source.load()?,
+        };
         let mut state = self.state();
         state.spent += clock.elapsed();
         state.weights = weights;
@@ -247,12 +254,38 @@ impl<T: Component + ?Sized> OnDemand<T> {
     }
 }
 
+/// Runs `load` in a pool of its own, of as many threads as the caller's, while the caller sleeps.
+///
+/// A rayon thread that waits for a part of its work takes on whatever else its pool has to do. If a
+/// component were loaded by the threads of a program's pool, one that waits for the rest of its piece
+/// could begin another generation, which needs this component or another that is being loaded: it
+/// would sleep above the very piece for which the loading waits, and for ever. Going on to work
+/// instead of sleeping would not help, for what lies below on its stack still could not end. In this
+/// pool there is nothing but the one load, so it ends whoever waits for it, and with it their waiting.
+/// The thread between the two is there because a rayon thread that hands work to another pool does
+/// not sleep either.
+fn apart<R: Send>(load: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let lost = |e: io::Error| Error::io(Path::new("threads to load with"))(e);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(rayon::current_num_threads())
+        .thread_name(|index| format!("load-{index}"))
+        .build()
+        .map_err(|e| lost(io::Error::other(e)))?;
+    let span = tracing::Span::current();
+    let load = || pool.install(|| span.in_scope(load));
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("load".into());
+        let thread = thread.spawn_scoped(scope, load).map_err(lost)?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
 /// Ends the loading.
 struct Done<'a, T: Component + ?Sized>(&'a OnDemand<T>);
 
 impl<T: Component + ?Sized> Drop for Done<'_, T> {
     fn drop(&mut self) {
-        self.0.state().loading = None;
+        self.0.state().loading = false;
         self.0.loaded.notify_all();
     }
 }

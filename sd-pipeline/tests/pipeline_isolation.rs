@@ -329,3 +329,74 @@ fn a_saved_run_of_another_request_is_refused() {
         assert!(refused(request(8)).contains("run.safetensors"));
     }
 }
+
+/// DPM adaptive's steps follow from the picture: those of one must not follow from another.
+#[test]
+fn an_adaptive_solver_draws_of_each_seed_what_it_draws_alone() {
+    let mut pipeline = tiny();
+    pipeline.set_scheduler("DPM adaptive").unwrap();
+    let mut steps = Vec::new();
+    let alone = (0..4).map(|k| {
+        let mut run = pipeline.start(&request(5 + k)).unwrap();
+        steps.push(
+            run.by_ref()
+                .map(|step| step.unwrap().evaluations)
+                .sum::<usize>(),
+        );
+        (values(&run), run.images().unwrap().remove(0))
+    });
+    let (latents, pictures): (Vec<_>, Vec<_>) = alone.unzip();
+    assert!(
+        steps.iter().any(|n| *n != steps[0]),
+        "{steps:?} are no test"
+    );
+
+    let all = Request {
+        count: 4,
+        ..request(5)
+    };
+    let mut run = pipeline.start(&all).unwrap();
+    assert_eq!(run.latents().dims()[0], 4);
+    let (mut before, mut evaluations) = (0.0, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let (mut k, mut saved) = (0, Vec::new());
+    while let Some(step) = run.next() {
+        let step = step.unwrap();
+        assert!(before <= step.fraction && step.fraction <= 1.0, "{step:?}");
+        assert_eq!(run.denoised().unwrap().dims()[0], 4);
+        (before, evaluations) = (step.fraction, evaluations + step.evaluations);
+        saved.push(folder.path().join(format!("{k}")));
+        run.save(&saved[k]).unwrap();
+        k += 1;
+    }
+    assert!(run.is_finished() && before == 1.0);
+    assert_eq!(evaluations, steps.iter().sum::<usize>());
+    assert_eq!(values(&run), latents.concat());
+    assert_eq!(run.images().unwrap(), pictures);
+
+    // Some images are finished in the last of these, others not.
+    for saved in [&saved[1], &saved[k - 2]] {
+        let mut again = pipeline.resume(&all, saved).unwrap();
+        again.by_ref().for_each(|step| {
+            step.unwrap();
+        });
+        assert_eq!(values(&again), latents.concat());
+    }
+    let error = pipeline.resume(&request(5), &saved[1]).unwrap_err();
+    assert!(error.to_string().contains("4 images"), "{error}");
+
+    // The latents to begin with are each image's own, too.
+    let noise = pipeline.start(&all).unwrap();
+    let sigma = f64::from(values(&noise).iter().fold(0f32, |a, b| a.max(b.abs())));
+    let start = noise.latents().clone() / sigma;
+    let alone = Request {
+        start: Start::Initial(start.clone().narrow(0, 2, 1)),
+        ..request(1)
+    };
+    let all = Request {
+        start: Start::Initial(start),
+        ..all
+    };
+    let all = pipeline.generate(&all).unwrap();
+    assert_eq!(*all[2], *pipeline.generate(&alone).unwrap()[0]);
+}

@@ -17,6 +17,11 @@ pub struct ClipTextFiles {
 }
 
 impl ClipTextFiles {
+    /// The device to load it to.
+    pub fn device(&self) -> &Device {
+        &self.options.device
+    }
+
     /// Opens a model folder's text encoder, `text_encoder` and `tokenizer` being the names of the
     /// two sub-folders.
     ///
@@ -162,6 +167,14 @@ impl ClipTextEncoder {
     }
 }
 
+/// The first hundred characters of `text`: a log is no place for a whole book.
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
 impl TextEncoder for ClipTextEncoder {
     /// The vectors of [`ClipTokenizer::max_length`] tokens per prompt; pooled ones when the model
     /// has a projection for them.
@@ -176,10 +189,10 @@ impl TextEncoder for ClipTextEncoder {
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
         let (ids, truncated): (Vec<_>, Vec<_>) =
             tokens.into_iter().map(|t| (t.ids, t.truncated)).unzip();
-        for truncated in truncated.iter().flatten() {
+        for cut in truncated.iter().flatten() {
             let room = self.tokenizer.max_length() - 2;
             tracing::warn!(
-                truncated,
+                cut = beginning(cut),
                 "the prompt is longer than {room} tokens, its end is cut"
             );
         }

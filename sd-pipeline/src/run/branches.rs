@@ -8,28 +8,36 @@ use crate::memory::{Phases, TEXT};
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result};
 
-/// A run's conditioning, one entry for each branch of its guidance, and the text that was cut.
-pub(super) struct Branches {
-    pub(super) conditioning: Vec<Conditioning>,
-    pub(super) truncated: Vec<String>,
+/// The texts that `guidance` wants, encoded.
+pub(super) fn texts(
+    pipeline: &Pipeline,
+    request: &Request,
+    guidance: &dyn Guidance,
+    phases: &Phases,
+) -> Result<Vec<TextEmbedding>> {
+    let spec = pipeline.denoiser.spec();
+    phases.watch(TEXT, || {
+        let encoder = pipeline.text_encoder.get()?;
+        Ok(encoded(&*encoder, request, &guidance.texts(), spec)?)
+    })
 }
 
-/// Encodes the texts that `guidance` wants, and has it make its branches of them, on the denoiser's
-/// device, for `request.count` samples of `size` pixels.
+/// The text that was cut.
+pub(super) fn truncated(texts: &[TextEmbedding]) -> Vec<String> {
+    let truncated = texts.iter().flat_map(|text| &text.truncated);
+    truncated.flatten().cloned().collect()
+}
+
+/// The run's conditioning, one entry for each branch that `guidance` makes of `texts`, on the
+/// denoiser's device, for `request.count` samples of `size` pixels.
 pub(super) fn branches(
     pipeline: &Pipeline,
     request: &Request,
     guidance: &dyn Guidance,
     size: [usize; 2],
-    phases: &Phases,
-) -> Result<Branches> {
+    texts: Vec<TextEmbedding>,
+) -> Result<Vec<Conditioning>> {
     let spec = pipeline.denoiser.spec();
-    let texts = phases.watch(TEXT, || -> Result<_> {
-        let encoder = pipeline.text_encoder.get()?;
-        Ok(encoded(&*encoder, request, &guidance.texts(), spec)?)
-    })?;
-    let truncated = texts.iter().flat_map(|text| &text.truncated);
-    let truncated = truncated.flatten().cloned().collect();
     let conditioning = texts.into_iter().map(|text| {
         let mut conditioning = Conditioning::from(text);
         conditioning.size = request.size;
@@ -51,10 +59,7 @@ pub(super) fn branches(
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());
     }
-    Ok(Branches {
-        conditioning,
-        truncated,
-    })
+    Ok(conditioning)
 }
 
 /// One row for each of `texts`.

@@ -12,7 +12,7 @@ use std::path::Path;
 use burn::tensor::{FloatDType, Tensor};
 use sd_core::{
     Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, SeededNoise,
-    placed,
+    TextEmbedding, placed,
 };
 
 use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases};
@@ -56,7 +56,7 @@ pub struct Run {
     solving: Solving,
     noise: SeededNoise,
     cancel: Cancel,
-    /// `[count, c, h, w]`, f32, in the solver's own scale.
+    /// `[count, c, h, w]`, f32, in the solver's own scale; with `others`, that of the first image.
     x: Tensor<4>,
     level: Level,
     denoised: Option<Tensor<4>>,
@@ -66,24 +66,61 @@ pub struct Run {
     done: usize,
     finished: bool,
     failed: bool,
+    /// The other images' runs, where each image is stepped by itself.
+    others: Vec<Run>,
+    /// What [`latents`](Self::latents) and [`denoised`](Self::denoised) show: of all images.
+    shown: (Tensor<4>, Option<Tensor<4>>),
 }
+
+/// Steps of a saved run whose solver chooses them, beyond which no run gets.
+const MOST_STEPS: usize = 1 << 20;
 
 impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
-        let factor = pipeline.autoencoder.spec().factor;
-        let shape = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
-        let [_, _, h, w] = shape;
+        request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
         first_stage(&plan, request)?;
 
         let phases = Phases::default();
+        let texts = branches::texts(pipeline, request, &*guidance, &phases)?;
+        let truncated = branches::truncated(&texts);
+        let mut run = if request.count > 1 && pipeline.scheduler.steps_each_image() {
+            let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
+            for k in 1..request.count {
+                let phases = Phases::default();
+                let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
+                other.cancel = run.cancel.clone();
+                run.others.push(other);
+            }
+            run.show();
+            run
+        } else {
+            Self::of_texts(pipeline, request, texts, phases)?
+        };
+        run.truncated = truncated;
+        run.warnings = branches::warnings(request, &*guidance);
+        Ok(run)
+    }
+
+    /// The run of images that take the same steps.
+    fn of_texts(
+        pipeline: &Pipeline,
+        request: &Request,
+        texts: Vec<TextEmbedding>,
+        phases: Phases,
+    ) -> Result<Self> {
+        let spec = pipeline.denoiser.spec().clone();
+        let factor = pipeline.autoencoder.spec().factor;
+        let shape = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        let [_, _, h, w] = shape;
+        let guidance = request.guidance(&spec);
         let size = [h * factor, w * factor];
-        let branches = branches::branches(pipeline, request, &*guidance, size, &phases)?;
+        let branches = branches::branches(pipeline, request, &*guidance, size, texts)?;
         let denoiser = pipeline.denoiser.clone();
-        let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches.conditioning))?;
+        let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
         let plan = pipeline.scheduler.plan(&schedule, request.steps)?;
         let first = first_stage(&plan, request)?;
@@ -125,20 +162,38 @@ impl Run {
             autoencoder: pipeline.autoencoder.clone(),
             evaluation: request.evaluation,
             solving: Solving::start(&settings)?,
+            shown: (x.clone(), None),
             x,
             level: settings.plan.stages[first].from,
             noise,
             cancel: Cancel::new(),
             denoised: None,
-            truncated: branches.truncated,
-            warnings: branches::warnings(request, &*settings.guidance),
+            truncated: Vec::new(),
+            warnings: Vec::new(),
             settings,
             spec,
             phases,
             done: 0,
             finished: false,
             failed: false,
+            others: Vec::new(),
         })
+    }
+
+    /// The runs of images that take the same steps.
+    fn runs(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// Has the accessors show what the images now are.
+    fn show(&mut self) {
+        if self.others.is_empty() {
+            self.shown = (self.x.clone(), self.denoised.clone());
+            return;
+        }
+        let denoised: Option<Vec<_>> = self.runs().map(|run| run.denoised.clone()).collect();
+        let x = self.runs().map(|run| run.x.clone()).collect();
+        self.shown = (Tensor::cat(x, 0), denoised.map(|all| Tensor::cat(all, 0)));
     }
 
     /// The levels this run visits.
@@ -150,10 +205,11 @@ impl Run {
     /// [`level`](Self::level). After the last step: the final latents, diffusers'
     /// `output_type="latent"`.
     pub fn latents(&self) -> &Tensor<4> {
-        &self.x
+        &self.shown.0
     }
 
-    /// The level of the [`latents`](Self::latents).
+    /// The level of the [`latents`](Self::latents); of the first image, where each is stepped by
+    /// itself.
     pub fn level(&self) -> Level {
         self.level
     }
@@ -161,12 +217,12 @@ impl Run {
     /// The clean latents `[count, c, h, w]` the model saw in its last evaluation: what the
     /// pictures will about be. `None` before the first step.
     pub fn denoised(&self) -> Option<&Tensor<4>> {
-        self.denoised.as_ref()
+        self.shown.1.as_ref()
     }
 
     /// `true` once the last step is done.
     pub fn is_finished(&self) -> bool {
-        self.finished
+        self.runs().all(|run| run.finished)
     }
 
     /// Text of the prompts that did not fit into the text encoder and was left out.
@@ -202,39 +258,72 @@ impl Run {
     /// [`Error::Io`](crate::Error::Io) when the file cannot be written; it appears whole or not at
     /// all.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let saved = SavedRun {
-            latents: self.x.clone(),
-            solving: self.solving.save(),
-            done: self.done,
-            draws: self.noise.draws(),
-        };
+        let saved = self.saved();
         synchronized(&[&self.x.device()], "saving the run", || {
             saved.write(path.as_ref())
         })
     }
 
+    fn saved(&self) -> SavedRun {
+        SavedRun {
+            latents: self.x.clone(),
+            solving: self.solving.save(),
+            done: self.done,
+            draws: self.noise.draws(),
+            finished: self.finished,
+            others: self.others.iter().map(Self::saved).collect(),
+        }
+    }
+
     /// A run of `request` that goes on where the one in the file `path` stopped.
     pub(crate) fn resume(pipeline: &Pipeline, request: &Request, path: &Path) -> Result<Self> {
+        // What is wrong with the file shows before anything is loaded.
+        let saved = SavedRun::read(path, &pipeline.denoiser.spec().device)?;
         let mut run = Self::new(pipeline, request)?;
-        let saved = SavedRun::read(path, &run.x.device())?;
-        let misfit = |reason: String| Error::SavedRun {
+        let own_steps = pipeline.scheduler.steps_each_image();
+        run.restore(saved, own_steps, &|reason: String| Error::SavedRun {
             path: path.to_path_buf(),
             reason,
-        };
-        let (shape, stages) = (run.x.dims(), run.settings.plan.stages.len());
+        })?;
+        run.show();
+        Ok(run)
+    }
+
+    /// `own_steps` says whether the solver decides how many steps there are.
+    fn restore(
+        &mut self,
+        saved: SavedRun,
+        own_steps: bool,
+        misfit: &dyn Fn(String) -> Error,
+    ) -> Result<()> {
+        let (shape, stages) = (self.x.dims(), self.settings.plan.stages.len());
         if saved.latents.dims() != shape {
             let found = saved.latents.dims();
             return Err(misfit(format!(
                 "its latents are {found:?}, the request's {shape:?}"
             )));
         }
-        if saved.done >= stages || saved.solving.sampler.index() >= stages {
+        let (found, images) = (1 + saved.others.len(), 1 + self.others.len());
+        if found != images {
+            return Err(misfit(format!(
+                "it has {found} images, the request {images}"
+            )));
+        }
+        let most = if own_steps { MOST_STEPS } else { stages };
+        if saved.done >= most || saved.solving.sampler.index() >= most {
             let done = saved.done;
             return Err(misfit(format!(
                 "{done} steps are done, the request has {stages}"
             )));
         }
-        let layers = run.settings.layers.len();
+        let tensors = &saved.solving.sampler.tensors;
+        if let Some((name, found)) = tensors.iter().find(|(_, t)| t.dims() != shape) {
+            let found = found.dims();
+            return Err(misfit(format!(
+                "its solver's '{name}' is {found:?}, the request's latents {shape:?}"
+            )));
+        }
+        let layers = self.settings.layers.len();
         if saved.solving.layers.len() != layers {
             let found = saved.solving.layers.len();
             return Err(misfit(format!(
@@ -250,18 +339,22 @@ impl Run {
             );
             return Err(misfit(reason));
         }
-        run.solving = Solving::restored(&run.settings, &saved.solving)?;
+        self.solving = Solving::restored(&self.settings, &saved.solving)?;
         // Seeds and the number of draws are the whole state of the noise.
-        while run.noise.draws() < saved.draws {
-            run.noise.normal(shape)?;
+        while self.noise.draws() < saved.draws {
+            self.noise.normal(shape)?;
         }
-        run.x = saved.latents;
-        run.done = saved.done;
+        self.x = saved.latents;
+        self.done = saved.done;
+        self.finished = saved.finished;
         if let Some(before) = saved.done.checked_sub(1) {
-            let stages = &run.settings.plan.stages;
-            run.level = stages[(run.settings.first + before).min(stages.len() - 1)].to;
+            let stages = &self.settings.plan.stages;
+            self.level = stages[(self.settings.first + before).min(stages.len() - 1)].to;
         }
-        Ok(run)
+        for (other, saved) in self.others.iter_mut().zip(saved.others) {
+            other.restore(saved, own_steps, misfit)?;
+        }
+        Ok(())
     }
 
     /// The pictures: of the final latents, or, of a run stopped early, of the clean latents it
@@ -270,14 +363,15 @@ impl Run {
     /// # Errors
     /// Those of the autoencoder, and a picture with a NaN in it.
     pub fn images(&self) -> Result<Vec<Picture>> {
-        let latents = match &self.denoised {
-            Some(denoised) if !self.finished => denoised,
-            _ => &self.x,
-        };
+        let latents = self.runs().map(|run| match &run.denoised {
+            Some(denoised) if !run.finished => denoised.clone(),
+            _ => run.x.clone(),
+        });
+        let latents = Tensor::cat(latents.collect(), 0);
         let spec = self.autoencoder.spec();
         let devices = [&latents.device(), &spec.device];
         // The denoiser has done its work; should the run go on, it is loaded again.
-        self.lease.give_back();
+        self.runs().for_each(|run| run.lease.give_back());
         self.phases.watch(DECODE, || {
             let autoencoder = synchronized(&devices, "loading the autoencoder", || {
                 self.autoencoder.get()
@@ -294,13 +388,39 @@ impl Run {
                 });
                 Ok(Picture::new(image?, seed))
             };
-            self.noise
-                .seeds()
-                .into_iter()
-                .enumerate()
-                .map(decode)
-                .collect()
+            let seeds = self.runs().flat_map(|run| run.noise.seeds());
+            seeds.enumerate().map(decode).collect()
         })
+    }
+
+    /// A step of every image that is not finished.
+    fn round(&mut self) -> Result<Progress> {
+        if self.others.is_empty() {
+            return self.step();
+        }
+        let unfinished = self.runs().filter(|run| !run.finished);
+        // Behind a round that was cancelled in its middle some are a step ahead.
+        let round = unfinished.map(|run| run.done).min().unwrap_or_default();
+        let mut all = Progress {
+            done: round + 1,
+            total: self.settings.plan.stages.len() - self.settings.first,
+            fraction: 1.0,
+            evaluations: 0,
+        };
+        let mut others = std::mem::take(&mut self.others);
+        let mut step = || {
+            for run in std::iter::once(&mut *self).chain(&mut others) {
+                if !run.finished && run.done == round {
+                    let progress = run.step()?;
+                    all.fraction = all.fraction.min(progress.fraction);
+                    all.evaluations += progress.evaluations;
+                }
+            }
+            Ok(all)
+        };
+        let result = step();
+        self.others = others;
+        result
     }
 
     fn step(&mut self) -> Result<Progress> {
@@ -368,10 +488,11 @@ impl Iterator for Run {
     /// Takes the next step; `None` after the last one, and after an error other than a
     /// [cancellation](Self::cancel_handle).
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finished || self.failed {
+        if self.failed || self.is_finished() {
             return None;
         }
-        let step = self.step();
+        let step = self.round();
+        self.show();
         let cancelled = matches!(step, Err(Error::Component(sd_core::Error::Cancelled)));
         self.failed = step.is_err() && !cancelled;
         Some(step)
@@ -381,7 +502,7 @@ impl Iterator for Run {
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Run")
-            .field("latents", &self.x.dims())
+            .field("latents", &self.shown.0.dims())
             .field("done", &self.done)
             .field("of", &self.settings.plan.stages.len())
             .finish_non_exhaustive()

@@ -15,8 +15,8 @@ use crate::solver::Steps;
 /// a tolerance. Three model calls a try; the number of steps asked for only says from where
 /// image-to-image may start. It ends at the model's smallest σ, not at 0.
 ///
-/// The error is that of the worst image, so that the steps of a batch are those of its most
-/// demanding image.
+/// Its steps follow from the picture, so it steps each image of a run by itself. Of a batch that it
+/// is given all the same, the error is that of the worst image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DpmAdaptive {
@@ -71,6 +71,10 @@ impl DpmAdaptive {
 }
 
 impl Scheduler for DpmAdaptive {
+    fn steps_each_image(&self) -> bool {
+        true
+    }
+
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan> {
         check_steps(steps, train.len())?;
         let settings = [

@@ -1,0 +1,394 @@
+//! Feeds damaged and forged files to everything that reads one. A reader may refuse a file; it may
+//! not panic, end the process, take long, or take memory that the file does not have.
+//!
+//! `cargo run --release --example fuzz -- --cases 1000000 --seed 1`
+
+#[path = "support/mutate.rs"]
+mod mutate;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use mutate::Random;
+use peak_alloc::PeakAlloc;
+use safetensors::SafeTensors;
+use sd_pipeline::models::{ClipTokenizer, Files};
+use sd_pipeline::schedulers::SchedulerConfig;
+use sd_pipeline::{
+    Components, OpenOptions, Pipeline, Request, Residency, device, read_latents, write_latents,
+};
+use sd_tiny::micro::{Family, Layout, Micro};
+use serde_json::Value;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Memory that reading a file may take beyond its size.
+const MEMORY_LIMIT: usize = 64 << 20;
+const TIME_LIMIT: Duration = Duration::from_secs(1);
+
+/// Panics seen, also those that the library makes errors of.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Feeds damaged and forged files to everything that reads one.
+#[derive(Parser)]
+struct Arguments {
+    /// Cases for each reader
+    #[arg(long, default_value_t = 2000)]
+    cases: u64,
+    /// The first case, to repeat one
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Seed of all of them
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One reader alone
+    #[arg(long, value_name = "NAME")]
+    reader: Option<String>,
+    /// A folder for the files that show a fault
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+type Outcome = Result<(), Box<dyn Error>>;
+type Mutate = fn(&[u8], &mut Random) -> Vec<u8>;
+type Read = Box<dyn Fn(Vec<u8>) -> Outcome>;
+
+/// Something that reads files, with a file that is right.
+struct Reader {
+    name: &'static str,
+    file: Vec<u8>,
+    mutate: Mutate,
+    read: Read,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    std::panic::set_hook(Box::new(|panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut last) = PANIC.lock() {
+            *last = panic.to_string();
+        }
+    }));
+    match fuzz(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says whether no reader has a fault.
+fn fuzz(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let mut readers = readers(folder.path())?;
+    if let Some(name) = &arguments.reader {
+        let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
+        readers.retain(|reader| reader.name == name);
+        if readers.is_empty() {
+            return Err(format!("no reader '{name}', there are {}", names.join(", ")).into());
+        }
+    }
+    let mut sound = true;
+    for reader in readers {
+        // What is right must be read, or the faults found would be none of the reader's.
+        (reader.read)(reader.file.clone()).map_err(|e| format!("{}: {e}", reader.name))?;
+        let (mut read, mut faults) = (0, 0);
+        let (mut longest, mut most) = (Duration::ZERO, 0);
+        let clock = Instant::now();
+        for case in arguments.first..arguments.first + arguments.cases {
+            let file = (reader.mutate)(&reader.file, &mut Random::new(arguments.seed, case));
+            let found = watched(&reader, &file);
+            longest = longest.max(found.time);
+            most = most.max(found.memory);
+            read += u64::from(found.read);
+            if let Some(fault) = found.fault(file.len()) {
+                faults += 1;
+                println!("{} case {case}: {fault}", reader.name);
+                if let Some(folder) = &arguments.keep {
+                    std::fs::write(folder.join(format!("{}-{case}", reader.name)), &file)?;
+                }
+            }
+        }
+        sound &= faults == 0;
+        println!(
+            "{:12} {} cases, {read} read, {faults} faults, {:.1} s, longest {:.3} s, most {} KiB",
+            reader.name,
+            arguments.cases,
+            clock.elapsed().as_secs_f64(),
+            longest.as_secs_f64(),
+            most / 1024,
+        );
+    }
+    Ok(sound)
+}
+
+/// Reading of one file.
+struct Found {
+    read: bool,
+    panic: Option<String>,
+    time: Duration,
+    memory: usize,
+}
+
+impl Found {
+    fn fault(&self, file: usize) -> Option<String> {
+        if let Some(panic) = &self.panic {
+            return Some(panic.clone());
+        }
+        if self.memory > file + MEMORY_LIMIT {
+            return Some(format!("{} bytes of memory for {file}", self.memory));
+        }
+        (self.time > TIME_LIMIT).then(|| format!("{:.1} s", self.time.as_secs_f64()))
+    }
+}
+
+fn watched(reader: &Reader, file: &[u8]) -> Found {
+    let once = || {
+        let bytes = file.to_vec();
+        let (before, panics) = (MEMORY.current_usage(), PANICS.load(Ordering::Relaxed));
+        MEMORY.reset_peak_usage();
+        let clock = Instant::now();
+        let read = || (reader.read)(bytes).is_ok();
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+        let panicked = PANICS.load(Ordering::Relaxed) > panics;
+        Found {
+            read: read.unwrap_or(false),
+            panic: panicked.then(|| PANIC.lock().map(|panic| panic.clone()).unwrap_or_default()),
+            time: clock.elapsed(),
+            memory: MEMORY.peak_usage().saturating_sub(before),
+        }
+    };
+    let found = once();
+    // A busy machine is no fault of the reader's.
+    match found.time > TIME_LIMIT {
+        true => once(),
+        false => found,
+    }
+}
+
+/// A micro model's file as one of a folder that is opened, and of which the autoencoder is loaded.
+/// Components that the file says nothing of are `given`.
+fn in_folder(
+    files: &BTreeMap<String, Vec<u8>>,
+    name: &'static str,
+    short: &'static str,
+    given: Components,
+) -> Result<Reader, Box<dyn Error>> {
+    let mut files = files.clone();
+    let file = files.remove(name).ok_or("the micro model has it")?;
+    let options = OpenOptions {
+        residency: Residency::OnDemand,
+        components: given,
+        ..OpenOptions::new(&device("flex")?)
+    };
+    Ok(Reader {
+        name: short,
+        file,
+        mutate: match name.ends_with(".json") {
+            true => mutate::json,
+            false => mutate::safetensors,
+        },
+        read: Box::new(move |file| {
+            let mut files = files.clone();
+            files.insert(name.into(), file);
+            let pipeline = Pipeline::from_files(&Files::memory(files), &options)?;
+            pipeline.autoencoder.get()?;
+            Ok(())
+        }),
+    })
+}
+
+/// A tokenizer's file among others.
+fn tokenizer(
+    files: BTreeMap<&'static str, Vec<u8>>,
+    name: &'static str,
+    short: &'static str,
+    mutate: Mutate,
+) -> Reader {
+    Reader {
+        name: short,
+        file: files[name].clone(),
+        mutate,
+        read: Box::new(move |file| {
+            let mut files = files.clone();
+            files.insert(name, file);
+            let tokenizer = ClipTokenizer::open(&Files::memory(files))?;
+            tokenizer.encode("a red cube, é <|endoftext|> on <top> \u{1F600}")?;
+            Ok(())
+        }),
+    }
+}
+
+/// A run saved in its middle. Read, it goes on for a step.
+fn saved(
+    pipeline: Pipeline,
+    scheduler: &str,
+    name: &'static str,
+    path: PathBuf,
+) -> Result<Reader, Box<dyn Error>> {
+    let mut pipeline = pipeline;
+    pipeline.set_scheduler(scheduler)?;
+    let request = Request {
+        steps: 4,
+        guidance_scale: 1.0,
+        width: Some(64),
+        height: Some(64),
+        count: 2,
+        ..Request::new("a red cube")
+    };
+    let mut run = pipeline.start(&request)?;
+    for step in run.by_ref().take(2) {
+        step?;
+    }
+    run.save(&path)?;
+    Ok(Reader {
+        name,
+        file: std::fs::read(&path)?,
+        mutate: mutate::safetensors,
+        read: Box::new(move |file| {
+            std::fs::write(&path, file)?;
+            let mut run = pipeline.resume(&request, &path)?;
+            run.next().transpose()?;
+            Ok(())
+        }),
+    })
+}
+
+fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
+    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0);
+    let files = micro
+        .iter()
+        .map(|(name, file)| (name.into(), file.to_vec()));
+    let mut files: BTreeMap<String, Vec<u8>> = files.collect();
+    let flex = device("flex")?;
+    let pipeline = Pipeline::from_files(&micro.files(), &OpenOptions::new(&flex))?;
+
+    let given = |text: bool, unet: bool, vae: bool| {
+        let mut components = Components::default();
+        components.text_encoder = text.then(|| pipeline.text_encoder.clone());
+        components.denoiser = unet.then(|| pipeline.denoiser.clone());
+        components.autoencoder = vae.then(|| pipeline.autoencoder.clone());
+        components
+    };
+    let no_text = given(false, true, true);
+    let no_unet = given(true, false, true);
+    let no_vae = given(true, true, false);
+    let weights = "vae/diffusion_pytorch_model.safetensors";
+    let mut readers = vec![
+        in_folder(&files, "model_index.json", "index", no_vae.clone())?,
+        in_folder(&files, "text_encoder/config.json", "text", no_text)?,
+        in_folder(&files, "unet/config.json", "unet", no_unet)?,
+        in_folder(&files, "vae/config.json", "vae", no_vae.clone())?,
+        in_folder(&files, weights, "weights", no_vae.clone())?,
+        saved(pipeline.clone(), "PNDM", "run", folder.join("run"))?,
+        saved(
+            pipeline.clone(),
+            "DPM adaptive",
+            "images",
+            folder.join("images"),
+        )?,
+    ];
+    readers.push(Reader {
+        name: "scheduler",
+        file: files["scheduler/scheduler_config.json"].clone(),
+        mutate: mutate::json,
+        read: Box::new(|file| {
+            let config = SchedulerConfig::from_json(&String::from_utf8_lossy(&file))?;
+            let (schedule, scheduler) = (config.noise_schedule()?, config.scheduler()?);
+            config.parameterization()?;
+            let plan = scheduler.plan(&schedule, 20)?;
+            scheduler.start(&plan, 0)?;
+            Ok(())
+        }),
+    });
+
+    // The tiny model's tokenizer has merges; in the older layout they are a file of their own.
+    let tiny =
+        |name| Ok::<_, Box<dyn Error>>(sd_tiny::files().folder("tokenizer").read(name)?.to_vec());
+    let (whole, config) = (tiny("tokenizer.json")?, tiny("tokenizer_config.json")?);
+    let model = &serde_json::from_slice::<Value>(&whole)?["model"];
+    let merges = model["merges"].as_array().into_iter().flatten();
+    let merges = merges.map(|merge| match merge {
+        Value::Array(pair) => pair
+            .iter()
+            .flat_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
+        merge => merge.as_str().unwrap_or_default().into(),
+    });
+    let merges: Vec<String> = std::iter::once("#version: 0.2".into())
+        .chain(merges)
+        .collect();
+    let new = BTreeMap::from([
+        ("tokenizer.json", whole),
+        ("tokenizer_config.json", config.clone()),
+    ]);
+    let old = BTreeMap::from([
+        ("vocab.json", model["vocab"].to_string().into_bytes()),
+        ("merges.txt", merges.join("\n").into_bytes()),
+        ("tokenizer_config.json", config),
+    ]);
+    readers.push(tokenizer(
+        new.clone(),
+        "tokenizer.json",
+        "tokenizer",
+        mutate::json,
+    ));
+    readers.push(tokenizer(
+        new,
+        "tokenizer_config.json",
+        "special",
+        mutate::json,
+    ));
+    readers.push(tokenizer(
+        old.clone(),
+        "vocab.json",
+        "vocabulary",
+        mutate::json,
+    ));
+    readers.push(tokenizer(old, "merges.txt", "merges", mutate::lines));
+
+    let vae = files.remove(weights);
+    let vae = vae.ok_or("the micro model has a VAE")?;
+    let tensors = SafeTensors::deserialize(&vae)?;
+    let mut map = serde_json::Map::new();
+    for part in 0..2 {
+        let shard = format!("part-{part}.safetensors");
+        let some = tensors.iter().enumerate().filter(|(k, _)| k % 2 == part);
+        let some: Vec<_> = some.map(|(_, tensor)| tensor).collect();
+        map.extend(
+            some.iter()
+                .map(|(name, _)| (name.to_string(), shard.clone().into())),
+        );
+        files.insert(format!("vae/{shard}"), safetensors::serialize(some, None)?);
+    }
+    let index = "vae/diffusion_pytorch_model.safetensors.index.json";
+    let map = serde_json::json!({ "metadata": { "total_size": vae.len() }, "weight_map": map });
+    files.insert(index.into(), map.to_string().into_bytes());
+    readers.push(in_folder(&files, index, "shards", no_vae)?);
+
+    let path = folder.join("latents");
+    let latents = sd_pipeline::burn::tensor::Tensor::<4>::zeros([2, 4, 8, 8], &flex);
+    write_latents(&latents, &path)?;
+    readers.push(Reader {
+        name: "latents",
+        file: std::fs::read(&path)?,
+        mutate: mutate::safetensors,
+        read: Box::new(move |file| {
+            std::fs::write(&path, file)?;
+            read_latents(&path, &flex)?;
+            Ok(())
+        }),
+    });
+    Ok(readers)
+}
