@@ -133,7 +133,8 @@ impl Pipeline {
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
-    /// a tensor that is missing, left over or of another shape is an error.
+    /// a tensor that is missing, left over or of another shape is an error. The classes of the
+    /// components are those that `model_index.json` names; their own files have the settings.
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
