@@ -28,6 +28,7 @@
 
 pub mod devices;
 mod error;
+mod finite;
 mod guard;
 mod latents;
 mod memory;
@@ -77,8 +78,8 @@ pub use sd_core::{
     SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch, exactly,
 };
-pub use sd_models::WeightStorage;
 pub use sd_models::vae::Tiling;
+pub use sd_models::{UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -140,7 +140,8 @@ impl Pipeline {
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
-    /// a tensor that is missing, left over or of another shape is an error.
+    /// a tensor that is missing, left over or of another shape is an error. The classes of the
+    /// components are those that `model_index.json` names; their own files have the settings.
     ///
     /// The folder of a repository in a hub's cache (`models--OWNER--NAME`) is opened at the snapshot
     /// that its `main` names, or at the only one there is.
