@@ -43,9 +43,14 @@ impl Pipeline {
         }
     }
 
-    /// Changes to the scheduler called `name` as diffusers' `from_config` does: the settings that
-    /// the model folder's `scheduler_config.json` has apply to it too, the others take the
-    /// defaults of the new scheduler.
+    /// Changes to the scheduler called `name`.
+    ///
+    /// A user's name such as "DPM++ 2M Karras" says the algorithm, its order and kind, and the
+    /// spread of σ. From the model folder's `scheduler_config.json` come all other keys that the
+    /// scheduler knows: timestep spacing and offset, `set_alpha_to_one`, `clip_sample`, thresholding,
+    /// the final σ, zero terminal SNR. The noise schedule and the prediction type are the model's
+    /// and stay. A class's name, `DPMSolverMultistepScheduler`, is diffusers' `from_config`: every
+    /// key of the file applies. With a program's prefix, `a1111:DPM2`, none does.
     ///
     /// # Errors
     /// A name that is not known; the error lists the known ones.

@@ -89,6 +89,54 @@ fn a_variant_prints_and_parses_and_ignores_the_models_file() {
     }
 }
 
+/// One name drew as many pictures as there were files; now it says what it says.
+#[test]
+fn a_users_name_says_the_algorithm_and_leaves_the_rest_to_the_file() {
+    let file = |own: &str| {
+        let file = format!(
+            r#"{{"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "leading",
+                "final_sigmas_type": "sigma_min", "thresholding": true{own}}}"#
+        );
+        SchedulerConfig::from_json(&file).unwrap()
+    };
+    let plain = file("");
+    let own = file(
+        r#", "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun",
+           "use_karras_sigmas": true"#,
+    );
+    let of = |config: &SchedulerConfig, name: &str| {
+        let name: SchedulerName = name.parse().unwrap();
+        format!("{:?}", config.named(&name).unwrap())
+    };
+    for name in [
+        "DPM++ 2M",
+        "dpmpp_2m karras",
+        "DPM++ 2M SDE",
+        "UniPC",
+        "DPM++ 2S",
+        "DEIS",
+    ] {
+        assert_eq!(of(&own, name), of(&plain, name), "{name}");
+        // What the file says of the model's levels stays.
+        assert!(of(&plain, name).contains("spacing: Leading"), "{name}");
+    }
+    assert!(of(&plain, "DPM++ 2M").contains("final_sigma: SigmaMin"));
+    assert!(of(&plain, "DPM++ 2M").contains("thresholding: Dynamic"));
+    for name in [
+        "DPMSolverMultistepScheduler",
+        "diffusers:DPMSolverMultistep",
+    ] {
+        let class = of(&own, name);
+        let expected = [
+            "SdePlusPlus",
+            "order: 3",
+            "solver_type: Heun",
+            "sigmas: Karras",
+        ];
+        assert!(expected.iter().all(|part| class.contains(part)), "{class}");
+    }
+}
+
 #[test]
 fn an_unknown_name_suggests_the_nearest() {
     let unknown = |name: &str| name.parse::<SchedulerName>().unwrap_err();

@@ -75,10 +75,12 @@ impl SchedulerConfig {
         (self.class.build)(&Fields::new(&self.map))
     }
 
-    /// The scheduler of that name for this model: diffusers'
-    /// `Class.from_config(config, **options)`. Keys in the file apply, the name's own options
-    /// (such as Karras' σ) go before them, and the class's defaults fill the rest. A name with a
-    /// program's prefix is that program's variant, in which the file's keys have no say.
+    /// The scheduler of that name for this model. A user's name says the algorithm, its order and
+    /// kind and the spread of σ ("DPM++ 2M Karras"), whatever the file has of these. Of the file
+    /// come all other keys that the class knows: the noise schedule and the prediction type, timestep
+    /// spacing and offset, `set_alpha_to_one`, `clip_sample`, thresholding, the final σ. The class's
+    /// defaults fill the rest. A class's name is diffusers' `Class.from_config(config)`, key by key.
+    /// A name with a program's prefix is that program's variant, in which the file has no say.
     ///
     /// # Errors
     /// As [`scheduler`](Self::scheduler).

@@ -15,8 +15,9 @@ use crate::error::shortened;
 /// A solver and, if one was named, a sigma schedule: `"DPM++ 2M Karras"`, `"euler_a"`,
 /// `"dpmpp_2m karras"`, `"EulerDiscreteScheduler"`.
 ///
-/// Upper and lower case, spaces, `_` and `-` make no difference. A name means the class with its
-/// default options, whichever program it is from, but for ComfyUI's `uni_pc` and `uni_pc_bh2`. With
+/// Upper and lower case, spaces, `_` and `-` make no difference. A name means the same whichever
+/// program it is from, but for ComfyUI's `uni_pc` and `uni_pc_bh2`. It says the algorithm, its order
+/// and the spread of σ, whatever a model's file has of these; a class's name leaves them to it. With
 /// a prefix, `a1111:DPM2`, `comfyui:dpm_2 karras`, `sd.cpp:…`, it is the program's own variant, on
 /// the schedule that is usual there if none is named, and the model's `scheduler_config.json` does
 /// not come in. `diffusers:…` is a class's name. Printed, it is its canonical name.
@@ -29,6 +30,8 @@ use crate::error::shortened;
 pub struct SchedulerName {
     solver: &'static SolverRow,
     origin: Origin,
+    /// True of a class's name, which says nothing of its settings.
+    is_class: bool,
 }
 
 /// Origin of the solver that is meant, and its schedule.
@@ -55,8 +58,12 @@ impl SchedulerName {
         matches!(self.origin, Origin::Frontend { .. })
     }
 
-    /// Sets the keys that the name stands for.
+    /// Sets the keys that the name stands for, in the settings `map` of a model's file. Those that
+    /// a user's name says are the name's, whatever the file has.
     pub(crate) fn apply(&self, map: &mut Map<String, Value>) {
+        if !self.is_class {
+            map.retain(|key, _| !SAID.contains(&key.as_str()));
+        }
         match self.origin {
             Origin::Class(schedule) => {
                 set(map, self.solver.options);
@@ -84,6 +91,23 @@ impl SchedulerName {
         }
     }
 }
+
+/// Keys whose values a user's name says: the algorithm, its orders and kinds, and how σ are spread.
+const SAID: [&str; 13] = [
+    "algorithm_type",
+    "solver_type",
+    "predict_x0",
+    "solver_order",
+    "predictor_order",
+    "corrector_order",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+    "interpolation_type",
+    "sigmas",
+    "timesteps",
+];
 
 fn set(map: &mut Map<String, Value>, options: Options) {
     for (key, value) in options {
@@ -113,7 +137,11 @@ impl Frontend {
                 name,
                 schedule,
             };
-            Some(SchedulerName { solver, origin })
+            Some(SchedulerName {
+                solver,
+                origin,
+                is_class: false,
+            })
         };
         if let Some(name) = solver(name) {
             return of(name, None);
@@ -147,6 +175,7 @@ impl FromStr for SchedulerName {
                     None if prefix == "diffusers" => class(&rest).map(|solver| Self {
                         solver,
                         origin: Origin::Class(None),
+                        is_class: true,
                     }),
                     None => None,
                 }
@@ -172,9 +201,16 @@ fn bare(name: &str) -> Option<SchedulerName> {
     let of = |solver: &'static SolverRow, schedule: Option<&'static ScheduleRow>| SchedulerName {
         solver,
         origin: Origin::Class(schedule.filter(|_| solver.takes_sigmas)),
+        is_class: false,
     };
     if let Some(solver) = solver(name) {
         return Some(of(solver, None));
+    }
+    if let Some(solver) = class(name) {
+        return Some(SchedulerName {
+            is_class: true,
+            ..of(solver, None)
+        });
     }
     let tools = FRONTENDS.iter().flat_map(|frontend| frontend.schedules);
     let theirs = tools.filter_map(|row| {
@@ -182,20 +218,20 @@ fn bare(name: &str) -> Option<SchedulerName> {
         Some((row.name, schedule))
     });
     let mut schedules = SCHEDULES.iter().map(|row| (row.name, row)).chain(theirs);
-    schedules
-        .find_map(|(spelling, schedule)| Some(of(before(name, spelling, solver)?, Some(schedule))))
+    schedules.find_map(|(spelling, schedule)| {
+        let solver = before(name, spelling, |name| solver(name).or_else(|| class(name)))?;
+        Some(of(solver, Some(schedule)))
+    })
 }
 
-/// The solver with that name: its own, a class's, or that of any program.
+/// The solver with that name: its own, or that of any program.
 fn solver(name: &str) -> Option<&'static SolverRow> {
     let spellings = |row: &'static SolverRow| {
         let tools = FRONTENDS.iter().flat_map(|frontend| frontend.solvers);
         let theirs = tools.filter(|named| named.bare == row.name).map(|n| n.name);
         [row.name].into_iter().chain(theirs).collect()
     };
-    find(SOLVERS, name, |row| vec![row.name])
-        .or_else(|| find(SOLVERS, name, spellings))
-        .or_else(|| class(name))
+    find(SOLVERS, name, |row| vec![row.name]).or_else(|| find(SOLVERS, name, spellings))
 }
 
 /// The class with that name, with or without the common ending.
