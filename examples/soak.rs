@@ -106,7 +106,7 @@ fn draw(
         width: side(k),
         height: side(k / 9 + 2 * k),
         seed: k as u64,
-        count: 1 + usize::from(k % 7 == 0),
+        count: 1 + usize::from(k.is_multiple_of(7)),
         ..Request::new(["a red cube", "", "two white rings beside a star"][k % 3].repeat(1 + k % 5))
     };
     let mut run = pipeline.start(&request)?;
