@@ -32,9 +32,9 @@ impl Denoiser for Memory {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
-        Ok(each_branch(branches, move |x, t, _| {
+        each_branch("a memory", branches, move |x, t, _| {
             self.noise(x.clone(), t)
-        }))
+        })
     }
 }
 

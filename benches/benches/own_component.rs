@@ -20,10 +20,10 @@ impl Denoiser for Shrug {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
-        Ok(each_branch(branches, move |x, t, _| {
+        each_branch("a shrug", branches, move |x, t, _| {
             let sigma = self.0.schedule.level(t.round() as usize).sigma;
             Ok(x.clone() * sigma)
-        }))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What embedders find behind features: requests and options as serde values, runs as streams.
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -15,8 +15,6 @@ use sd_pipeline::{
     Request, Residency, SizeConditioning, Start, WeightStorage, device,
 };
 use serde_json::{from_value, json, to_value};
-use tracing::span::{Attributes, Id};
-use tracing_subscriber::layer::{Context as Spans, Layer, SubscriberExt};
 
 #[test]
 fn a_request_is_a_serde_value() {
@@ -185,38 +183,4 @@ fn dropping_the_stream_cancels_the_run() {
     assert!(next(pin!(&mut stream)).is_none());
     let mut run = stream.into_run().unwrap();
     assert!(!run.is_finished() && run.next().unwrap().is_ok());
-}
-
-/// Remembers each span's name and fields.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Vec<&'static str>)>>>);
-
-impl<S: tracing::Subscriber> Layer<S> for Seen {
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Spans<'_, S>) {
-        let metadata = attributes.metadata();
-        let fields = metadata.fields().iter().map(|field| field.name());
-        let span = (metadata.name().to_string(), fields.collect());
-        self.0.lock().unwrap().push(span);
-    }
-}
-
-#[test]
-fn spans_tell_what_a_run_does() {
-    let seen = Seen::default();
-    let subscriber = tracing_subscriber::registry().with(seen.clone());
-    tracing::subscriber::with_default(subscriber, || tiny().generate(&request(2)).unwrap());
-    let seen = seen.0.lock().unwrap();
-    let count = |name: &str| seen.iter().filter(|(n, _)| n == name).count();
-    assert_eq!(
-        ["open", "encode_text", "step", "decode"].map(count),
-        [1, 1, 2, 1]
-    );
-    assert!(count("block") >= 6, "blocks of two evaluations");
-    for name in ["step", "decode", "block"] {
-        let (_, fields) = seen.iter().find(|(n, _)| n == name).unwrap();
-        assert!(
-            fields.contains(&"device") && fields.contains(&"shape"),
-            "{name}"
-        );
-    }
 }

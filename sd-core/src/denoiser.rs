@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Cancel, Conditioning, NoiseSchedule, Parameterization, Result};
+use crate::{Cancel, Conditioning, Error, NoiseSchedule, Parameterization, Result, TextEmbedding};
 
 /// Facts of a [`Denoiser`] that a program must know to run it.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl DenoiserSpec {
 /// Guidance, noise levels and the loop live elsewhere, so a U-Net, a transformer, a remote
 /// service or a closure with a formula in it can stand here. A run asks it once to
 /// [`prepare`](Self::prepare) its conditioning, and the [`Network`] it gets once or more per step.
-/// One that has nothing to prepare returns [`each_branch`] with its formula.
+/// One that has nothing to prepare returns [`each_branch`] of its formula.
 pub trait Denoiser: Send + Sync {
     /// Facts of this network.
     fn spec(&self) -> &DenoiserSpec;
@@ -109,23 +109,33 @@ impl std::fmt::Debug for dyn Network + '_ {
     }
 }
 
-/// A network that evaluates `formula(x, t, conditioning)` for one branch after the other: all that
-/// a denoiser needs that has nothing to prepare.
+/// A network that evaluates `formula(x, t, text)` for one branch after the other: all that a
+/// denoiser needs that has nothing to prepare and reads nothing but the text. `reader` is its name
+/// in errors.
+///
+/// # Errors
+/// [`Error::Unread`](crate::Error::Unread) for further conditioning.
 pub fn each_branch(
+    reader: &'static str,
     branches: Vec<Conditioning>,
-    formula: impl Fn(&Tensor<4>, f64, &Conditioning) -> Result<Tensor<4>> + Send + 'static,
-) -> Box<dyn Network> {
-    Box::new(EachBranch { branches, formula })
+    formula: impl Fn(&Tensor<4>, f64, &TextEmbedding) -> Result<Tensor<4>> + Send + 'static,
+) -> Result<Box<dyn Network>> {
+    let read = |branch: Conditioning| {
+        let text = branch.text.clone();
+        branch.finish(reader).map(|()| text)
+    };
+    let texts = branches.into_iter().map(read).collect::<Result<_>>()?;
+    Ok(Box::new(EachBranch { texts, formula }))
 }
 
 struct EachBranch<F> {
-    branches: Vec<Conditioning>,
+    texts: Vec<TextEmbedding>,
     formula: F,
 }
 
 impl<F> Network for EachBranch<F>
 where
-    F: Fn(&Tensor<4>, f64, &Conditioning) -> Result<Tensor<4>> + Send,
+    F: Fn(&Tensor<4>, f64, &TextEmbedding) -> Result<Tensor<4>> + Send,
 {
     fn predict(
         &self,
@@ -136,7 +146,11 @@ where
     ) -> Result<Vec<Tensor<4>>> {
         let evaluate = |branch: &usize| {
             cancel.check()?;
-            (self.formula)(x, t, &self.branches[*branch])
+            let text = self.texts.get(*branch).ok_or_else(|| {
+                let expected = format!("expected less than {}", self.texts.len());
+                Error::invalid("branch", branch, expected)
+            })?;
+            (self.formula)(x, t, text)
         };
         branches.iter().map(evaluate).collect()
     }

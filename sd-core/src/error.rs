@@ -1,5 +1,7 @@
 use std::fmt::Display;
 
+use burn::tensor::DType;
+
 /// The source of an error that comes from a component outside this workspace.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,6 +69,16 @@ pub enum Error {
         /// Bytes that it may take.
         allowed: u64,
     },
+    /// Values that are NaN or infinite, where the first of them are.
+    #[error("{component} made NaN or infinite values{}; {}", place(*step), remedy(*dtype))]
+    NotFinite {
+        /// The component that made them.
+        component: &'static str,
+        /// The run's step, from 1, where it was in one.
+        step: Option<usize>,
+        /// The precision it computed in.
+        dtype: DType,
+    },
     /// An error of a component implemented outside this workspace.
     #[error(transparent)]
     Other(#[from] BoxError),
@@ -97,5 +109,16 @@ impl Error {
             during,
             message: message.to_string(),
         }
+    }
+}
+
+fn place(step: Option<usize>) -> String {
+    step.map_or_else(String::new, |step| format!(" in step {step}"))
+}
+
+fn remedy(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 | DType::BF16 => "half precision often overflows there, try f32",
+        _ => "its weights are damaged, or what it was given is far out of range",
     }
 }

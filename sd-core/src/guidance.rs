@@ -83,7 +83,18 @@ pub struct At<'a> {
     pub steps: usize,
 }
 
-impl At<'_> {
+impl<'a> At<'a> {
+    /// A place in the only step of a run, for trying a guide by itself; all fields can be set.
+    pub fn new(x: &'a Tensor<4>, level: Level, parameterization: Parameterization) -> Self {
+        Self {
+            x,
+            level,
+            parameterization,
+            step: 0,
+            steps: 1,
+        }
+    }
+
     /// The clean latent x₀ that `output` implies here.
     pub fn denoised(&self, output: Tensor<4>) -> Tensor<4> {
         let (x, level) = (self.x.clone(), self.level);

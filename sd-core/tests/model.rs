@@ -43,11 +43,11 @@ impl Denoiser for Knowing {
         self: Arc<Self>,
         branches: Vec<Conditioning>,
     ) -> sd_core::Result<Box<dyn sd_core::Network>> {
-        Ok(each_branch(branches, move |x, t, _| {
+        each_branch("a test", branches, move |x, t, _| {
             assert_eq!(t, self.t);
             assert!(close(x.clone(), &self.input, 1e-5), "the input's scale");
             Ok(self.raw.clone())
-        }))
+        })
     }
 }
 
@@ -190,6 +190,23 @@ fn what_nobody_reads_is_an_error_that_names_it() {
     let read = three.extensions.take::<Weights>().unwrap();
     assert_eq!(read, Weights([1.0, 2.0].repeat(3)));
     assert!(three.extensions.take::<Weights>().is_none());
+    let network = Arc::new(Knowing {
+        spec: DenoiserSpec::new(&Device::flex()),
+        input: row([0.0; 4]),
+        t: 0.0,
+        raw: row([0.0; 4]),
+    });
+    let error = network.prepare(vec![three.clone()]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unread {
+                reader: "a test",
+                ..
+            }
+        ),
+        "{error}"
+    );
     three.size = None;
     three.guidance_scale = None;
     assert!(three.finish("a network").is_ok());

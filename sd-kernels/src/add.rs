@@ -1,6 +1,6 @@
 use crate::buffer::Shared;
 use crate::error::{Result, check_len};
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// `a += b`, number by number.
@@ -12,7 +12,7 @@ pub fn add(isa: Isa, a: &mut [f32], b: &[f32]) -> Result<()> {
     let to = Shared(a.as_mut_ptr());
     let tasks = (b.len() >> 14).max(1);
     for_each(tasks, |task| {
-        let (from, end) = part(b.len(), tasks, task);
+        let (from, end) = chunk(b.len(), tasks, task);
         isa.run(Add {
             // SAFETY: within `a`; each task changes numbers of its own.
             a: unsafe { to.get().add(from) },

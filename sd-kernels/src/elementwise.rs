@@ -1,7 +1,7 @@
 use crate::buffer::Shared;
 use crate::error::{Result, check_len};
 use crate::gemm::Activation;
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// `out = activation(x)`, number by number.
@@ -13,7 +13,7 @@ pub fn activate(isa: Isa, activation: Activation, x: &[f32], out: &mut [f32]) ->
     let to = Shared(out.as_mut_ptr());
     let tasks = (x.len() >> 14).clamp(1, 4 * rayon::current_num_threads());
     for_each(tasks, |task| {
-        let (from, end) = part(x.len(), tasks, task);
+        let (from, end) = chunk(x.len(), tasks, task);
         isa.run(Each {
             x: &x[from..end],
             activation,

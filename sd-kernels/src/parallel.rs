@@ -11,6 +11,6 @@ pub(crate) fn for_each(count: usize, f: impl Fn(usize) + Sync + Send) {
 
 /// The bounds of part `index` when `total` is cut into `parts` of nearly equal size.
 #[inline(always)]
-pub(crate) fn part(total: usize, parts: usize, index: usize) -> (usize, usize) {
+pub(crate) fn chunk(total: usize, parts: usize, index: usize) -> (usize, usize) {
     (total * index / parts, total * (index + 1) / parts)
 }

@@ -1,10 +1,12 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Error, Files, Result};
+use crate::notes::is_note;
+use crate::{Error, Files, Result, UnknownSettings};
 
 /// A `config.json`, read setting by setting, so that an error can name the setting.
 ///
@@ -13,6 +15,7 @@ use crate::{Error, Files, Result};
 pub struct ConfigFile {
     path: PathBuf,
     settings: Map<String, Value>,
+    unknown: UnknownSettings,
 }
 
 impl ConfigFile {
@@ -21,10 +24,7 @@ impl ConfigFile {
     /// # Errors
     /// As [`Files::json`].
     pub fn read(files: &Files, name: &str) -> Result<Self> {
-        Ok(Self {
-            path: files.path(name),
-            settings: files.json(name)?,
-        })
+        Ok(Self::new(files.path(name), files.json(name)?))
     }
 
     /// Settings that are not in a file; `path` is what errors call it.
@@ -32,7 +32,33 @@ impl ConfigFile {
         Self {
             path: path.into(),
             settings,
+            unknown: UnknownSettings::default(),
         }
+    }
+
+    /// The same with another treatment of unknown settings; at first they are refused.
+    #[must_use]
+    pub fn on_unknown(self, unknown: UnknownSettings) -> Self {
+        Self { unknown, ..self }
+    }
+
+    /// The same with the setting `field` as `value`, for what is known better than the file says.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.settings.insert(field.into(), value.into());
+        self
+    }
+
+    /// The settings within the setting `field`, `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is not an object.
+    pub fn within(&self, field: &str) -> Result<Option<Self>> {
+        let settings = self.get(field, "an object of settings")?;
+        Ok(settings.map(|settings| Self {
+            settings,
+            ..self.clone()
+        }))
     }
 
     /// The file.
@@ -76,22 +102,59 @@ impl ConfigFile {
 
     /// Refuses every setting that is not `known`, so that none can change what a model computes
     /// without being noticed. `fixed` ones may have one of the listed values, as JSON. `null`,
-    /// `false` and names with a leading underscore, which are notes of the writer, always pass.
+    /// `false` and notes of programs that wrote the file always pass; what is neither known nor
+    /// fixed may be [let pass](Self::on_unknown) with a warning.
     ///
     /// # Errors
     /// [`Error::Unsupported`], naming the setting.
     pub fn refuse_others(&self, known: &[&str], fixed: &[(&str, &[&str])]) -> Result<()> {
         for (field, value) in &self.settings {
-            let inert = value.is_null() || *value == Value::Bool(false) || field.starts_with('_');
+            let inert = value.is_null() || *value == Value::Bool(false);
             if inert || known.contains(&field.as_str()) {
                 continue;
             }
-            let mut fixed = fixed.iter().filter(|(name, _)| name == field);
-            if !fixed.any(|(_, allowed)| allowed.contains(&value.to_string().as_str())) {
-                return Err(self.unsupported(field));
+            match fixed.iter().find(|(name, _)| name == field) {
+                Some((_, allowed)) if allowed.contains(&value.to_string().as_str()) => {}
+                Some(_) => return Err(self.unsupported(field)),
+                None if is_note(field) => {}
+                None => self.unknown(field)?,
             }
         }
         Ok(())
+    }
+
+    fn unknown(&self, field: &str) -> Result<()> {
+        let error = self.unsupported(field);
+        match self.unknown {
+            UnknownSettings::Refuse => Err(error),
+            UnknownSettings::Warn => {
+                tracing::warn!("{error} and ignored");
+                Ok(())
+            }
+        }
+    }
+
+    /// A height and a width in `range`, which one number is both of; `default` where it is absent.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is anything else.
+    pub fn sides(
+        &self,
+        field: &str,
+        default: [usize; 2],
+        range: RangeInclusive<usize>,
+    ) -> Result<[usize; 2]> {
+        let (least, most) = (range.start(), range.end());
+        let expected = format!("a whole number from {least} to {most}, or a height and a width");
+        let sides = match self.get::<OneOrMany<usize>>(field, &expected)? {
+            None => Ok(default),
+            Some(OneOrMany::One(side)) => Ok([side, side]),
+            Some(OneOrMany::Many(sides)) => sides.try_into(),
+        };
+        match sides {
+            Ok(sides) if sides.iter().all(|side| range.contains(side)) => Ok(sides),
+            _ => Err(self.error(field, &expected)),
+        }
     }
 
     /// A truth value; `default` where it is absent.
@@ -149,6 +212,14 @@ impl ConfigFile {
             Err(self.error(field, expected))
         }
     }
+}
+
+/// A setting that is one value, or a list of several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
 }
 
 fn shorten(text: &str) -> String {

@@ -2,6 +2,8 @@ use std::fmt::{self, Display};
 use std::io;
 use std::path::PathBuf;
 
+use crate::FileKind;
+
 /// Result of loading a model.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,13 +39,36 @@ pub enum Error {
         /// Values that would be right.
         expected: String,
     },
-    /// A folder without the weights of a model.
-    #[error("{}: no weights, expected one of {}", folder.display(), tried.join(", "))]
+    /// A link to a file that is not there: a hub cache's folder that was copied without what its
+    /// links lead to, a download that was interrupted.
+    #[error("{}: a link to {}, which is not there", path.display(), target.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+        /// The path it leads to, as it is written in the link.
+        target: PathBuf,
+    },
+    /// A file of another kind than its name promises.
+    #[error("{}: {found}; expected {expected}", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// Its kind.
+        found: FileKind,
+        /// The kind that would be right.
+        expected: &'static str,
+    },
+    /// A folder without the weights of a model, or without those of the variant asked for.
+    #[error("{}: no weights, {}", folder.display(), Absent { tried, variants, others })]
     NoWeights {
         /// The folder.
         folder: PathBuf,
         /// The file names that would have been taken.
         tried: Vec<String>,
+        /// Variants of the weights that are there and can be asked for.
+        variants: Vec<String>,
+        /// Other files of the folder that look like weights.
+        others: Vec<String>,
     },
     /// A safetensors file that is damaged or not one at all.
     #[error("{}: not a sound safetensors file: {reason}", path.display())]
@@ -83,6 +108,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::Io`], or the [`Error::BrokenLink`] that caused it.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        match std::fs::read_link(&path) {
+            Ok(target) if source.kind() == io::ErrorKind::NotFound => {
+                Self::BrokenLink { path, target }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+
     /// An [`Error::Config`]: in `file`, `field` is `value`; `expected`.
     pub fn config(
         file: impl Into<PathBuf>,
@@ -118,6 +154,27 @@ impl Error {
 impl From<Error> for sd_core::Error {
     fn from(error: Error) -> Self {
         Self::Other(Box::new(error))
+    }
+}
+
+/// Weights that are not there, and what is there instead.
+struct Absent<'a> {
+    tried: &'a [String],
+    variants: &'a [String],
+    others: &'a [String],
+}
+
+impl Display for Absent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected one of {}", self.tried.join(", "))?;
+        if !self.variants.is_empty() {
+            let variants = self.variants.join(", ");
+            write!(f, "; variants that can be asked for: {variants}")?;
+        }
+        if !self.others.is_empty() {
+            write!(f, "; there is {}", first_ten(self.others))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Error, FileKind, Result};
 
 /// No JSON file of a model is larger: CLIP's `tokenizer.json` has 4 MB.
 const MAX_SIZE: u64 = 64 << 20;
@@ -88,7 +88,35 @@ impl Files {
         self.folder.join(name)
     }
 
-    /// `true` when there is a file `name` in this folder.
+    /// Names of the files and folders in this folder, sorted; none where it does not exist.
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<String> = match &self.root {
+            Root::Disk => {
+                let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
+                let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+                names.collect()
+            }
+            Root::Memory(files) => {
+                let names = files.keys().filter_map(|name| {
+                    let name = Path::new(name).strip_prefix(&self.folder).ok()?;
+                    name.iter().next()?.to_str().map(String::from)
+                });
+                names.collect()
+            }
+        };
+        names.into_iter().collect()
+    }
+
+    /// The folder's path, when it is one on disk.
+    pub fn on_disk(&self) -> Option<&Path> {
+        match self.root {
+            Root::Disk => Some(&self.folder),
+            Root::Memory(_) => None,
+        }
+    }
+
+    /// `true` when there is a file `name` in this folder. A link that leads nowhere is one: to
+    /// read it is an error, and not the same as that it was not there.
     pub fn has(&self, name: &str) -> bool {
         self.locate(name).is_some()
     }
@@ -101,7 +129,10 @@ impl Files {
         }
         let path = self.path(name);
         match &self.root {
-            Root::Disk => path.is_file().then_some(Located::Disk(path)),
+            Root::Disk => {
+                let is_there = path.is_file() || (path.is_symlink() && !path.exists());
+                is_there.then_some(Located::Disk(path))
+            }
             Root::Memory(files) => {
                 let bytes = files.get(&path.to_string_lossy().replace('\\', "/"))?;
                 Some(Located::Memory(path, bytes.clone()))
@@ -112,12 +143,10 @@ impl Files {
     /// The whole content of a small file.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file is not there, cannot be read or has more than 64 MB.
+    /// [`Error::Io`] when the file is not there, cannot be read or has more than 64 MB;
+    /// [`Error::BrokenLink`] when it is a link to one that is not there.
     pub fn read(&self, name: &str) -> Result<Bytes> {
-        let io = |source| Error::Io {
-            path: self.path(name),
-            source,
-        };
+        let io = |source| Error::io(self.path(name), source);
         match self.locate(name) {
             None => Err(io(io::ErrorKind::NotFound.into())),
             Some(Located::Memory(_, bytes)) => Ok(bytes),
@@ -125,15 +154,42 @@ impl Files {
         }
     }
 
+    /// The whole content of a small text file.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`Error::Kind`] when it is not text, or stands for a file that was
+    /// not fetched: a Git LFS pointer, a web page.
+    pub fn text(&self, name: &str) -> Result<String> {
+        let bytes = self.read(name)?;
+        let found = FileKind::of_bytes(&bytes);
+        match str::from_utf8(&bytes) {
+            Ok(text) if !found.is_foreign() => Ok(text.into()),
+            _ => Err(Error::Kind {
+                path: self.path(name),
+                found,
+                expected: "text in UTF-8",
+            }),
+        }
+    }
+
     /// A JSON file as `T`.
     ///
     /// # Errors
-    /// [`Error::Io`] as [`read`](Self::read); [`Error::Json`] when it is not JSON, is nested more
-    /// than 128 levels deep or does not have the form of `T`.
+    /// As [`read`](Self::read); [`Error::Json`] when it is not JSON, is nested more than 128 levels
+    /// deep or does not have the form of `T`; [`Error::Kind`] when it stands for a file that was
+    /// not fetched: a Git LFS pointer, a web page.
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_slice(&self.read(name)?).map_err(|source| Error::Json {
-            path: self.path(name),
-            source,
+        let bytes = self.read(name)?;
+        serde_json::from_slice(&bytes).map_err(|source| {
+            let (path, found) = (self.path(name), FileKind::of_bytes(&bytes));
+            match found.is_foreign() {
+                true => Error::Kind {
+                    path,
+                    found,
+                    expected: "JSON",
+                },
+                false => Error::Json { path, source },
+            }
         })
     }
 }

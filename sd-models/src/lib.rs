@@ -4,10 +4,12 @@
 mod clip;
 mod config;
 mod error;
+mod file_kind;
 mod files;
 mod layers;
 pub mod ldm;
 pub mod memory;
+mod notes;
 mod options;
 #[doc(hidden)]
 pub mod testing;
@@ -21,8 +23,9 @@ pub use clip::{
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
+pub use file_kind::FileKind;
 pub use files::{EmbeddedFile, Files};
-pub use options::LoadOptions;
+pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{Weights, parameter_shapes};

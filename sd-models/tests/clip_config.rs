@@ -1,6 +1,6 @@
 //! A text encoder's configuration: what real ones say, and what hostile ones do.
 
-use sd_models::{Activation, ClipTextConfig, ConfigFile, Error, Files};
+use sd_models::{Activation, ClipTextConfig, ConfigFile, Error, Files, UnknownSettings};
 use serde_json::{Value, json};
 
 fn read(settings: Value) -> Result<ClipTextConfig, Error> {
@@ -77,6 +77,60 @@ fn a_setting_out_of_range_is_an_error_that_names_it() {
     expect_config_error("eos_token_id", &json!(-1));
     expect_config_error("eos_token_id", &json!([1, 2]));
     expect_config_error("architectures", &json!("CLIPTextModel"));
+}
+
+#[test]
+fn of_a_whole_clip_the_text_half_is_read() {
+    let half = json!({"hidden_size": 96, "projection_dim": 48, "architectures": null});
+    let whole = json!({
+        "architectures": ["CLIPModel"], "hidden_size": 7, "projection_dim": 512, "logit_scale": 2.6,
+        "text_config": half, "text_config_dict": {"hidden_size": 768}, "vision_config": {"a": 1},
+    });
+    assert_eq!(read(whole.clone()).unwrap(), read(half.clone()).unwrap());
+    // The class is the whole's.
+    let mut projecting = whole;
+    projecting["architectures"] = json!(["CLIPTextModelWithProjection"]);
+    assert_eq!(read(projecting).unwrap().projection, Some(48));
+    assert_eq!(
+        read(json!({"text_config": null})).unwrap(),
+        read(json!({})).unwrap()
+    );
+    for wrong in [json!([1]), json!(1), json!("half")] {
+        expect_config_error("text_config", &wrong);
+    }
+}
+
+#[test]
+fn a_setting_that_nobody_knows_is_refused_or_let_pass() {
+    let known = read(json!({})).unwrap();
+    for note in [
+        "name_or_path",
+        "decay",
+        "use_cache",
+        "torch_dtype",
+        "_anything",
+    ] {
+        assert_eq!(read(json!({ note: 0.5 })).unwrap(), known, "{note}");
+    }
+    let file = |settings: Value| {
+        let settings = settings.as_object().unwrap().clone();
+        ConfigFile::new("text_encoder/config.json", settings)
+    };
+    let warned =
+        |settings| ClipTextConfig::from_file(&file(settings).on_unknown(UnknownSettings::Warn));
+    for (field, lets_pass) in [
+        ("a_setting_of_tomorrow", true),
+        ("use_tomorrow", true),
+        ("use_attention_mask", false),
+        ("quantization_config", false),
+    ] {
+        let settings = json!({ field: true });
+        let error = read(settings.clone()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains(field), "{error}");
+        assert_eq!(warned(settings).is_ok(), lets_pass, "{field}");
+        assert!(read(json!({ field: false })).is_ok(), "{field}");
+    }
 }
 
 fn expect_config_error(field: &str, value: &Value) {

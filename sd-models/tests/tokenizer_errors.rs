@@ -160,3 +160,74 @@ fn settings_out_of_range_are_errors() {
     let unigram = r#"{"model": {"type": "Unigram", "vocab": {}, "merges": []}}"#;
     expect(&[("tokenizer.json", unigram)], unsupported, "Unigram");
 }
+
+/// The fixtures' vocabulary, with as many tokens as CLIP's for its merges.
+fn fixture(name: &str) -> String {
+    let folder = sd_fixtures::path("tokenizer");
+    fs::read_to_string(folder.join(name)).unwrap()
+}
+
+#[test]
+fn merges_that_are_lost_are_noticed() {
+    let kind: fn(&Error) -> bool = |e| matches!(e, Error::Tokenizer { .. });
+    let (vocab, merges) = (fixture("old/vocab.json"), fixture("old/merges.txt"));
+    let lines: Vec<&str> = merges.lines().collect();
+    let (all, tokens) = (lines.len() - 1, 1420);
+    assert_eq!(tokens, 512 + all + 2);
+    let without = |lost: std::ops::Range<usize>| {
+        let kept = lines.iter().enumerate().filter(|(n, _)| !lost.contains(n));
+        kept.map(|(_, line)| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let count = |count: usize| format!("{count} others");
+    for (damaged, message) in [
+        (without(61..lines.len()), count(all - 60)),
+        (without(all..all + 1), count(1)),
+        (without(400..410), count(10)),
+        (without(1..lines.len()), count(all)),
+        (String::new(), count(all)),
+        (merges.replace('\n', "\r"), "end with \\r alone".into()),
+    ] {
+        let files = [("vocab.json", &*vocab), ("merges.txt", &damaged)];
+        expect(&files, kind, &message);
+        expect(&files, kind, "merges.txt");
+    }
+
+    let mut json: serde_json::Value = serde_json::from_str(&fixture("new/tokenizer.json")).unwrap();
+    let merges = json["model"]["merges"].as_array_mut().unwrap();
+    merges.truncate(60);
+    let lost = count(all - 60);
+    expect(&[("tokenizer.json", &json.to_string())], kind, &lost);
+}
+
+#[test]
+fn line_ends_of_two_characters_give_the_same_ids() {
+    let (vocab, merges) = (fixture("old/vocab.json"), fixture("old/merges.txt"));
+    let text = "a photograph of unbelievable things";
+    let ids = |merges: &str| {
+        let tokenizer = open(&[("vocab.json", &vocab), ("merges.txt", merges)]);
+        tokenizer.unwrap().encode(text).unwrap().ids
+    };
+    let expected = ids(&merges);
+    assert_eq!(ids(&merges.replace('\n', "\r\n")), expected);
+    assert_eq!(ids(merges.trim_end()), expected);
+    assert_eq!(ids(merges.trim_start_matches("#version: 0.2\n")), expected);
+}
+
+#[test]
+fn tokens_without_merges_are_allowed_where_they_are_added_or_the_alphabet_is_not_clips() {
+    let mut vocab: serde_json::Map<_, _> =
+        serde_json::from_str(&fixture("old/vocab.json")).unwrap();
+    vocab.insert("<cat-toy>".into(), 1420.into());
+    let vocab = serde_json::Value::from(vocab).to_string();
+    let merges = fixture("old/merges.txt");
+    let files = [("vocab.json", &*vocab), ("merges.txt", &merges)];
+    let kind: fn(&Error) -> bool = |e| matches!(e, Error::Tokenizer { .. });
+    expect(&files, kind, "\"<cat-toy>\" the first");
+    let added = ("added_tokens.json", r#"{"<cat-toy>": 1420}"#);
+    let tokenizer = open(&[files[0], files[1], added]).unwrap();
+    assert_eq!(tokenizer.encode("<cat-toy>").unwrap().ids[1], 1420);
+
+    let vocab = VOCAB.replace('{', r#"{"lowest</w>":7,"#);
+    open(&[("vocab.json", &vocab), ("merges.txt", MERGES)]).unwrap();
+}

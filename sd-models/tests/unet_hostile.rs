@@ -152,6 +152,10 @@ fn wrong_settings_of_the_vae_are_named() {
         ("up_block_types", json!([1, 2, 3, 4])),
         ("use_quant_conv", json!(2)),
         ("force_upcast", json!("true")),
+        ("sample_size", json!([512])),
+        ("sample_size", json!([512, 0])),
+        ("sample_size", json!([512, 512, 512])),
+        ("sample_size", json!("512")),
         ("latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
         ("latents_std", json!([1.0, 1.0, 1.0, 1.0])),
         ("_class_name", json!("AutoencoderTiny")),
@@ -208,6 +212,15 @@ fn what_changes_nothing_is_accepted() {
         let config = UNetConfig::new(&with("sd15_unet", field, value));
         assert_eq!(config.expect("accepted"), usual, "{field}");
     }
+}
+
+#[test]
+fn an_autoencoders_size_may_be_two_sides() {
+    let read = |size| VaeConfig::new(&with("sd_vae", "sample_size", size)).map(|c| c.sample_size);
+    assert_eq!(read(json!(512)).expect("accepted"), 512);
+    assert_eq!(read(json!([512, 512])).expect("accepted"), 512);
+    // Of two, diffusers' tiles have the first.
+    assert_eq!(read(json!([256, 512])).expect("accepted"), 256);
 }
 
 /// Counts parameters, and fails on one that holds values.

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use crate::NotAModel;
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
@@ -17,6 +18,28 @@ pub enum Error {
     /// A model folder that could not be loaded.
     #[error(transparent)]
     Model(#[from] sd_models::Error),
+    /// A path at which there is no model in diffusers layout.
+    #[error("{}: {there}", path.display())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What is there instead.
+        there: NotAModel,
+    },
+    /// A variant of the weights that none of a model's components has.
+    #[error(
+        "{}: no component has weights of variant {variant:?}; expected {}",
+        path.display(),
+        if others.is_empty() { "none, for there are no variants".into() } else { others.join(", ") }
+    )]
+    NoVariant {
+        /// The model's folder.
+        path: PathBuf,
+        /// The variant asked for.
+        variant: String,
+        /// The variants that are there, each with its component.
+        others: Vec<String>,
+    },
     /// A scheduler's name or configuration that is not understood.
     #[error(transparent)]
     Scheduler(#[from] sd_schedulers::ConfigError),

@@ -28,9 +28,11 @@
 
 pub mod devices;
 mod error;
+mod finite;
 mod guard;
 mod latents;
 mod memory;
+mod model_path;
 mod open;
 mod output;
 mod picture;
@@ -44,6 +46,7 @@ mod serde_values;
 mod slot;
 mod stored;
 mod synchronized;
+mod variants;
 mod warm_up;
 
 #[doc(inline)]
@@ -51,6 +54,7 @@ pub use devices::open as device;
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
+pub use model_path::NotAModel;
 pub use open::{Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
@@ -74,8 +78,8 @@ pub use sd_core::{
     SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch, exactly,
 };
-pub use sd_models::WeightStorage;
 pub use sd_models::vae::Tiling;
+pub use sd_models::{UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -3,13 +3,15 @@ use std::path::Path;
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{ClipTextFiles, Files, LoadOptions, WeightStorage};
-use sd_schedulers::{ConfigError, SchedulerConfig};
+use sd_models::{Files, LoadOptions, UnknownSettings, WeightStorage};
+use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
-use crate::recipe::{self, Cutting, Training, recipe};
+use crate::model_path;
+use crate::recipe::{Cutting, ModelFolder, Training};
 use crate::slot::Component;
 use crate::synchronized::synchronized;
+use crate::variants::Variants;
 use crate::{Pipeline, Residency, Result, Slot, Source};
 
 /// Options with which a model is opened.
@@ -39,6 +41,10 @@ pub struct OpenOptions {
     pub autoencoder: Option<Placement>,
     /// The scheduler's name; `None`: the one the model's folder says.
     pub scheduler: Option<String>,
+    /// Variant of the weights, such as `fp16` or `non_ema`: of each component that has it, the
+    /// others as without. `None`: the weights without a variant's name, and where there are none,
+    /// `fp16`.
+    pub variant: Option<String>,
     /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
     pub weight_storage: WeightStorage,
@@ -50,6 +56,9 @@ pub struct OpenOptions {
     /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
     /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
     pub memory_budget: Option<u64>,
+    /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
+    /// denoiser or the autoencoder.
+    pub unknown_settings: UnknownSettings,
     /// Components of the program's own, in place of the folder's, which are then not read.
     pub components: Components,
 }
@@ -76,10 +85,12 @@ impl OpenOptions {
             text_encoder: None,
             autoencoder: None,
             scheduler: None,
+            variant: None,
             weight_storage: WeightStorage::F32,
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
+            unknown_settings: UnknownSettings::Refuse,
             components: Components::default(),
         }
     }
@@ -124,23 +135,25 @@ pub struct Placement {
     pub dtype: FloatDType,
 }
 
-/// Component folders of diffusers' layout.
-const DENOISER: &str = "unet";
-const AUTOENCODER: &str = "vae";
-
 impl Pipeline {
     /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
-    /// a tensor that is missing, left over or of another shape is an error.
+    /// a tensor that is missing, left over or of another shape is an error. The classes of the
+    /// components are those that `model_index.json` names; their own files have the settings.
+    ///
+    /// The folder of a repository in a hub's cache (`models--OWNER--NAME`) is opened at the snapshot
+    /// that its `main` names, or at the only one there is.
     ///
     /// # Errors
+    /// [`Error::NotAModel`](crate::Error::NotAModel) when there is something else at that path;
+    /// [`Error::NoVariant`](crate::Error::NoVariant) when no component has the variant asked for;
     /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
     /// naming the file and what would be right; [`Error::Component`](crate::Error::Component) when
     /// a device does not compute in the precision asked for.
     pub fn open(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        Self::from_files(&Files::directory(folder.as_ref()), options)
+        Self::from_files(&model_path::files(folder.as_ref()), options)
     }
 
     /// As [`open`](Self::open), from files wherever they are: in a folder or in the program.
@@ -149,7 +162,8 @@ impl Pipeline {
     /// As [`open`](Self::open).
     #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
-        let recipe = recipe(files)?;
+        model_path::check(files)?;
+        let folder = ModelFolder::open(files)?;
         let [text, net, auto] = options.placements()?;
         let Components {
             text_encoder,
@@ -158,12 +172,7 @@ impl Pipeline {
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
-        let config = files.folder("scheduler").read("scheduler_config.json")?;
-        let config = String::from_utf8_lossy(&config);
-        let scheduler_config = match recipe.corrects_scheduler {
-            true => SchedulerConfig::from_json(&config)?,
-            false => SchedulerConfig::from_json_verbatim(&config)?,
-        };
+        let scheduler_config = folder.scheduler()?;
         let scheduler = match &options.scheduler {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
@@ -173,18 +182,25 @@ impl Pipeline {
             parameterization: scheduler_config.parameterization()?,
         };
 
-        let load = |Placement { device, dtype }: &Placement| LoadOptions {
+        let [text_folder, net_folder, auto_folder] = folder.components();
+        let read = [
+            (text_folder, text_encoder.is_none()),
+            (net_folder, denoiser.is_none()),
+            (auto_folder, autoencoder.is_none()),
+        ];
+        let variants = Variants::find(files, &read, options.variant.as_deref())?;
+        let load = |Placement { device, dtype }: &Placement, folder: &str| LoadOptions {
             device: device.clone(),
             dtype: *dtype,
             weight_storage: options.weight_storage,
+            variant: variants.of(folder),
+            unknown_settings: options.unknown_settings,
         };
         let text_encoder = found(text_encoder, || {
-            let [folder, tokenizer] = recipe.text_encoder;
-            let encoder = ClipTextFiles::open(files, folder, tokenizer, &load(&text))?;
-            Ok(Box::new(encoder.with_absent(recipe.absent)))
+            folder.text_encoder(&load(&text, text_folder))
         })?;
         let denoiser = found(denoiser, || {
-            recipe::denoiser(files, DENOISER, training, &load(&net))
+            folder.denoiser(training, &load(&net, net_folder))
         })?;
         let cutting = Cutting {
             tiling: options.tiling,
@@ -194,7 +210,7 @@ impl Pipeline {
             },
         };
         let autoencoder = found(autoencoder, || {
-            recipe::autoencoder(files, AUTOENCODER, cutting, &load(&auto))
+            folder.autoencoder(cutting, &load(&auto, auto_folder))
         })?;
 
         // All files are sound: now their values, or later.

@@ -38,19 +38,26 @@ impl std::ops::Deref for Picture {
 ///
 /// # Errors
 /// [`Error::Component`] when the tensor has another shape, cannot be read from its device, or
-/// holds a NaN: that would else be a black picture without an explanation.
+/// holds a NaN or an infinite value: that would else be a black picture, or white spots in it,
+/// without an explanation.
 pub fn image_from_pixels(pixels: Tensor<4>) -> Result<RgbImage> {
     let [n, c, h, w] = pixels.dims();
     if [n, c] != [1, 3] {
         return Err(CoreError::shape("pixels", &[n, c, h, w], "[1, 3, h, w]").into());
     }
+    let dtype = pixels.dtype();
     // One row of RGB after the other, as pictures are stored.
     let pixels = pixels.permute([0, 2, 3, 1]);
     let values = pixels.try_into_vec_as::<f32>();
     let values = values.map_err(|e| CoreError::backend("reading the picture", e))?;
-    if values.iter().any(|v| v.is_nan()) {
-        let hint = "the autoencoder made NaN; half precision often overflows there, try f32";
-        return Err(CoreError::Unsupported(hint.into()).into());
+    if !values.iter().all(|v| v.is_finite()) {
+        let component = "the autoencoder";
+        return Err(CoreError::NotFinite {
+            component,
+            step: None,
+            dtype,
+        }
+        .into());
     }
     let to_byte = |v: f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     let bytes = values.into_iter().map(to_byte).collect();

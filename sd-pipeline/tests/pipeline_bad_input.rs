@@ -5,10 +5,9 @@ use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
 use sd_pipeline::core::Error as CoreError;
-use sd_pipeline::models::Error as ModelError;
 use sd_pipeline::{
-    Error, OpenOptions, Pipeline, Prompt, Request, Start, TextEmbedding, TextEncoder, device,
-    read_latents, write_latents, write_png,
+    Error, NotAModel, OpenOptions, Pipeline, Prompt, Request, Start, TextEmbedding, TextEncoder,
+    device, read_latents, write_latents, write_png,
 };
 use tempfile::TempDir;
 
@@ -140,8 +139,9 @@ fn a_good_folder_opens_and_equals_the_embedded_model() {
 #[test]
 fn a_missing_folder_or_file_is_named() {
     let error = open(Path::new("no/such/folder")).unwrap_err();
+    let there = NotAModel::Absent;
     assert!(
-        matches!(error, Error::Model(ModelError::Io { .. })),
+        matches!(&error, Error::NotAModel { there: found, .. } if *found == there),
         "{error:?}"
     );
     assert!(error.to_string().contains("model_index.json"), "{error}");

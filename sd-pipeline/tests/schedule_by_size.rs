@@ -27,7 +27,7 @@ impl Denoiser for Shifting {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
-        Ok(each_branch(branches, |x, _, _| Ok(x.clone())))
+        each_branch("a flow", branches, |x, _, _| Ok(x.clone()))
     }
 }
 

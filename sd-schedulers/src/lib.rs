@@ -44,7 +44,6 @@ mod levels;
 mod names;
 mod solver;
 mod solvers;
-mod unbounded;
 
 pub use config::SchedulerConfig;
 pub use error::{ConfigError, NameError};

@@ -51,17 +51,14 @@ impl Denoiser for Gaussian {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
-        for branch in &branches {
-            branch.clone().finish("a Gaussian")?;
-        }
-        Ok(each_branch(branches, move |x, t, _| {
+        each_branch("a Gaussian", branches, move |x, t, _| {
             let sigma = self.spec.schedule.sigma(t);
             let level = Level::linear(t, sigma);
             let noise = (x.clone() - MEAN * level.alpha) / deviation(level).powi(2);
             // Of both normal distributions in x, each accounts for its share of the variance.
             let clean = noise.clone() * (level.alpha * DEVIATION * DEVIATION) + MEAN;
             Ok(noise * sigma - clean)
-        }))
+        })
     }
 }
 

@@ -193,9 +193,11 @@ mod tests {
             Conditioning::new(TextEmbedding::new(tokens))
         };
         // A network that says a fifth of what it sees without the prompt, and all of it with.
-        let network = each_branch(vec![branch(0.2), branch(1.0)], |x, _, branch| {
-            Ok(x.clone() * branch.text.tokens.clone().reshape([2, 1, 1, 1]))
+        let branches = vec![branch(0.2), branch(1.0)];
+        let network = each_branch("a test", branches, |x, _, text| {
+            Ok(x.clone() * text.tokens.clone().reshape([2, 1, 1, 1]))
         });
+        let network = network.unwrap();
         let guidance = Rescaled {
             scale: 4.0,
             rescale: 1.0,

@@ -173,10 +173,9 @@ mod tests {
         let mut layer = soft.start(&RunStart::new(&noise, &plan, 0)).unwrap();
         // A network that takes everything for 9.
         let text = TextEmbedding::new(Tensor::zeros([1, 1, 1], &Device::flex()));
-        let nine = each_branch(
-            vec![Conditioning::new(text)],
-            |x, _, _| Ok(x.full_like(9.0)),
-        );
+        let branches = vec![Conditioning::new(text)];
+        let nine = each_branch("a test", branches, |x, _, _| Ok(x.full_like(9.0)));
+        let nine = nine.unwrap();
         let mut guide = Unguided.start();
         let guided = Guided::new(&*nine, &mut *guide, Parameterization::Sample);
         let mut model = layer.wrap(Box::new(guided)).unwrap();

@@ -113,11 +113,9 @@ impl Model for Guided<'_> {
             x.clone() * scale
         };
         let at = At {
-            x,
-            level,
-            parameterization: self.parameterization,
             step: self.step,
             steps: self.steps,
+            ..At::new(x, level, self.parameterization)
         };
         let wanted = self.guide.wanted(&at);
         let outputs = self.outputs(input.cast(self.dtype), level.t, &wanted)?;

@@ -5,7 +5,7 @@ use super::source::Source;
 use super::tile::{Ahead, Finish, tile};
 use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 use crate::weight::DType;
 
@@ -32,14 +32,14 @@ impl Tiles {
     /// First row and number of rows of a tile.
     #[inline(always)]
     pub(crate) fn get(self, index: usize) -> (usize, usize) {
-        let (from, to) = part(self.rows, self.count, index);
+        let (from, to) = chunk(self.rows, self.count, index);
         (from, to - from)
     }
 
     /// First row of a tile, or for `count` the number of rows.
     #[inline(always)]
     pub(crate) fn start(self, index: usize) -> usize {
-        part(self.rows, self.count, index).0
+        chunk(self.rows, self.count, index).0
     }
 }
 
@@ -126,7 +126,7 @@ impl Grid {
         let wanted = if threads == 1 { 1 } else { 4 * threads };
         let mut row_parts = rows.div_ceil(tallest);
         let mut panel_parts = 1;
-        // Cutting rows keeps A packed once; below a few tiles a part, B is cut instead.
+        // Cutting rows keeps A packed once; below a few tiles a chunk, B is cut instead.
         while row_parts * panel_parts < wanted {
             if rows / (2 * row_parts) >= 4 * isa.rows() {
                 row_parts *= 2;
@@ -154,7 +154,7 @@ impl Grid {
         source: impl Source,
         finish: impl Finish,
     ) {
-        let block = part(rows, self.row_parts, task / self.panel_parts);
+        let block = chunk(rows, self.row_parts, task / self.panel_parts);
         let depth = (lines.1 - lines.0) * LINE;
         let size = (block.1 - block.0) * depth;
         let wide = if b.dtype == DType::F32 {
@@ -169,7 +169,7 @@ impl Grid {
                 wide: unsafe { a.add(size) },
                 block,
                 lines,
-                panels: part(panels, self.panel_parts, task % self.panel_parts),
+                panels: chunk(panels, self.panel_parts, task % self.panel_parts),
                 b,
                 source,
                 finish,
@@ -186,11 +186,11 @@ pub(crate) fn product(rows: usize, source: impl Source, b: &PackedMatrix, store:
     let grid = Grid::new(rows, lines.div_ceil(parts) * LINE, panels, b.isa);
     for_each(grid.row_parts * grid.panel_parts, |task| {
         for index in 0..parts {
-            let finish = store.part(index, parts);
+            let finish = store.chunk(index, parts);
             grid.task(
                 rows,
                 panels,
-                part(lines, parts, index),
+                chunk(lines, parts, index),
                 task,
                 b,
                 source,

@@ -51,7 +51,7 @@ unsafe impl Sync for Store {}
 
 impl Store {
     /// The same for one of the parts that the depth is cut into.
-    pub(crate) fn part(self, index: usize, parts: usize) -> Self {
+    pub(crate) fn chunk(self, index: usize, parts: usize) -> Self {
         Self {
             accumulate: self.accumulate || index > 0,
             last: self.last && index + 1 == parts,

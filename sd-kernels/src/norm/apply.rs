@@ -1,7 +1,7 @@
 use crate::buffer::{Buffer, LINE, Shared};
 use crate::gemm::Activation;
 use crate::norm::moments::parts;
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// Three rows, each as long as the channels rounded up to whole lines: centre, factor and summand
@@ -41,7 +41,7 @@ impl Factors {
         let parts = parts(pixels, channels);
         let (x, to) = (Shared(x.cast_mut()), Shared(out));
         for_each(parts, |task| {
-            let (from, end) = part(pixels, parts, task);
+            let (from, end) = chunk(pixels, parts, task);
             isa.run(Apply {
                 // SAFETY: within `x`, which is only read.
                 x: unsafe { x.get().add(from * channels) },

@@ -1,6 +1,6 @@
 use crate::buffer::Shared;
 use crate::error::{Result, check_len};
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// Normalises each row of `x`, `[rows, width]`, to mean 0 and variance 1, then scales by `weight`
@@ -28,7 +28,7 @@ pub fn layer_norm(
     // A task is worth sending to another thread from some 16 Ki numbers on.
     let tasks = (x.len() >> 14).clamp(1, 4 * rayon::current_num_threads());
     for_each(tasks, |task| {
-        let (from, end) = part(rows, tasks, task);
+        let (from, end) = chunk(rows, tasks, task);
         isa.run(Rows {
             x: &x[from * width..end * width],
             weight,

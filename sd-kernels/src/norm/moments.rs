@@ -1,6 +1,6 @@
 use crate::buffer::{LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// Mean and squared deviations of every channel over some pixels: what a normalisation must know
@@ -114,7 +114,7 @@ pub(super) fn moments(
             choose_pivots(x, to);
         }
         for_each(n * parts, |task| {
-            let (from, end) = part(pixels, parts, task % parts);
+            let (from, end) = chunk(pixels, parts, task % parts);
             let sample = task / parts;
             let first = (sample * pixels + from) * channels;
             isa.run(Sums {

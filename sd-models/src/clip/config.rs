@@ -1,3 +1,4 @@
+use super::supported;
 use crate::{ConfigFile, Error, Files, Result};
 
 /// The activation between the two layers of each feed-forward network (`hidden_act`).
@@ -42,11 +43,13 @@ pub struct ClipTextConfig {
 
 impl ClipTextConfig {
     /// Reads `config.json` in a text encoder's folder. What it does not say is as in
-    /// transformers' `CLIPTextConfig`.
+    /// transformers' `CLIPTextConfig`. Of a whole CLIP's it reads `text_config`.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) and [`Error::Json`](crate::Error::Json) when it cannot be
-    /// read; [`Error::Config`](crate::Error::Config) when a setting is out of range.
+    /// read; [`Error::Config`](crate::Error::Config) when a setting is out of range,
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for one that is not implemented, known or
+    /// unknown.
     pub fn read(files: &Files) -> Result<Self> {
         Self::from_file(&ConfigFile::read(files, "config.json")?)
     }
@@ -54,8 +57,14 @@ impl ClipTextConfig {
     /// As [`read`](Self::read), from a file already read.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when a setting is out of range.
+    /// [`Error::Config`](crate::Error::Config) and
+    /// [`Error::Unsupported`](crate::Error::Unsupported), likewise.
     pub fn from_file(file: &ConfigFile) -> Result<Self> {
+        // The class is that of the whole, all else that of the part.
+        let whole = file;
+        let part = whole.within("text_config")?;
+        let file = part.as_ref().unwrap_or(whole);
+        supported::check(file)?;
         let width = |field, default| file.size(field, Some(default), 1..=1 << 16);
         let hidden_size = width("hidden_size", 512)?;
         let num_attention_heads = width("num_attention_heads", 8)?;
@@ -64,7 +73,7 @@ impl ClipTextConfig {
             return Err(file.error("num_attention_heads", &expected));
         }
         let expected = "a list of class names";
-        let architectures: Option<Vec<String>> = file.get("architectures", expected)?;
+        let architectures: Option<Vec<String>> = whole.get("architectures", expected)?;
         let has_projection = architectures
             .is_some_and(|names| names.iter().any(|n| n == "CLIPTextModelWithProjection"));
         let projection = has_projection.then(|| width("projection_dim", 512));

@@ -4,7 +4,7 @@ use burn::tensor::{Device, FloatDType};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipTextConfig, ClipTextModel};
-use crate::{ClipTokenizer, Error, Files, LoadOptions, Result, Weights};
+use crate::{ClipTokenizer, ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// A text encoder's files, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
@@ -35,8 +35,23 @@ impl ClipTextFiles {
         tokenizer: &str,
         options: &LoadOptions,
     ) -> Result<Self> {
+        let file = ConfigFile::read(&files.folder(text_encoder), "config.json")?;
+        Self::open_configured(files, text_encoder, tokenizer, file, options)
+    }
+
+    /// As [`open`](Self::open) with the configuration `file` in place of `config.json`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_configured(
+        files: &Files,
+        text_encoder: &str,
+        tokenizer: &str,
+        file: ConfigFile,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let folder = files.folder(text_encoder);
-        let config = ClipTextConfig::read(&folder)?;
+        let config = ClipTextConfig::from_file(&file.on_unknown(options.unknown_settings))?;
         let tokenizer = ClipTokenizer::open(&files.folder(tokenizer))?;
         let (positions, length) = (config.max_position_embeddings, tokenizer.max_length());
         if length > positions {
@@ -49,7 +64,7 @@ impl ClipTextFiles {
                 expected,
             ));
         }
-        let weights = folder.weights("model", None)?;
+        let weights = folder.weights("model", options.variant.as_deref())?;
         weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
         Ok(Self {
             tokenizer: Arc::new(tokenizer),

@@ -4,6 +4,7 @@ mod config;
 mod encoder;
 mod layer;
 mod model;
+mod supported;
 
 pub use config::{Activation, ClipTextConfig};
 pub use encoder::{ClipTextEncoder, ClipTextFiles};

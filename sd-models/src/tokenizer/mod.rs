@@ -1,8 +1,10 @@
 //! CLIP's tokenizer: text to token ids.
 
+mod inversion;
 mod special;
 mod vocabulary;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use tokenizers::models::bpe::BPE;
@@ -13,6 +15,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
+use self::inversion::Inversions;
 use self::special::SpecialTokens;
 use self::vocabulary::Vocabulary;
 use crate::{Error, Files, Result};
@@ -29,10 +32,15 @@ const DEFAULT_LENGTH: usize = 77;
 
 /// CLIP's tokenizer: byte-pair encoding of lower-cased words, the same ids as transformers'
 /// `CLIPTokenizer` gives.
+///
+/// A word of several vectors, learned by textual inversion and saved as the added tokens `<word>`,
+/// `<word>_1`, `<word>_2` …, is written as the first of them and stands for all, as in diffusers.
 #[derive(Debug)]
 pub struct ClipTokenizer {
     inner: Tokenizer,
     path: PathBuf,
+    /// Words of several vectors among the added tokens.
+    inversions: Inversions,
     max_length: usize,
     start: u32,
     end: u32,
@@ -67,11 +75,15 @@ impl ClipTokenizer {
         let end = vocabulary.require(&special.end, "end")?;
         let pad = vocabulary.require(&special.pad, "padding")?;
         vocabulary.require(&special.unknown, "unknown")?;
+        let added: HashSet<&str> = special.added.iter().map(|t| t.content.as_str()).collect();
+        vocabulary.check_merges(&added)?;
+        let inversions = Inversions::new(&added);
         let max_length = max_length(files, special.max_length)?;
         let model = vocabulary.into_model(&special.unknown)?;
         Ok(Self {
             inner: assemble(model, special).map_err(|e| Error::tokenizer(&path, e))?,
             path,
+            inversions,
             max_length,
             start,
             end,
@@ -91,8 +103,16 @@ impl ClipTokenizer {
     /// [`Error::Tokenizer`] when the vocabulary cannot express the text, which one with all 256
     /// bytes can.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
-        let encoding = self.inner.encode(text, false);
-        let encoding = encoding.map_err(|e| Error::tokenizer(&self.path, e))?;
+        let encode = |text: &str| {
+            let encoding = self.inner.encode(text, false);
+            encoding.map_err(|e| Error::tokenizer(&self.path, e))
+        };
+        let mut encoding = encode(text)?;
+        let expanded = self.inversions.expand(text, encoding.get_tokens());
+        if let Some(text) = &expanded {
+            encoding = encode(text)?;
+        }
+        let text = expanded.as_deref().unwrap_or(text);
         let room = self.max_length - 2;
         let words = encoding.get_ids();
         let kept = &words[..words.len().min(room)];
@@ -104,7 +124,7 @@ impl ClipTokenizer {
         let first_cut = encoding.get_offsets().get(room);
         Ok(Tokens {
             ids,
-            truncated: first_cut.map(|&(start, _)| tail(text, start)),
+            truncated: first_cut.map(|&(start, _)| self.inversions.restore(tail(text, start))),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens and merges, from either generation of files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -13,10 +13,15 @@ const SINGLE: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
+/// The tokens of one byte, within a word and at its end, that CLIP's vocabularies begin with.
+const CLIP_BYTES: usize = 512;
+
 /// The tables of byte-pair encoding.
 pub(super) struct Vocabulary {
     /// The file it came from, for messages.
     pub(super) path: PathBuf,
+    /// The file of the merges.
+    merges_path: PathBuf,
     tokens: HashMap<String, u32>,
     merges: Merges,
     /// The added tokens of a `tokenizer.json`.
@@ -59,9 +64,7 @@ impl Vocabulary {
             return Err(Error::tokenizer(files.path(""), reason));
         }
         let tokens = files.json(VOCAB)?;
-        let text = files.read(MERGES)?;
-        let text =
-            std::str::from_utf8(&text).map_err(|e| Error::tokenizer(files.path(MERGES), e))?;
+        let text = files.text(MERGES)?;
         let lines = text.lines().enumerate();
         let lines = lines.filter(|(_, line)| !line.starts_with("#version"));
         let merges = lines.map(|(number, line)| {
@@ -72,6 +75,7 @@ impl Vocabulary {
         });
         Ok(Self {
             path: files.path(VOCAB),
+            merges_path: files.path(MERGES),
             tokens,
             merges: merges.collect::<Result<_>>()?,
             numbered: Vec::new(),
@@ -98,6 +102,7 @@ impl Vocabulary {
             merges: merges.collect::<Result<_>>()?,
             tokens: model.vocab,
             numbered: added_tokens,
+            merges_path: path.clone(),
             path,
         })
     }
@@ -109,6 +114,42 @@ impl Vocabulary {
             let reason = format!("the {role} token {token:?} is not in the vocabulary");
             Error::tokenizer(&self.path, reason)
         })
+    }
+
+    /// A check that no merges are lost: each token of several characters is what one of them
+    /// makes, unless it is among the tokens `added`. For CLIP this says that there are as many
+    /// tokens as 512 bytes, the merges and two more.
+    ///
+    /// Only vocabularies with all of CLIP's bytes promise that. In others a token that no merge
+    /// makes is of no use but may be meant, and is a warning.
+    pub(super) fn check_merges(&self, added: &HashSet<&str>) -> Result<()> {
+        let made = self.merges.iter().map(|(a, b)| format!("{a}{b}"));
+        let made: HashSet<String> = made.collect();
+        let (mut bytes, mut lost) = (0, Vec::new());
+        for (token, id) in &self.tokens {
+            let mut word = token.strip_suffix("</w>").unwrap_or(token).chars();
+            if word.next().is_some() && word.next().is_none() {
+                bytes += 1;
+            } else if !made.contains(token) && !added.contains(token.as_str()) {
+                lost.push((id, token));
+            }
+        }
+        let Some((_, first)) = lost.iter().min() else {
+            return Ok(());
+        };
+        let reason = format!(
+            "{} merges make {} of the vocabulary's {} tokens, and {} others, {first:?} the first, \
+             have none (cut short, or lines that end with \\r alone?)",
+            self.merges.len(),
+            made.len(),
+            self.tokens.len(),
+            lost.len(),
+        );
+        if bytes >= CLIP_BYTES {
+            return Err(Error::tokenizer(&self.merges_path, reason));
+        }
+        tracing::warn!("{}: {reason}", self.merges_path.display());
+        Ok(())
     }
 
     /// The model that splits a word into tokens.

@@ -1,7 +1,7 @@
 use std::ops::RangeInclusive;
 
 use super::depths::transformer_depths;
-use super::per_block::{OneOrMany, per_block, sizes_per_block};
+use super::per_block::{per_block, sizes_per_block};
 use super::supported;
 use crate::layers::{Padding, TimeEffect};
 use crate::{ConfigFile, Result};
@@ -143,7 +143,7 @@ impl UNetConfig {
             Some(_) => return Err(file.unsupported("resnet_time_scale_shift")),
         };
         Ok(Self {
-            sample_size: sample_size(file)?,
+            sample_size: file.sides("sample_size", [64, 64], 1..=8192)?,
             in_channels: file.size("in_channels", Some(4), CHANNELS)?,
             out_channels: file.size("out_channels", Some(4), CHANNELS)?,
             center_input_sample: file.flag("center_input_sample", false)?,
@@ -276,22 +276,6 @@ fn cross_attention_dim(file: &ConfigFile, count: usize) -> Result<usize> {
         return Err(file.error(field, "the same width for all blocks: they see one prompt"));
     }
     Ok(widths[0])
-}
-
-fn sample_size(file: &ConfigFile) -> Result<[usize; 2]> {
-    let expected = "a whole number from 1 to 8192, or a height and a width";
-    let sides = match file.get::<OneOrMany<usize>>("sample_size", expected)? {
-        None => [64, 64],
-        Some(OneOrMany::One(side)) => [side, side],
-        Some(OneOrMany::Many(sides)) => {
-            <[usize; 2]>::try_from(sides).map_err(|_| file.error("sample_size", expected))?
-        }
-    };
-    if sides.iter().all(|side| (1..=8192).contains(side)) {
-        Ok(sides)
-    } else {
-        Err(file.error("sample_size", expected))
-    }
 }
 
 fn kernel(file: &ConfigFile, field: &str) -> Result<usize> {

@@ -38,9 +38,25 @@ impl UNetFiles {
         parameterization: Parameterization,
         options: &LoadOptions,
     ) -> Result<Self> {
+        let file = ConfigFile::read(&files.folder(folder), "config.json")?;
+        Self::open_configured(files, folder, file, schedule, parameterization, options)
+    }
+
+    /// As [`open`](Self::open) with the configuration `file` in place of `config.json`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_configured(
+        files: &Files,
+        folder: &str,
+        file: ConfigFile,
+        schedule: Arc<NoiseSchedule>,
+        parameterization: Parameterization,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let files = files.folder(folder);
-        let config = UNetConfig::new(&ConfigFile::read(&files, "config.json")?)?;
-        let weights = files.weights("diffusion_pytorch_model", None)?;
+        let config = UNetConfig::new(&file.on_unknown(options.unknown_settings))?;
+        let weights = files.weights("diffusion_pytorch_model", options.variant.as_deref())?;
         weights.check(&UNet2DConditionModel::new(&config, &options.device))?;
         let mut spec = DenoiserSpec::new(&options.device);
         spec.schedule = schedule;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
-use super::per_block::OneOrMany;
+use crate::config::OneOrMany;
 use crate::{ConfigFile, Result};
 
 /// SDXL has 10; more than this is a forged file.

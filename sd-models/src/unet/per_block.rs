@@ -1,17 +1,9 @@
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::config::OneOrMany;
 use crate::{ConfigFile, Result};
-
-/// A setting that is one value for all resolutions, or a list of one for each.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
 
 /// A setting for each of `count` resolutions, finest first.
 pub(super) fn per_block<T: DeserializeOwned + Clone>(

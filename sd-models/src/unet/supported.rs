@@ -42,11 +42,24 @@ const KNOWN: &[&str] = &[
     "use_linear_projection",
 ];
 
-/// Settings that may have these values only.
+/// Settings that may have these values only; `null` and `false` go without saying.
 const FIXED: &[(&str, &[&str])] = &[
     ("attention_type", &["\"default\""]),
+    ("class_embed_type", &[]),
+    ("class_embeddings_concat", &[]),
+    ("cross_attention_norm", &[]),
+    ("dual_cross_attention", &[]),
+    ("encoder_hid_dim", &[]),
+    ("encoder_hid_dim_type", &[]),
+    // diffusers refuses this one too: by its number of heads it means the width of a head.
+    ("num_attention_heads", &[]),
+    ("num_class_embeds", &[]),
+    ("quantization_config", &[]),
     ("resnet_out_scale_factor", &["1.0", "1"]),
+    ("resnet_skip_time_act", &[]),
+    ("time_embedding_act_fn", &[]),
     ("time_embedding_type", &["\"positional\""]),
+    ("timestep_post_act", &[]),
 ];
 
 pub(super) fn check(file: &ConfigFile) -> Result<()> {
@@ -60,10 +73,6 @@ pub(super) fn check(file: &ConfigFile) -> Result<()> {
         if file.is_null(field) {
             return Err(file.unsupported(field));
         }
-    }
-    // diffusers refuses this one too: by its number of heads it means the width of a head.
-    if file.has("num_attention_heads") {
-        return Err(file.unsupported("num_attention_heads"));
     }
     match file.text("act_fn")?.as_deref() {
         None | Some("silu" | "swish") => Ok(()),

@@ -26,14 +26,28 @@ impl VaeFiles {
     /// As [`VaeConfig::new`] and [`Files::weights`]; [`Error::Tensors`](crate::Error::Tensors) when
     /// the tensors are not the network's.
     pub fn open(files: &Files, folder: &str, options: &LoadOptions) -> Result<Self> {
+        let file = ConfigFile::read(&files.folder(folder), "config.json")?;
+        Self::open_configured(files, folder, file, options)
+    }
+
+    /// As [`open`](Self::open) with the configuration `file` in place of `config.json`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_configured(
+        files: &Files,
+        folder: &str,
+        file: ConfigFile,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let files = files.folder(folder);
-        let config = VaeConfig::new(&ConfigFile::read(&files, "config.json")?)?;
+        let config = VaeConfig::new(&file.on_unknown(options.unknown_settings))?;
         let is_half = matches!(options.dtype, FloatDType::F16 | FloatDType::BF16);
         let mut options = options.clone();
         if is_half && config.force_upcast {
             options.dtype = FloatDType::F32;
         }
-        let weights = files.weights("diffusion_pytorch_model", None)?;
+        let weights = files.weights("diffusion_pytorch_model", options.variant.as_deref())?;
         weights.check(&AutoencoderKL::new(&config, &options.device))?;
         let spec = AutoencoderSpec {
             latent_channels: config.latent_channels,

@@ -25,6 +25,13 @@ const KNOWN: &[&str] = &[
     "use_quant_conv",
 ];
 
+/// Settings that are known and not implemented.
+const FIXED: &[(&str, &[&str])] = &[
+    ("latents_mean", &[]),
+    ("latents_std", &[]),
+    ("quantization_config", &[]),
+];
+
 /// The `config.json` of an `AutoencoderKL`, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
@@ -52,7 +59,8 @@ pub struct VaeConfig {
     pub mid_block_add_attention: bool,
     /// Activations that overflow in f16, so that only f32 will do.
     pub force_upcast: bool,
-    /// Side of the pictures it was trained on, in pixels; diffusers' tiles have it.
+    /// Side of the pictures it was trained on, in pixels; diffusers' tiles have it. Of a height and
+    /// a width the height, as there.
     pub sample_size: usize,
 }
 
@@ -64,7 +72,7 @@ impl VaeConfig {
     /// contradict each other, [`Error::Unsupported`](crate::Error::Unsupported) for settings that
     /// are not implemented, known or unknown.
     pub fn new(file: &ConfigFile) -> Result<Self> {
-        file.refuse_others(KNOWN, &[])?;
+        file.refuse_others(KNOWN, FIXED)?;
         match file.text("_class_name")?.as_deref() {
             None | Some("AutoencoderKL") => {}
             Some(_) => return Err(file.unsupported("_class_name")),
@@ -96,7 +104,7 @@ impl VaeConfig {
             use_post_quant_conv: file.flag("use_post_quant_conv", true)?,
             mid_block_add_attention: file.flag("mid_block_add_attention", true)?,
             force_upcast: file.flag("force_upcast", true)?,
-            sample_size: file.size("sample_size", Some(32), 1..=16_384)?,
+            sample_size: file.sides("sample_size", [32, 32], 1..=16_384)?[0],
         })
     }
 

@@ -15,6 +15,70 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Endings of files that hold weights, whoever can read them.
+const WEIGHTS: [&str; 10] = [
+    "safetensors",
+    "bin",
+    "ckpt",
+    "pt",
+    "pth",
+    "gguf",
+    "onnx",
+    "msgpack",
+    "h5",
+    "npz",
+];
+
+/// The names that one variant's weights may have.
+struct Names {
+    single: String,
+    indices: Vec<String>,
+}
+
+impl Names {
+    /// Shards have the names that the index says, with the variant on either side of their number.
+    fn new(stem: &str, variant: Option<&str>) -> Self {
+        let Some(v) = variant else {
+            return Self {
+                single: format!("{stem}.safetensors"),
+                indices: vec![format!("{stem}.safetensors.index.json")],
+            };
+        };
+        Self {
+            single: format!("{stem}.{v}.safetensors"),
+            // As diffusers writes it today, as it did before, and as people name it by hand.
+            indices: vec![
+                format!("{stem}.safetensors.index.{v}.json"),
+                format!("{stem}.safetensors.{v}.index.json"),
+                format!("{stem}.{v}.safetensors.index.json"),
+            ],
+        }
+    }
+}
+
+/// The variant that a file of weights, or an index, is of. Shards without an index have none: they
+/// cannot be opened.
+fn variant(name: &str) -> Option<&str> {
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts[..] {
+        [stem, variant, "safetensors"] if !is_shard(stem) && !is_shard(variant) => Some(variant),
+        [_, "safetensors", "index", variant, "json"]
+        | [_, "safetensors", variant, "index", "json"]
+        | [_, variant, "safetensors", "index", "json"] => Some(variant),
+        _ => None,
+    }
+}
+
+/// `true` for a name that ends in `-00001-of-00002`.
+fn is_shard(name: &str) -> bool {
+    let mut parts = name.rsplit('-');
+    let [Some(count), Some("of"), Some(number)] = [parts.next(), parts.next(), parts.next()] else {
+        return false;
+    };
+    let is_number = |part: &str| part.len() == 5 && part.bytes().all(|b| b.is_ascii_digit());
+    is_number(count) && is_number(number)
+}
+
 impl Files {
     /// The weights of this folder. `stem` is `model` for what transformers saved and
     /// `diffusion_pytorch_model` for what diffusers did.
@@ -35,28 +99,48 @@ impl Files {
         };
         let mut tried = Vec::new();
         for variant in variants {
-            let [single, index] = match variant {
-                Some(v) => [
-                    format!("{stem}.{v}.safetensors"),
-                    format!("{stem}.safetensors.index.{v}.json"),
-                ],
-                None => [
-                    format!("{stem}.safetensors"),
-                    format!("{stem}.safetensors.index.json"),
-                ],
-            };
+            let Names { single, indices } = Names::new(stem, variant);
             if let Some(located) = self.locate(&single) {
                 return Weights::from_located(located);
             }
-            if self.has(&index) {
-                return self.sharded(&index);
+            if let Some(index) = indices.iter().find(|index| self.has(index)) {
+                return self.sharded(index);
             }
-            tried.extend([single, index]);
+            // The first index is the one that is written today.
+            tried.extend([single].into_iter().chain(indices.into_iter().take(1)));
         }
-        Err(Error::NoWeights {
+        Err(self.no_weights(stem, tried))
+    }
+
+    /// Variants of weights in this folder that can be asked for, sorted.
+    pub fn variants(&self) -> Vec<String> {
+        let names = self.names();
+        let found: BTreeSet<&str> = names.iter().filter_map(|name| variant(name)).collect();
+        found.into_iter().map(String::from).collect()
+    }
+
+    fn no_weights(&self, stem: &str, tried: Vec<String>) -> Error {
+        let names = self.names();
+        let is_weights = |name: &&String| {
+            let ending = name.rsplit('.').next();
+            ending.is_some_and(|ending| WEIGHTS.contains(&ending)) || name.contains(".index.")
+        };
+        let mut variants = BTreeSet::new();
+        let mut others = Vec::new();
+        for name in names.iter().filter(is_weights) {
+            match variant(name) {
+                Some(variant) if name.split(['.', '-']).next() == Some(stem) => {
+                    variants.insert(variant.to_string());
+                }
+                _ => others.push(name.clone()),
+            }
+        }
+        Error::NoWeights {
             folder: self.path(""),
             tried,
-        })
+            variants: variants.into_iter().collect(),
+            others,
+        }
     }
 
     fn sharded(&self, index: &str) -> Result<Weights> {
@@ -70,9 +154,9 @@ impl Files {
                 let reason = format!("{shard:?} is not the name of a file in this folder");
                 return Err(Error::safetensors(path, reason));
             }
-            let located = self.locate(shard).ok_or_else(|| Error::Io {
-                path: self.path(shard),
-                source: std::io::ErrorKind::NotFound.into(),
+            let located = self.locate(shard).ok_or_else(|| {
+                let missing = std::io::ErrorKind::NotFound.into();
+                Error::io(self.path(shard), missing)
             })?;
             for (name, tensor) in Weights::from_located(located)?.tensors {
                 insert(&mut tensors, &path, name, tensor)?;

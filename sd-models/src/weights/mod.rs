@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub(crate) use load::size;
 
 use crate::files::Located;
-use crate::{Error, Result};
+use crate::{Error, FileKind, Result};
 
 /// The tensors of a checkpoint: names, shapes and number types, the values still in the file.
 ///
@@ -57,7 +57,8 @@ impl Weights {
     /// # Errors
     /// [`Error::Io`] when it cannot be read; [`Error::Safetensors`] when it is damaged: cut
     /// short, empty, tensors outside the file or over one another, of sizes that do not fit their
-    /// shapes, twice of one name; [`Error::Unsupported`] when a tensor is not of f16, bf16, f32
+    /// shapes, twice of one name; [`Error::Kind`] when it is something else, such as a Git LFS
+    /// pointer, a web page or a PyTorch checkpoint; [`Error::Unsupported`] when a tensor is not of f16, bf16, f32
     /// or f64.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Self::from_located(Located::Disk(path.into()))
@@ -79,7 +80,7 @@ impl Weights {
             }
             Located::Memory(path, bytes) => {
                 let entries = header::read(&bytes[..], bytes.len() as u64);
-                let entries = entries.map_err(|e| Error::safetensors(&path, e))?;
+                let entries = entries.map_err(|e| unsound(&path, FileKind::of_bytes(&bytes), e))?;
                 (path, entries, Source::Memory(bytes))
             }
         };
@@ -191,12 +192,26 @@ fn insert(
 }
 
 fn open(path: &Path) -> Result<(Vec<header::Entry>, File)> {
-    let io = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+    let io = |source| Error::io(path, source);
     let file = File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
-    let entries = header::read(&file, size).map_err(|e| Error::safetensors(path, e))?;
+    let entries = header::read(&file, size).map_err(|e| {
+        let kind = FileKind::of_file(path).unwrap_or(FileKind::Unknown);
+        unsound(path, kind, e)
+    })?;
     Ok((entries, file))
+}
+
+/// The error of a file whose header has the fault `reason`: what else it is, where that shows.
+fn unsound(path: &Path, found: FileKind, reason: String) -> Error {
+    match found {
+        FileKind::Empty | FileKind::Safetensors | FileKind::Unknown => {
+            Error::safetensors(path, reason)
+        }
+        found => Error::Kind {
+            path: path.into(),
+            found,
+            expected: "safetensors",
+        },
+    }
 }

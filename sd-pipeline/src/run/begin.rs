@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use image::{GrayImage, RgbImage};
 use sd_core::{Level, Mask, Noise, SeededNoise, placed};
 
+use crate::finite::is_finite;
 use crate::memory::{DECODE, Phases};
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Result};
@@ -39,7 +40,16 @@ pub(super) fn encoded(
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
             let pixels = pixels.permute([0, 3, 1, 2]).repeat_dim(0, count);
             let autoencoder = pipeline.autoencoder.get()?;
-            Ok(autoencoder.encode(pixels.cast(spec.dtype), Some(noise))?)
+            let latents = autoencoder.encode(pixels.cast(spec.dtype), Some(noise))?;
+            match is_finite(&latents)? {
+                true => Ok(latents),
+                false => Err(sd_core::Error::NotFinite {
+                    component: "the autoencoder",
+                    step: None,
+                    dtype: spec.dtype.into(),
+                }
+                .into()),
+            }
         })
     })?;
     let device = &pipeline.denoiser.spec().device;

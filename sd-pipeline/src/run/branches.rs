@@ -3,6 +3,7 @@ use sd_core::{
     TextEmbedding, TextEncoder,
 };
 
+use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
 use crate::synchronized::synchronized;
@@ -92,6 +93,15 @@ fn encoded(
         let (rows, width) = (given.len(), spec.context_width);
         let expected = format!("[{rows}, tokens, {width}], what the denoiser takes");
         return Err(Error::shape("the text embedding", &found, expected));
+    }
+    let parts = [Witness::of(&all.tokens)].into_iter();
+    let parts = parts.chain(all.pooled.as_ref().map(Witness::of));
+    if guard("the text encoder", || Witness::first_bad(parts))?.is_some() {
+        return Err(Error::NotFinite {
+            component: "the text encoder",
+            step: None,
+            dtype: all.tokens.dtype(),
+        });
     }
     let mut rows = 0..;
     let row = |prompt: &Option<Prompt>| match prompt {

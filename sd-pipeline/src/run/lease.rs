@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use sd_core::{Cancel, Conditioning, Denoiser, Network, Result};
 
 use crate::Slot;
+use crate::finite::Witness;
 use crate::guard::guard;
 
 /// A run's lease on the denoiser: the network with the run's conditioning, prepared when it is
@@ -12,6 +13,7 @@ pub(super) struct Lease {
     denoiser: Slot<dyn Denoiser>,
     branches: Vec<Conditioning>,
     network: Mutex<Option<Box<dyn Network>>>,
+    witnesses: Mutex<Vec<Witness>>,
 }
 
 impl Lease {
@@ -24,6 +26,7 @@ impl Lease {
             denoiser,
             branches,
             network: Mutex::new(None),
+            witnesses: Mutex::new(Vec::new()),
         };
         lease.take()?;
         Ok(lease)
@@ -47,9 +50,18 @@ impl Lease {
         drop(network);
     }
 
-    fn network(&self) -> MutexGuard<'_, Option<Box<dyn Network>>> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Witnesses to the network's outputs since it was last asked for them.
+    pub(super) fn witnesses(&self) -> Vec<Witness> {
+        std::mem::take(&mut *lock(&self.witnesses))
     }
+
+    fn network(&self) -> MutexGuard<'_, Option<Box<dyn Network>>> {
+        lock(&self.network)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The leased network; a backend's panic in it is an error.
@@ -63,7 +75,11 @@ impl Network for Lease {
     ) -> Result<Vec<Tensor<4>>> {
         let network = self.network();
         match &*network {
-            Some(network) => guard("the denoiser", || network.predict(x, t, branches, cancel)),
+            Some(network) => guard("the denoiser", || {
+                let outputs = network.predict(x, t, branches, cancel)?;
+                lock(&self.witnesses).extend(outputs.iter().map(Witness::of));
+                Ok(outputs)
+            }),
             None => Err(sd_core::Error::Unsupported(
                 "the denoiser is asked outside of a step".into(),
             )),

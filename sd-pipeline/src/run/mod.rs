@@ -9,12 +9,13 @@ mod stream;
 
 use std::path::Path;
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 use sd_core::{
     Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, SeededNoise,
     TextEmbedding, placed,
 };
 
+use crate::finite::{self, Witness};
 use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases};
 use crate::saved::SavedRun;
 use crate::synchronized::synchronized;
@@ -125,6 +126,9 @@ impl Run {
         let plan = pipeline.scheduler.plan(&schedule, request.steps)?;
         let first = first_stage(&plan, request)?;
 
+        if let Some(concat) = &request.concat {
+            finite::require("concat", concat)?;
+        }
         // The order of draws is diffusers': a picture's posterior, then the initial noise.
         let mut noise = SeededNoise::new(request.seed, request.count);
         let mut layers = request.layers.clone();
@@ -136,6 +140,7 @@ impl Run {
             }
             Start::Initial(latents) => {
                 let initial = placed(latents.clone(), &spec.device, FloatDType::F32)?;
+                finite::require("latents", &initial)?;
                 let x = initial.clone() * plan.init_noise_sigma;
                 (initial, x)
             }
@@ -361,7 +366,8 @@ impl Run {
     /// predicts. Decoded one after the other, so memory does not grow with their number.
     ///
     /// # Errors
-    /// Those of the autoencoder, and a picture with a NaN in it.
+    /// Those of the autoencoder, and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
+    /// NaN in it or an infinite value.
     pub fn images(&self) -> Result<Vec<Picture>> {
         let latents = self.runs().map(|run| match &run.denoised {
             Some(denoised) if !run.finished => denoised.clone(),
@@ -434,6 +440,8 @@ impl Run {
         let result = self.phases.watch(DENOISE, || {
             synchronized(&[&self.x.device()], "the scheduler", || {
                 self.lease.take()?;
+                // Those of a step that was stopped.
+                drop(self.lease.witnesses());
                 let (lease, spec, cancel) = (&self.lease, &self.spec, &self.cancel);
                 let (evaluation, done) = (self.evaluation, self.done);
                 let model = |guide| -> Box<dyn sd_core::Model + '_> {
@@ -447,6 +455,8 @@ impl Run {
                 let noise = &mut self.noise;
                 let (mut step, evaluations) = self.solving.step(self.x.clone(), model, noise)?;
                 step.x = self.solving.after_step(step.x, step.level)?;
+                let outputs = lease.witnesses();
+                check_finite(outputs, &step.x, done + 1, spec.dtype.into())?;
                 Ok((step, evaluations))
             })
         });
@@ -472,6 +482,24 @@ impl Run {
             evaluations,
         })
     }
+}
+
+/// Names who made the first NaN or infinite value in the step of number `step`: the denoiser, of
+/// `dtype`, by its `outputs`, or what made the latent `x` of them.
+fn check_finite(outputs: Vec<Witness>, x: &Tensor<4>, step: usize, dtype: DType) -> Result<()> {
+    let evaluations = outputs.len();
+    let all = outputs.into_iter().chain([Witness::of(x)]);
+    let (component, dtype) = match Witness::first_bad(all)? {
+        None => return Ok(()),
+        Some(bad) if bad < evaluations => ("the denoiser", dtype),
+        Some(_) => ("the scheduler", x.dtype()),
+    };
+    Err(sd_core::Error::NotFinite {
+        component,
+        step: Some(step),
+        dtype,
+    }
+    .into())
 }
 
 /// The stage at which `request` begins.

@@ -1,8 +1,8 @@
 //! Options as they are written: devices and precisions by name.
 
 use burn::tensor::{Device, FloatDType};
-use sd_models::WeightStorage;
 use sd_models::vae::Tiling;
+use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
@@ -20,6 +20,8 @@ struct Options {
     #[serde(default)]
     scheduler: Option<String>,
     #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
     weight_storage: Storage,
     #[serde(default)]
     residency: Residency,
@@ -27,6 +29,8 @@ struct Options {
     tiling: Tiling,
     #[serde(default)]
     memory_budget: Option<u64>,
+    #[serde(default)]
+    unknown_settings: UnknownSettings,
     #[serde(default, with = "absent")]
     components: Components,
 }
@@ -105,6 +109,7 @@ impl Serialize for OpenOptions {
             text_encoder: place(&self.text_encoder)?,
             autoencoder: place(&self.autoencoder)?,
             scheduler: self.scheduler.clone(),
+            variant: self.variant.clone(),
             weight_storage: match self.weight_storage {
                 WeightStorage::F32 => Storage::F32,
                 WeightStorage::AsStored => Storage::AsStored,
@@ -112,6 +117,7 @@ impl Serialize for OpenOptions {
             residency: self.residency,
             tiling: self.tiling,
             memory_budget: self.memory_budget,
+            unknown_settings: self.unknown_settings,
             components: self.components.clone(),
         };
         options.serialize(to)
@@ -129,6 +135,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             text_encoder: place(options.text_encoder)?,
             autoencoder: place(options.autoencoder)?,
             scheduler: options.scheduler,
+            variant: options.variant,
             weight_storage: match options.weight_storage {
                 Storage::F32 => WeightStorage::F32,
                 Storage::AsStored => WeightStorage::AsStored,
@@ -136,6 +143,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             residency: options.residency,
             tiling: options.tiling,
             memory_budget: options.memory_budget,
+            unknown_settings: options.unknown_settings,
             components: options.components,
         })
     }

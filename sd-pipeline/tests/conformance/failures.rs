@@ -24,10 +24,10 @@ impl Denoiser for Greedy {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
-        Ok(each_branch(branches, move |x, _, _| {
+        each_branch("a greedy network", branches, move |x, _, _| {
             let more = Tensor::<1>::zeros([self.numbers], &x.device());
             Ok(x.clone() + more.narrow(0, 0, 1).reshape([1, 1, 1, 1]))
-        }))
+        })
     }
 }
 

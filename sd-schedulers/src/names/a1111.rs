@@ -1,11 +1,11 @@
 //! AUTOMATIC1111's web UI.
 
-use super::table::Opt::{Count, Flag, Text};
-use super::table::{Tool, ToolSchedule, ToolSolver, schedule, solver};
+use super::table::ConfigValue::{Count, Flag, Text};
+use super::table::{Frontend, FrontendSchedule, FrontendSolver, schedule, solver};
 
 /// k-diffusion's solvers on k-diffusion's σ. Some leave the last σ before the end out; the DPM++
 /// SDE family follows a Brownian path. `Automatic` is each solver's own schedule.
-pub(crate) static A1111: Tool = Tool {
+pub(crate) static A1111: Frontend = Frontend {
     prefixes: &["a1111", "webui"],
     options: &[("convention", Text("k_diffusion"))],
     solvers: SOLVERS,
@@ -15,7 +15,7 @@ pub(crate) static A1111: Tool = Tool {
 };
 
 #[rustfmt::skip]
-static SOLVERS: &[ToolSolver] = &[
+static SOLVERS: &[FrontendSolver] = &[
     solver("DPM++ 2M", "DPM++ 2M", &[]).with("Karras"),
     solver("DPM++ SDE", "DPM++ SDE", &[]).with("Karras"),
     solver("DPM++ 2M SDE", "DPM++ 2M SDE", &[("brownian", Flag(true))]).with("Exponential"),
@@ -38,7 +38,7 @@ static SOLVERS: &[ToolSolver] = &[
     solver("LCM", "LCM Sigmas", &[("distilled", Flag(true))]).bare("LCM"),
 ];
 
-static SCHEDULES: &[ToolSchedule] = &[
+static SCHEDULES: &[FrontendSchedule] = &[
     schedule("Uniform", "Normal", "normal"),
     schedule("Karras", "Karras", "karras"),
     schedule("Exponential", "Exponential", "exponential"),

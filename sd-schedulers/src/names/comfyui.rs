@@ -1,11 +1,11 @@
 //! ComfyUI.
 
-use super::table::Opt::{Count, Flag, Number, Text};
-use super::table::{Options, Tool, ToolSchedule, ToolSolver, schedule, solver};
+use super::table::ConfigValue::{Count, Flag, Number, Text};
+use super::table::{Frontend, FrontendSchedule, FrontendSolver, Options, schedule, solver};
 
 /// k-diffusion's solvers and later ones, with whole timesteps. `ddpm` is the same step as Euler a's,
 /// and `ddim` is Euler's on the schedule of that name.
-pub(crate) static COMFYUI: Tool = Tool {
+pub(crate) static COMFYUI: Frontend = Frontend {
     prefixes: &["comfyui", "comfy"],
     options: &[("convention", Text("comfy_ui"))],
     solvers: SOLVERS,
@@ -26,7 +26,7 @@ const SA_SOLVER: Options = &[
 ];
 
 #[rustfmt::skip]
-static SOLVERS: &[ToolSolver] = &[
+static SOLVERS: &[FrontendSolver] = &[
     solver("euler", "Euler", &[]),
     solver("euler_cfg_pp", "Euler CFG++", &[]),
     solver("euler_ancestral", "Euler a", &[]),
@@ -73,7 +73,7 @@ static SOLVERS: &[ToolSolver] = &[
     solver("ddim", "Euler", &[]).with("ddim_uniform").bare("DDIM"),
 ];
 
-static SCHEDULES: &[ToolSchedule] = &[
+static SCHEDULES: &[FrontendSchedule] = &[
     schedule("simple", "Simple", "simple"),
     schedule("sgm_uniform", "SGM Uniform", "sgm_uniform"),
     schedule("karras", "Karras", "karras"),

@@ -1,7 +1,7 @@
 //! The tables of names in print.
 
-use super::table::{Opt, Options, Tool};
-use super::{SCHEDULES, SOLVERS, TOOLS, list};
+use super::table::{ConfigValue, Frontend, Options};
+use super::{FRONTENDS, SCHEDULES, SOLVERS, list};
 
 /// The own names of all solvers.
 pub fn names() -> Vec<&'static str> {
@@ -10,12 +10,12 @@ pub fn names() -> Vec<&'static str> {
 
 /// The programs' own variants of solvers, each with its prefix: `a1111:DPM2` for example.
 pub fn variants() -> Vec<String> {
-    let of = |tool: &&'static Tool| {
-        let prefix = tool.prefixes[0];
-        let solvers = tool.solvers.iter();
+    let of = |frontend: &&'static Frontend| {
+        let prefix = frontend.prefixes[0];
+        let solvers = frontend.solvers.iter();
         solvers.map(move |row| format!("{prefix}:{}", row.name))
     };
-    TOOLS.iter().flat_map(of).collect()
+    FRONTENDS.iter().flat_map(of).collect()
 }
 
 /// All names of solvers and sigma schedules as Markdown tables; `NAMES.md` beside the crate's
@@ -26,8 +26,8 @@ pub fn names_markdown() -> String {
          |---|---|---|---|---|---|---|\n",
     );
     for row in SOLVERS {
-        let tools = TOOLS.map(|tool| {
-            let named = tool.solvers.iter().filter(|n| n.bare == row.name);
+        let tools = FRONTENDS.map(|frontend| {
+            let named = frontend.solvers.iter().filter(|n| n.bare == row.name);
             code(named.map(|n| n.name))
         });
         text += &format!(
@@ -41,19 +41,19 @@ pub fn names_markdown() -> String {
     }
     text += "\n| schedule | A1111 | ComfyUI | stable-diffusion.cpp |\n|---|---|---|---|\n";
     for row in SCHEDULES {
-        let tools = TOOLS.map(|tool| {
-            let named = tool.schedules.iter().filter(|n| n.bare == row.name);
+        let tools = FRONTENDS.map(|frontend| {
+            let named = frontend.schedules.iter().filter(|n| n.bare == row.name);
             code(named.map(|n| n.name))
         });
         text += &format!("| {} | {} |\n", row.name, tools.join(" | "));
     }
     text += "\nWith a prefix a name means the program's own variant. What differs from the solver's \
              defaults:\n\n| name | solver | options |\n|---|---|---|\n";
-    for tool in TOOLS {
-        let prefix = tool.prefixes[0];
-        text += &format!("| `{prefix}:…` | all | {} |\n", options(tool.options));
-        for row in tool.solvers {
-            let own_schedule = row.schedule.filter(|_| tool.automatic.is_none());
+    for frontend in FRONTENDS {
+        let prefix = frontend.prefixes[0];
+        text += &format!("| `{prefix}:…` | all | {} |\n", options(frontend.options));
+        for row in frontend.solvers {
+            let own_schedule = row.schedule.filter(|_| frontend.automatic.is_none());
             if row.options.is_empty() && row.solver == row.bare && own_schedule.is_none() {
                 continue;
             }
@@ -74,7 +74,7 @@ pub fn names_markdown() -> String {
             let row = SCHEDULES.iter().find(|row| row.name == bare);
             row.map(|row| row.value)
         };
-        for row in tool.schedules {
+        for row in frontend.schedules {
             if own(row.bare) != Some(row.value) {
                 text += &format!(
                     "| `{prefix}:… {}` | all | `sigmas={}` |\n",
@@ -99,10 +99,10 @@ fn options(options: Options) -> String {
     let texts: Vec<String> = options
         .iter()
         .map(|(key, value)| match value {
-            Opt::Flag(flag) => format!("`{key}={flag}`"),
-            Opt::Text(text) => format!("`{key}={text}`"),
-            Opt::Count(count) => format!("`{key}={count}`"),
-            Opt::Number(number) => format!("`{key}={number}`"),
+            ConfigValue::Flag(flag) => format!("`{key}={flag}`"),
+            ConfigValue::Text(text) => format!("`{key}={text}`"),
+            ConfigValue::Count(count) => format!("`{key}={count}`"),
+            ConfigValue::Number(number) => format!("`{key}={number}`"),
         })
         .collect();
     if texts.is_empty() {

@@ -14,10 +14,10 @@ pub use markdown::{names, names_markdown, variants};
 pub use parse::SchedulerName;
 pub(crate) use schedules::SCHEDULES;
 pub(crate) use solvers::SOLVERS;
-use table::Tool;
+use table::Frontend;
 
 /// The programs whose names are known, besides diffusers.
-pub(crate) static TOOLS: [&Tool; 3] = [&a1111::A1111, &comfyui::COMFYUI, &sd_cpp::SD_CPP];
+pub(crate) static FRONTENDS: [&Frontend; 3] = [&a1111::A1111, &comfyui::COMFYUI, &sd_cpp::SD_CPP];
 
 /// `names` in one line.
 pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {

@@ -5,8 +5,10 @@ use serde_json::{Map, Value};
 
 use super::markdown::names;
 use super::nearest::nearest;
-use super::table::{Opt, Options, ScheduleRow, SolverRow, Tool, ToolSchedule, ToolSolver};
-use super::{SCHEDULES, SOLVERS, TOOLS};
+use super::table::{
+    ConfigValue, Frontend, FrontendSchedule, FrontendSolver, Options, ScheduleRow, SolverRow,
+};
+use super::{FRONTENDS, SCHEDULES, SOLVERS};
 use crate::NameError;
 use crate::error::shortened;
 
@@ -26,18 +28,18 @@ use crate::error::shortened;
 #[derive(Clone, Copy)]
 pub struct SchedulerName {
     solver: &'static SolverRow,
-    of: Of,
+    origin: Origin,
 }
 
 /// Origin of the solver that is meant, and its schedule.
 #[derive(Clone, Copy)]
-enum Of {
+enum Origin {
     Class(Option<&'static ScheduleRow>),
-    Tool {
-        tool: &'static Tool,
-        name: &'static ToolSolver,
+    Frontend {
+        frontend: &'static Frontend,
+        name: &'static FrontendSolver,
         /// The one named, if it counts.
-        schedule: Option<&'static ToolSchedule>,
+        schedule: Option<&'static FrontendSchedule>,
     },
 }
 
@@ -50,27 +52,27 @@ impl SchedulerName {
     /// True of a program's own variant, which has nothing to do with a model's
     /// `scheduler_config.json`.
     pub(crate) fn is_variant(&self) -> bool {
-        matches!(self.of, Of::Tool { .. })
+        matches!(self.origin, Origin::Frontend { .. })
     }
 
     /// Sets the keys that the name stands for.
     pub(crate) fn apply(&self, map: &mut Map<String, Value>) {
-        match self.of {
-            Of::Class(schedule) => {
+        match self.origin {
+            Origin::Class(schedule) => {
                 set(map, self.solver.options);
                 if let Some(row) = schedule {
                     map.insert(row.key.into(), row.value.into());
                 }
             }
-            Of::Tool {
-                tool,
+            Origin::Frontend {
+                frontend,
                 name,
                 schedule,
             } => {
-                set(map, tool.options);
+                set(map, frontend.options);
                 set(map, self.solver.options);
-                let usual = name.schedule.filter(|_| tool.automatic.is_none());
-                let usual = tool.schedule(usual.unwrap_or(tool.usual));
+                let usual = name.schedule.filter(|_| frontend.automatic.is_none());
+                let usual = frontend.schedule(usual.unwrap_or(frontend.usual));
                 if let Some(row) = usual {
                     map.insert("sigmas".into(), row.value.into());
                 }
@@ -86,32 +88,32 @@ impl SchedulerName {
 fn set(map: &mut Map<String, Value>, options: Options) {
     for (key, value) in options {
         let value = match *value {
-            Opt::Flag(flag) => Value::from(flag),
-            Opt::Text(text) => Value::from(text),
-            Opt::Count(count) => Value::from(count),
-            Opt::Number(number) => Value::from(number),
+            ConfigValue::Flag(flag) => Value::from(flag),
+            ConfigValue::Text(text) => Value::from(text),
+            ConfigValue::Count(count) => Value::from(count),
+            ConfigValue::Number(number) => Value::from(number),
         };
         map.insert((*key).into(), value);
     }
 }
 
-impl Tool {
-    fn schedule(&self, name: &str) -> Option<&'static ToolSchedule> {
+impl Frontend {
+    fn schedule(&self, name: &str) -> Option<&'static FrontendSchedule> {
         self.schedules.iter().find(|row| row.name == name)
     }
 
     /// The program's own variant of that name.
     fn parse(&'static self, name: &str) -> Option<SchedulerName> {
         let solver = |name: &str| find(self.solvers, name, |row| vec![row.name]);
-        let of = |name: &'static ToolSolver, schedule: Option<&'static ToolSchedule>| {
+        let of = |name: &'static FrontendSolver, schedule: Option<&'static FrontendSchedule>| {
             let solver = SOLVERS.iter().find(|row| row.name == name.solver)?;
             let schedule = schedule.filter(|_| solver.takes_sigmas);
-            let of = Of::Tool {
-                tool: self,
+            let origin = Origin::Frontend {
+                frontend: self,
                 name,
                 schedule,
             };
-            Some(SchedulerName { solver, of })
+            Some(SchedulerName { solver, origin })
         };
         if let Some(name) = solver(name) {
             return of(name, None);
@@ -137,14 +139,14 @@ impl FromStr for SchedulerName {
             None => bare(&worded(text)),
             Some((prefix, rest)) => {
                 let (prefix, rest) = (prefix.trim().to_lowercase(), worded(rest));
-                let tool = TOOLS
+                let frontend = FRONTENDS
                     .iter()
-                    .find(|tool| tool.prefixes.contains(&prefix.as_str()));
-                match tool {
-                    Some(tool) => tool.parse(&rest),
+                    .find(|frontend| frontend.prefixes.contains(&prefix.as_str()));
+                match frontend {
+                    Some(frontend) => frontend.parse(&rest),
                     None if prefix == "diffusers" => class(&rest).map(|solver| Self {
                         solver,
-                        of: Of::Class(None),
+                        origin: Origin::Class(None),
                     }),
                     None => None,
                 }
@@ -157,10 +159,10 @@ impl FromStr for SchedulerName {
 /// The meaning of a name without a prefix.
 fn bare(name: &str) -> Option<SchedulerName> {
     // `UniPC` and `uni_pc` are two, so the words count before the letters alone do.
-    for tool in TOOLS {
+    for frontend in FRONTENDS {
         let own = ["uni_pc", "uni_pc_bh2"];
-        if let Some(found) = tool.parse(name)
-            && let Of::Tool { name: row, .. } = found.of
+        if let Some(found) = frontend.parse(name)
+            && let Origin::Frontend { name: row, .. } = found.origin
             && own.contains(&row.name)
             && name.starts_with(row.name)
         {
@@ -169,12 +171,12 @@ fn bare(name: &str) -> Option<SchedulerName> {
     }
     let of = |solver: &'static SolverRow, schedule: Option<&'static ScheduleRow>| SchedulerName {
         solver,
-        of: Of::Class(schedule.filter(|_| solver.takes_sigmas)),
+        origin: Origin::Class(schedule.filter(|_| solver.takes_sigmas)),
     };
     if let Some(solver) = solver(name) {
         return Some(of(solver, None));
     }
-    let tools = TOOLS.iter().flat_map(|tool| tool.schedules);
+    let tools = FRONTENDS.iter().flat_map(|frontend| frontend.schedules);
     let theirs = tools.filter_map(|row| {
         let schedule = SCHEDULES.iter().find(|own| own.name == row.bare)?;
         Some((row.name, schedule))
@@ -187,7 +189,7 @@ fn bare(name: &str) -> Option<SchedulerName> {
 /// The solver with that name: its own, a class's, or that of any program.
 fn solver(name: &str) -> Option<&'static SolverRow> {
     let spellings = |row: &'static SolverRow| {
-        let tools = TOOLS.iter().flat_map(|tool| tool.solvers);
+        let tools = FRONTENDS.iter().flat_map(|frontend| frontend.solvers);
         let theirs = tools.filter(|named| named.bare == row.name).map(|n| n.name);
         [row.name].into_iter().chain(theirs).collect()
     };
@@ -229,17 +231,17 @@ fn before<T>(name: &str, spelling: &str, solver: impl Fn(&str) -> Option<T>) -> 
 
 impl fmt::Display for SchedulerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schedule = match self.of {
-            Of::Class(schedule) => {
+        let schedule = match self.origin {
+            Origin::Class(schedule) => {
                 f.write_str(self.solver.name)?;
                 schedule.map(|row| row.name)
             }
-            Of::Tool {
-                tool,
+            Origin::Frontend {
+                frontend,
                 name,
                 schedule,
             } => {
-                write!(f, "{}:{}", tool.prefixes[0], name.name)?;
+                write!(f, "{}:{}", frontend.prefixes[0], name.name)?;
                 schedule.map(|row| row.name)
             }
         };
@@ -282,7 +284,7 @@ fn squeezed(name: &str) -> String {
 
 fn unknown(text: &str) -> NameError {
     let name = shortened(text);
-    let tools = TOOLS.iter().flat_map(|tool| tool.solvers);
+    let tools = FRONTENDS.iter().flat_map(|frontend| frontend.solvers);
     let own = SOLVERS.iter().flat_map(|row| [row.name, row.class]);
     let candidates = own.chain(tools.map(|row| row.name));
     NameError {

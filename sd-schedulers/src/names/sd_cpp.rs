@@ -1,11 +1,11 @@
 //! stable-diffusion.cpp.
 
-use super::table::Opt::{Count, Flag, Text};
-use super::table::{Tool, ToolSchedule, ToolSolver, schedule, solver};
+use super::table::ConfigValue::{Count, Flag, Text};
+use super::table::{Frontend, FrontendSchedule, FrontendSolver, schedule, solver};
 
 /// k-diffusion's solvers and later ones, with k-diffusion's σ. `ddim_trailing` is Euler's step.
 /// `lms` is k-diffusion's, without the repeated slope in its third order's sum.
-pub(crate) static SD_CPP: Tool = Tool {
+pub(crate) static SD_CPP: Frontend = Frontend {
     prefixes: &["sd.cpp", "sdcpp", "stable-diffusion.cpp"],
     options: &[("convention", Text("k_diffusion"))],
     solvers: SOLVERS,
@@ -15,7 +15,7 @@ pub(crate) static SD_CPP: Tool = Tool {
 };
 
 #[rustfmt::skip]
-static SOLVERS: &[ToolSolver] = &[
+static SOLVERS: &[FrontendSolver] = &[
     solver("euler", "Euler", &[]),
     solver("euler_a", "Euler a", &[]),
     solver("heun", "Heun", &[]),
@@ -39,7 +39,7 @@ static SOLVERS: &[ToolSolver] = &[
     solver("lms", "LMS", &[("lower_order_start", Flag(true))]),
 ];
 
-static SCHEDULES: &[ToolSchedule] = &[
+static SCHEDULES: &[FrontendSchedule] = &[
     schedule("discrete", "Normal", "normal"),
     schedule("karras", "Karras", "karras"),
     schedule("exponential", "Exponential", "exponential"),

@@ -1,7 +1,7 @@
 //! The solvers' own names: a diffusers class or one of this library's, and what tells it from the
 //! class's defaults.
 
-use super::table::Opt::{Count, Flag, Text};
+use super::table::ConfigValue::{Count, Flag, Text};
 use super::table::{Options, SolverRow};
 
 /// A solver that can run on any σ.

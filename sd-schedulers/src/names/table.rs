@@ -2,7 +2,7 @@
 
 /// A value of a configuration key.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Opt {
+pub(crate) enum ConfigValue {
     Flag(bool),
     Text(&'static str),
     Count(u32),
@@ -10,7 +10,7 @@ pub(crate) enum Opt {
 }
 
 /// Configuration keys and their values.
-pub(crate) type Options = &'static [(&'static str, Opt)];
+pub(crate) type Options = &'static [(&'static str, ConfigValue)];
 
 /// A solver by its own name.
 #[derive(Debug)]
@@ -37,13 +37,13 @@ pub(crate) struct ScheduleRow {
 
 /// A program's names, and how what they stand for differs from the classes' defaults.
 #[derive(Debug)]
-pub(crate) struct Tool {
+pub(crate) struct Frontend {
     /// Prefixes that ask for the program's own variants, the first in print.
     pub(crate) prefixes: &'static [&'static str],
     /// Options that all its solvers have.
     pub(crate) options: Options,
-    pub(crate) solvers: &'static [ToolSolver],
-    pub(crate) schedules: &'static [ToolSchedule],
+    pub(crate) solvers: &'static [FrontendSolver],
+    pub(crate) schedules: &'static [FrontendSchedule],
     /// The schedule of a solver that is named alone.
     pub(crate) usual: &'static str,
     /// A schedule's name that stands for each solver's own.
@@ -52,7 +52,7 @@ pub(crate) struct Tool {
 
 /// A program's name of a solver.
 #[derive(Debug)]
-pub(crate) struct ToolSolver {
+pub(crate) struct FrontendSolver {
     pub(crate) name: &'static str,
     /// The own name of the solver it is.
     pub(crate) solver: &'static str,
@@ -69,8 +69,8 @@ pub(crate) const fn solver(
     name: &'static str,
     solver: &'static str,
     options: Options,
-) -> ToolSolver {
-    ToolSolver {
+) -> FrontendSolver {
+    FrontendSolver {
         name,
         solver,
         options,
@@ -79,7 +79,7 @@ pub(crate) const fn solver(
     }
 }
 
-impl ToolSolver {
+impl FrontendSolver {
     /// The same with the schedule it goes with.
     pub(crate) const fn with(mut self, schedule: &'static str) -> Self {
         self.schedule = Some(schedule);
@@ -95,7 +95,7 @@ impl ToolSolver {
 
 /// A program's name of a sigma schedule.
 #[derive(Debug)]
-pub(crate) struct ToolSchedule {
+pub(crate) struct FrontendSchedule {
     pub(crate) name: &'static str,
     /// The own name of the schedule that the name means without a prefix.
     pub(crate) bare: &'static str,
@@ -108,6 +108,6 @@ pub(crate) const fn schedule(
     name: &'static str,
     bare: &'static str,
     value: &'static str,
-) -> ToolSchedule {
-    ToolSchedule { name, bare, value }
+) -> FrontendSchedule {
+    FrontendSchedule { name, bare, value }
 }

@@ -13,6 +13,7 @@ mod heun;
 mod history;
 mod planned;
 mod thresholding;
+pub(crate) mod unbounded;
 
 pub(crate) use adams_bashforth::adams_bashforth;
 pub(crate) use ancestral::ancestral;

@@ -11,7 +11,7 @@ use crate::config::{Built, Fields};
 use crate::levels::{Levels, MultistepLevels, SigmaSchedule};
 use crate::solver::{
     Algorithm, Brownian, DpmUpdate, History, NO_STEP, PlannedSampler, Position, Solver, SolverType,
-    Thresholding, Update, check_final, check_order, solver_output,
+    Thresholding, Update, check_final, check_order, solver_output, unbounded,
 };
 
 /// DPM-Solver and DPM-Solver++ with the outputs of earlier steps (Lu et al. 2022,
@@ -37,7 +37,7 @@ pub struct DpmSolverMultistep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
-    #[serde(with = "crate::unbounded")]
+    #[serde(with = "unbounded")]
     pub lambda_min_clipped: f64,
     /// Rounding of the timesteps of Karras' σ, as diffusers does it for all training schedules but
     /// the cosine one; without it they are cut to whole numbers.

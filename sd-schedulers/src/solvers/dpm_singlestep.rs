@@ -11,7 +11,7 @@ use crate::config::{Built, Fields};
 use crate::levels::{FinalSigma, Levels, MultistepLevels};
 use crate::solver::{
     Algorithm, DpmUpdate, History, PlannedSampler, Position, Solver, SolverType, Thresholding,
-    Update, check_final, check_order, solver_output,
+    Update, check_final, check_order, solver_output, unbounded,
 };
 
 /// DPM-Solver and DPM-Solver++ in single steps of order 1 to 3 (Lu et al. 2022, arXiv:2206.00927
@@ -37,7 +37,7 @@ pub struct DpmSolverSinglestep {
     /// Thresholding of the predicted x₀: none or [`Thresholding::Dynamic`].
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
-    #[serde(with = "crate::unbounded")]
+    #[serde(with = "unbounded")]
     pub lambda_min_clipped: f64,
 }
 

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Built, Fields};
 use crate::levels::{Levels, SigmaSchedule, SigmaTable, Sigmas, linspace};
-use crate::solver::{PlannedSampler, Position, Solver, Update, check_churn, check_scale};
+use crate::solver::{
+    PlannedSampler, Position, Solver, Update, check_churn, check_scale, unbounded,
+};
 
 /// Euler's method on the probability-flow ODE `dx/dσ = (x − x₀(x, σ))/σ` (Karras et al. 2022,
 /// arXiv:2206.00364), one model call a step, first order. With `s_churn` above 0 noise is added
@@ -30,7 +32,7 @@ pub struct Euler {
     /// Noise is added from this σ on.
     pub s_tmin: f64,
     /// Noise is added up to this σ.
-    #[serde(with = "crate::unbounded")]
+    #[serde(with = "unbounded")]
     pub s_tmax: f64,
     /// Standard deviation of the added noise.
     pub s_noise: f64,

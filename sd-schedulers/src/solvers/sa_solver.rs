@@ -10,7 +10,7 @@ use crate::config::{Built, Fields};
 use crate::levels::{FinalSigma, Levels, MultistepLevels};
 use crate::solver::{
     Algorithm, History, PlannedSampler, Position, Solver, Thresholding, Update, check_order,
-    check_up_to_ten, solver_output,
+    check_up_to_ten, solver_output, unbounded,
 };
 
 /// SA-Solver (Xue et al. 2023, arXiv:2309.05019): stochastic Adams methods for the family of SDEs
@@ -41,7 +41,7 @@ pub struct SaSolver {
     /// Thresholding of the predicted x₀.
     pub thresholding: Thresholding,
     /// Timesteps whose log-SNR λ = ln(α/σ) lies below this are left out, −∞ for none.
-    #[serde(with = "crate::unbounded")]
+    #[serde(with = "unbounded")]
     pub lambda_min_clipped: f64,
     /// The authors' own rule for a second-order step: ½h² for the exact second moment.
     pub simple_second_order: bool,

@@ -23,7 +23,7 @@ use self::scheme::Scheme;
 use super::geometry::Pixels;
 use crate::buffer::{LINE, Shared, with_scratch};
 use crate::gemm::{Activation, PackedMatrix, Tiles};
-use crate::parallel::{for_each, part};
+use crate::parallel::{chunk, for_each};
 
 /// f32 of a transformed weight that all threads share: half of a last-level cache.
 const WHOLE: usize = 4 << 20;
@@ -92,7 +92,7 @@ pub(super) fn forward<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
         let most = (INPUT / (IN * IN * layer.inputs)).clamp(1, MOST_TILES);
         let blocks = total.div_ceil(most);
         for index in 0..blocks {
-            layer.share_input(part(total, blocks, index));
+            layer.share_input(chunk(total, blocks, index));
         }
     }
 }
@@ -145,7 +145,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
             self.filter(index, (0, self.inputs), panel(index));
         });
         for_each(blocks, |index| {
-            let range = part(total, blocks, index);
+            let range = chunk(total, blocks, index);
             let sizes = self.block(range, to);
             let sums = multiply::Sums::new(sizes.tiles.rows, self.width);
             let input_len = IN * IN * sizes.input_size;
@@ -175,16 +175,16 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
             let lines = self.inputs / LINE;
             let parts = wanted.div_ceil(tiles).min(lines);
             for_each(tiles * parts, |task| {
-                let (tile, lines) = (task / parts, part(lines, parts, task % parts));
+                let (tile, lines) = (task / parts, chunk(lines, parts, task % parts));
                 self.input(&block, (tile, tile + 1), (lines.0 * LINE, lines.1 * LINE));
             });
 
-            let chunk = (CHUNK / (IN * IN * self.width) / LINE).max(1) * LINE;
-            let chunks = self.inputs.div_ceil(chunk);
+            let size = (CHUNK / (IN * IN * self.width) / LINE).max(1) * LINE;
+            let chunks = self.inputs.div_ceil(size);
             let longest = self.inputs.div_ceil(chunks).next_multiple_of(LINE);
             let parts = wanted.div_ceil(self.panels).min(tiles);
             for_each(self.panels * parts, |task| {
-                let (panel, tiles) = (task / parts, part(tiles, parts, task % parts));
+                let (panel, tiles) = (task / parts, chunk(tiles, parts, task % parts));
                 let rows = block.tiles.start(tiles.1) - block.tiles.start(tiles.0);
                 let sums = multiply::Sums::new(rows, self.width);
                 let weight_len = self.panel(longest);
@@ -193,7 +193,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
                     // SAFETY: behind the weight.
                     let sums = sums.at(Shared(unsafe { memory.add(weight_len) }));
                     for index in 0..chunks {
-                        let lines = part(lines, chunks, index);
+                        let lines = chunk(lines, chunks, index);
                         let inputs = (lines.0 * LINE, lines.1 * LINE);
                         self.filter(panel, inputs, weight);
                         self.multiply(&block, tiles, panel, inputs, weight, sums);

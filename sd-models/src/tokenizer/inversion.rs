@@ -1,0 +1,46 @@
+//! Words of several vectors, as textual inversion learns them.
+
+use std::collections::HashSet;
+
+/// The added tokens `<word>` after which `<word>_1`, `<word>_2` … go on: one word of several
+/// vectors.
+#[derive(Debug)]
+pub(super) struct Inversions {
+    /// The word and all its tokens in a text, sorted.
+    words: Vec<(String, String)>,
+}
+
+impl Inversions {
+    /// Those among the tokens `added`.
+    pub(super) fn new(added: &HashSet<&str>) -> Self {
+        let words = added.iter().filter_map(|&word| {
+            let following = (1..).map(|number| format!("{word}_{number}"));
+            let following = following.take_while(|token| added.contains(token.as_str()));
+            let all = following.fold(word.to_string(), |all, token| all + " " + &token);
+            (all != word).then(|| (word.into(), all))
+        });
+        let mut words: Vec<_> = words.collect();
+        words.sort();
+        Self { words }
+    }
+
+    /// The text with all tokens of each word that is among its `tokens`; `None` where there is no
+    /// such word.
+    ///
+    /// As in diffusers (`maybe_convert_prompt`) the word is replaced wherever the text has it as it
+    /// is spelled in the vocabulary, so `<Word>` stays one token though it is found as `<word>`.
+    pub(super) fn expand(&self, text: &str, tokens: &[String]) -> Option<String> {
+        let found = self.words.iter().filter(|(word, _)| tokens.contains(word));
+        found.fold(None, |expanded, (word, all)| {
+            let text = expanded.as_deref().unwrap_or(text);
+            Some(text.replace(word, all))
+        })
+    }
+
+    /// The end of an expanded text as it was written. Where the cut goes through a word, the rest
+    /// of its tokens stays.
+    pub(super) fn restore(&self, end: String) -> String {
+        let words = self.words.iter().rev();
+        words.fold(end, |end, (word, all)| end.replace(all, word))
+    }
+}

@@ -1,0 +1,365 @@
+//! Folders as people have them: each opens, and draws what diffusers draws of it, or is refused by
+//! name.
+
+use std::collections::BTreeMap;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use sd_fixtures::Fixture;
+use sd_pipeline::core::Error as CoreError;
+use sd_pipeline::models::{Error as ModelError, Files};
+use sd_pipeline::{
+    Error, OpenOptions, Pipeline, Request, Residency, Result, Start, UnknownSettings, device,
+};
+use serde_json::{Map, Value, json};
+
+const FILES: [&str; 10] = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+];
+
+/// The embedded model's files by name.
+fn plain() -> BTreeMap<String, Vec<u8>> {
+    let tiny = sd_tiny::files();
+    let read = |name: &str| match name.split_once('/') {
+        Some((folder, name)) => tiny.folder(folder).read(name),
+        None => tiny.read(name),
+    };
+    let files = FILES.iter();
+    let files = files.map(|name| (name.to_string(), read(name).unwrap().to_vec()));
+    files.collect()
+}
+
+/// The embedded model with JSON files changed as `case` says.
+fn files(case: &Value) -> Files {
+    let mut files = plain();
+    for (name, settings) in object(&case["files"]) {
+        let mut file: Map<String, Value> = serde_json::from_slice(&files[&name]).unwrap();
+        file.extend(object(&settings));
+        file.retain(|_, value| *value != "absent");
+        files.insert(name, Value::from(file).to_string().into_bytes());
+    }
+    for (name, content) in object(&case["instead"]) {
+        files.insert(name, content.to_string().into_bytes());
+    }
+    Files::memory(files)
+}
+
+fn object(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn open(case: &Value, unknown_settings: UnknownSettings) -> Result<Pipeline> {
+    let options = OpenOptions {
+        unknown_settings,
+        ..OpenOptions::new(&device("flex").unwrap())
+    };
+    Pipeline::from_files(&files(case), &options)
+}
+
+/// The message of the error that the folder of `case` is.
+#[track_caller]
+fn refused(case: &Value, unknown: UnknownSettings) -> String {
+    match open(case, unknown).unwrap_err() {
+        Error::Model(error @ (ModelError::Unsupported { .. } | ModelError::Config { .. })) => {
+            error.to_string()
+        }
+        other => panic!("{case}: {other}"),
+    }
+}
+
+/// Names and contents of the fixture's cases of a `kind`.
+fn cases(fixture: &Fixture, kind: &str) -> Vec<(String, Value)> {
+    let cases = object(&fixture.settings()["cases"]).into_iter();
+    cases.filter(|(_, case)| case["kind"] == kind).collect()
+}
+
+fn assert_draws(fixture: &Fixture, name: &str, case: &Value, pipeline: &Pipeline) {
+    let settings = &fixture.settings()["request"];
+    let number = |key: &str| settings[key].as_u64().unwrap() as usize;
+    let request = Request {
+        guidance_scale: settings["guidance"].as_f64().unwrap(),
+        steps: number("steps"),
+        seed: settings["seed"].as_u64().unwrap(),
+        width: Some(number("width")),
+        height: Some(number("height")),
+        ..Request::new(settings["prompt"].as_str().unwrap())
+    };
+    let mut run = pipeline.start(&request).unwrap();
+    for step in &mut run {
+        step.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let latents = case["latents"].as_str().unwrap();
+    fixture.assert_tensor(latents, run.latents().clone(), 2e-4);
+}
+
+#[test]
+fn folders_that_open_draw_what_diffusers_draws() {
+    let fixture = Fixture::open("folders");
+    let cases = cases(&fixture, "opens");
+    assert_eq!(cases.len(), 14);
+    for (name, case) in cases {
+        let opened = open(&case, UnknownSettings::Refuse);
+        let pipeline = opened.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_draws(&fixture, &name, &case, &pipeline);
+    }
+}
+
+#[test]
+fn unknown_settings_are_refused_by_name_or_let_pass() {
+    let fixture = Fixture::open("folders");
+    let cases = cases(&fixture, "unknown");
+    assert_eq!(cases.len(), 4);
+    for (name, case) in cases {
+        let (file, settings) = object(&case["files"]).into_iter().next().unwrap();
+        let setting = object(&settings).into_iter().next().unwrap().0;
+        let message = refused(&case, UnknownSettings::Refuse);
+        assert!(message.contains(&file), "{name}: {message}");
+        assert!(message.contains(&setting), "{name}: {message}");
+        let pipeline = open(&case, UnknownSettings::Warn).unwrap();
+        assert_draws(&fixture, &name, &case, &pipeline);
+    }
+}
+
+#[test]
+fn settings_that_change_the_picture_are_refused_in_any_case() {
+    let fixture = Fixture::open("folders");
+    let mut cases = cases(&fixture, "refused");
+    assert_eq!(cases.len(), 1);
+    let unet = [
+        ("dual_cross_attention", json!(true)),
+        ("encoder_hid_dim", json!(768)),
+        ("class_embed_type", json!("timestep")),
+        ("num_class_embeds", json!(1000)),
+        ("num_attention_heads", json!(8)),
+        ("attention_type", json!("gated")),
+        ("time_embedding_act_fn", json!("silu")),
+        ("timestep_post_act", json!("silu")),
+        ("resnet_skip_time_act", json!(true)),
+        ("cross_attention_norm", json!("layer_norm")),
+    ];
+    let vae = [
+        ("latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
+        ("quantization_config", json!({"quant_method": "gguf"})),
+    ];
+    for (file, settings) in [("unet/config.json", &unet[..]), ("vae/config.json", &vae)] {
+        let case = |(name, value): &(&str, Value)| {
+            (name.to_string(), json!({"files": {file: {*name: value}}}))
+        };
+        cases.extend(settings.iter().map(case));
+    }
+    for (name, case) in cases {
+        for unknown in [UnknownSettings::Refuse, UnknownSettings::Warn] {
+            let setting = if name == "mask" {
+                "use_attention_mask"
+            } else {
+                &name
+            };
+            let message = refused(&case, unknown);
+            assert!(message.contains(setting), "{name}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_size_of_diffusers_first_months_is_not_believed() {
+    let fixture = Fixture::open("folders");
+    let cases = cases(&fixture, "size");
+    assert_eq!(cases.len(), 14);
+    for (name, case) in cases {
+        let pipeline = open(&case, UnknownSettings::Refuse).unwrap();
+        let size = json!(pipeline.denoiser.spec().sample_size);
+        assert_eq!(size, case["size"], "{name}: {}", case["files"]);
+    }
+    let early = json!({"files": {"unet/config.json": {"_diffusers_version": "0.6.0"}}});
+    let pipeline = open(&early, UnknownSettings::Refuse).unwrap();
+    let request = Request {
+        guidance_scale: 1.0,
+        ..Request::new("a red cube")
+    };
+    let run = pipeline.start(&request).unwrap();
+    assert_eq!(run.latents().dims(), [1, 4, 64, 64]);
+}
+
+#[test]
+fn a_class_of_the_index_that_is_not_here_is_named() {
+    let cases = [
+        ("text_encoder", "transformers", "T5EncoderModel"),
+        ("unet", "diffusers", "UNet3DConditionModel"),
+        ("vae", "diffusers", "AutoencoderTiny"),
+    ];
+    for (folder, library, class) in cases {
+        let case = json!({"files": {"model_index.json": {folder: [library, class]}}});
+        let message = refused(&case, UnknownSettings::Warn);
+        for part in ["model_index.json", folder, class, "supported is"] {
+            assert!(message.contains(part), "{message}");
+        }
+        // Where the index names no class, it is that of the component's own file.
+        for entry in [json!("absent"), json!([null, null])] {
+            let case = json!({"files": {"model_index.json": {folder: entry}}});
+            assert!(open(&case, UnknownSettings::Refuse).is_ok(), "{case}");
+        }
+        let case = json!({"files": {"model_index.json": {folder: "a word"}}});
+        let message = refused(&case, UnknownSettings::Warn);
+        assert!(message.contains(folder), "{message}");
+    }
+    let scheduler = |entry: Value| json!({"files": {"model_index.json": {"scheduler": entry}}});
+    let unknown = scheduler(json!(["diffusers", "NobodysScheduler"]));
+    let error = open(&unknown, UnknownSettings::Warn).unwrap_err();
+    assert!(matches!(error, Error::Scheduler(_)), "{error:?}");
+    assert!(error.to_string().contains("NobodysScheduler"), "{error}");
+    for entry in [json!("absent"), json!([null, null])] {
+        let pipeline = open(&scheduler(entry), UnknownSettings::Refuse).unwrap();
+        assert!(format!("{pipeline:?}").contains("Ddim"));
+    }
+}
+
+#[test]
+fn a_projection_that_the_index_asks_for_must_be_there() {
+    let index = json!({"text_encoder": ["transformers", "CLIPTextModelWithProjection"]});
+    let case = json!({"files": {"model_index.json": index}});
+    let error = open(&case, UnknownSettings::Refuse).unwrap_err();
+    assert!(
+        error.to_string().contains("text_projection.weight"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_whole_clip_whose_text_half_is_no_object_is_refused() {
+    for half in [json!([]), json!("text"), json!(3)] {
+        let case = json!({"files": {"text_encoder/config.json": {"text_config": half}}});
+        let message = refused(&case, UnknownSettings::Warn);
+        assert!(message.contains("text_config"), "{message}");
+    }
+}
+
+/// The embedded model with `bad` as one value of the tensor `name` in the weights of `folder`, all
+/// of them in f32.
+fn spoilt(folder: &str, name: &str, bad: f32) -> Files {
+    let mut files = plain();
+    let path = FILES
+        .iter()
+        .find(|file| file.starts_with(folder) && file.ends_with(".safetensors"));
+    let path = path.unwrap();
+    let weights = SafeTensors::deserialize(&files[*path]).unwrap();
+    assert!(weights.tensor(name).is_ok(), "{:?}", weights.names());
+    let tensors = weights.tensors().into_iter().map(|(key, view)| {
+        assert_eq!(view.dtype(), Dtype::F16);
+        let halves = view.data().as_chunks::<2>().0.iter();
+        let mut values: Vec<f32> = halves.map(|b| half(u16::from_le_bytes(*b))).collect();
+        if key == name {
+            let middle = values.len() / 2;
+            values[middle] = bad;
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        (key, view.shape().to_vec(), bytes)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(key, shape, bytes)| {
+        (
+            key,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+        )
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    files.insert(path.to_string(), file);
+    Files::memory(files)
+}
+
+/// The value of an f16.
+fn half(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-24),
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    }
+}
+
+fn request() -> Request {
+    Request {
+        steps: 3,
+        width: Some(64),
+        height: Some(64),
+        ..Request::new("a red cube")
+    }
+}
+
+/// Checks that `error` names `component` and `step`, and says nothing of half precision.
+#[track_caller]
+fn assert_not_finite(error: Error, component: &str, step: Option<usize>) {
+    let message = error.to_string();
+    match error {
+        Error::Component(CoreError::NotFinite {
+            component: found,
+            step: at,
+            ..
+        }) => assert_eq!((found, at), (component, step)),
+        other => panic!("{other:?}"),
+    }
+    assert!(message.contains(component), "{message}");
+    assert!(
+        !message.contains("f32") && !message.contains("half"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_bad_weight_is_reported_where_it_first_shows() {
+    let text = "embeddings.position_embedding.weight";
+    let text_mlp = "encoder.layers.1.mlp.fc1.bias";
+    let cases = [
+        ("text_encoder", text, "the text encoder", None),
+        ("text_encoder", text_mlp, "the text encoder", None),
+        ("unet", "conv_out.bias", "the denoiser", Some(1)),
+        ("unet", "conv_in.bias", "the denoiser", Some(1)),
+        (
+            "unet",
+            "time_embedding.linear_1.bias",
+            "the denoiser",
+            Some(1),
+        ),
+        ("vae", "decoder.conv_out.bias", "the autoencoder", None),
+        ("vae", "decoder.conv_in.bias", "the autoencoder", None),
+        ("vae", "encoder.conv_out.bias", "the autoencoder", None),
+    ];
+    for residency in [Residency::Always, Residency::PerPhase] {
+        for (folder, name, component, step) in cases {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let options = OpenOptions {
+                    residency,
+                    ..OpenOptions::new(&device("flex").unwrap())
+                };
+                let pipeline = Pipeline::from_files(&spoilt(folder, name, bad), &options).unwrap();
+                let mut request = request();
+                if name.starts_with("encoder.conv") {
+                    request.start = Start::Picture {
+                        image: sd_pipeline::RgbImage::new(64, 64),
+                        strength: 0.8,
+                        mask: None,
+                    };
+                }
+                let error = match pipeline.start(&request) {
+                    Err(error) => error,
+                    Ok(mut run) => match run.find_map(Result::err) {
+                        None => run.images().unwrap_err(),
+                        Some(error) => {
+                            assert!(run.next().is_none() && run.denoised().is_none());
+                            error
+                        }
+                    },
+                };
+                assert_not_finite(error, component, step);
+            }
+        }
+    }
+}
