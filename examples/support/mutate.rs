@@ -142,7 +142,7 @@ fn somewhere<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
     }
     let at = random.below(count);
     let inner = match value {
-        Value::Array(values) => values.iter_mut().nth(at),
+        Value::Array(values) => values.get_mut(at),
         Value::Object(values) => values.values_mut().nth(at),
         _ => None,
     };
