@@ -84,6 +84,9 @@ impl Run {
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
         first_stage(&plan, request)?;
+        if let Some(concat) = &request.concat {
+            finite::require("concat", concat)?;
+        }
 
         let phases = Phases::default();
         let texts = branches::texts(pipeline, request, &*guidance, &phases)?;
@@ -126,9 +129,6 @@ impl Run {
         let plan = pipeline.scheduler.plan(&schedule, request.steps)?;
         let first = first_stage(&plan, request)?;
 
-        if let Some(concat) = &request.concat {
-            finite::require("concat", concat)?;
-        }
         // The order of draws is diffusers': a picture's posterior, then the initial noise.
         let mut noise = SeededNoise::new(request.seed, request.count);
         let mut layers = request.layers.clone();
