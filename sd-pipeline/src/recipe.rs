@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use sd_core::{
     AbsentPrompt, Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, NoiseSchedule,
     Parameterization, TextEncoder, WeightBytes,
@@ -12,6 +11,7 @@ use sd_models::vae::{Limits, Tiling, VaeFiles};
 use sd_models::{ClipTextFiles, ConfigFile, Files, LoadOptions};
 use sd_schedulers::SchedulerConfig;
 
+use crate::devices::compiles_kernels;
 use crate::{Error, Result, Source};
 
 /// Facts that the kind of pipeline says of a folder and its files do not.
@@ -298,7 +298,9 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
     }
 
     fn uses_threads(&self) -> bool {
-        is_cpu(self.device())
+        // On a GPU a device may keep memory for each thread that uses it, and a thread that ends
+        // takes none of it along.
+        !compiles_kernels(self.device())
     }
 }
 
@@ -314,7 +316,7 @@ impl Source<dyn Denoiser> for UNetFiles {
     }
 
     fn uses_threads(&self) -> bool {
-        is_cpu(&UNetFiles::spec(self).device)
+        !compiles_kernels(&UNetFiles::spec(self).device)
     }
 }
 
@@ -330,20 +332,6 @@ impl Source<dyn Autoencoder> for VaeFiles {
     }
 
     fn uses_threads(&self) -> bool {
-        is_cpu(&VaeFiles::spec(self).device)
+        !compiles_kernels(&VaeFiles::spec(self).device)
     }
-}
-
-/// True where Burn computes in rayon's threads. Elsewhere a device may keep memory for each thread
-/// that uses it, and a thread that ends takes none of it along.
-fn is_cpu(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    let flex = *device == Device::flex();
-    #[cfg(not(feature = "flex"))]
-    let flex = false;
-    #[cfg(feature = "ndarray")]
-    let ndarray = *device == Device::ndarray();
-    #[cfg(not(feature = "ndarray"))]
-    let ndarray = false;
-    flex || ndarray
 }
