@@ -4,18 +4,49 @@ use sd_core::Parameterization;
 use sd_fixtures::Fixture;
 use sd_schedulers::{ConfigError, SchedulerConfig};
 
+/// Class and options that the fixture's names stand for.
+fn class_and_options(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "DDIM" => ("DDIMScheduler", ""),
+        "PNDM" => ("PNDMScheduler", ""),
+        "PLMS" => ("PNDMScheduler", r#", "skip_prk_steps": true"#),
+        "Euler" => ("EulerDiscreteScheduler", ""),
+        "Euler Karras" => ("EulerDiscreteScheduler", r#", "use_karras_sigmas": true"#),
+        "Euler a" => ("EulerAncestralDiscreteScheduler", ""),
+        "DPM++ 2M" => ("DPMSolverMultistepScheduler", ""),
+        "DPM++ 2M Karras" => (
+            "DPMSolverMultistepScheduler",
+            r#", "use_karras_sigmas": true"#,
+        ),
+        "DPM++ 2M SDE Exponential" => (
+            "DPMSolverMultistepScheduler",
+            r#", "algorithm_type": "sde-dpmsolver++", "use_exponential_sigmas": true,
+                "use_karras_sigmas": false"#,
+        ),
+        other => panic!("{other} is not in the fixture"),
+    }
+}
+
 #[test]
-fn a_name_beside_a_file_means_what_from_config_means() {
+fn a_class_beside_a_file_means_what_from_config_means() {
     let fixture = Fixture::open("schedulers_from_config");
     let settings = fixture.settings();
     let cases = settings.as_array().unwrap();
     assert_eq!(cases.len(), 50);
     for (i, case) in cases.iter().enumerate() {
-        let config = SchedulerConfig::from_json(case["file"].as_str().unwrap()).unwrap();
-        let name = case["name"].as_str().unwrap();
+        let (file, name) = (
+            case["file"].as_str().unwrap(),
+            case["name"].as_str().unwrap(),
+        );
+        let mut config = SchedulerConfig::from_json(file).unwrap();
         let scheduler = match name {
             "" => config.scheduler().unwrap(),
-            name => config.named(&name.parse().unwrap()).unwrap(),
+            name => {
+                let (class, options) = class_and_options(name);
+                let file = format!("{}{options}}}", file.strip_suffix('}').unwrap());
+                config = SchedulerConfig::from_json(&file).unwrap();
+                config.named(&class.parse().unwrap()).unwrap()
+            }
         };
         let train = config.noise_schedule().unwrap();
         let plan = scheduler.plan(&train, 9).unwrap();
