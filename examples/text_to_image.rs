@@ -41,6 +41,8 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let options = OpenOptions {
         dtype: arguments.dtype(),
         scheduler: arguments.scheduler.clone(),
+        variant: arguments.variant.clone(),
+        unknown_settings: arguments.unknown_settings(),
         weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,

@@ -14,7 +14,8 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    FloatDType, OutputFile, PhasePeaks, PictureFormat, PipelineMemory, WeightBytes, WeightStorage,
+    FloatDType, OutputFile, PhasePeaks, PictureFormat, PipelineMemory, UnknownSettings,
+    WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
@@ -27,6 +28,12 @@ pub(crate) struct Arguments {
     /// A model folder in diffusers layout [default: the embedded tiny model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Variant of the model's weights, such as fp16 or non_ema [default: those without a name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Option<String>,
+    /// Settings in the model's files that nobody here knows: an error, or a warning
+    #[arg(long, value_enum, default_value_t = Unknown::Refuse)]
+    unknown_settings: Unknown,
     /// The negative prompt: what the picture should not show
     #[arg(long, value_name = "TEXT")]
     pub(crate) negative: Option<String>,
@@ -82,6 +89,12 @@ enum Precision {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Unknown {
+    Refuse,
+    Warn,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Spend {
     Fastest,
     Smallest,
@@ -92,6 +105,13 @@ impl Arguments {
         match self.memory {
             Spend::Fastest => WeightStorage::F32,
             Spend::Smallest => WeightStorage::AsStored,
+        }
+    }
+
+    pub(crate) fn unknown_settings(&self) -> UnknownSettings {
+        match self.unknown_settings {
+            Unknown::Refuse => UnknownSettings::Refuse,
+            Unknown::Warn => UnknownSettings::Warn,
         }
     }
 

@@ -463,3 +463,44 @@ mod places {
         }
     }
 }
+
+#[test]
+fn a_folder_with_a_variant_and_a_setting_of_tomorrow_opens_where_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sd-tiny/model");
+    copy(&source, &model);
+    let weights = model.join("unet/diffusion_pytorch_model.safetensors");
+    fs::rename(&weights, weights.with_extension("non_ema.safetensors")).unwrap();
+    let config = model.join("unet/config.json");
+    let settings = fs::read_to_string(&config).unwrap();
+    let settings = settings.replacen('{', "{\"a_setting_of_tomorrow\": 3,", 1);
+    fs::write(&config, settings).unwrap();
+
+    let path = folder.path();
+    let said = refused(path, &["--model", "model"]);
+    assert!(said.contains("a_setting_of_tomorrow"), "{said}");
+    let warn = ["--model", "model", "--unknown-settings", "warn"];
+    let said = refused(path, &warn);
+    assert!(said.contains("non_ema"), "{said}");
+    let said = refused(path, &[&warn[..], &["--variant", "fp8"]].concat());
+    assert!(said.contains("fp8") && said.contains("non_ema"), "{said}");
+    let said = drawn(path, &[&warn[..], &["--variant", "non_ema"]].concat());
+    assert!(said.contains("a_setting_of_tomorrow"), "{said}");
+    let given = ["--guidance", "7.5", "--output", "embedded.png"];
+    drawn(path, &given);
+    let pictures = ["out.png", "embedded.png"].map(|name| fs::read(path.join(name)).unwrap());
+    assert!(pictures[0] == pictures[1], "another picture");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}

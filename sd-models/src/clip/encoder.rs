@@ -65,6 +65,8 @@ impl ClipTextFiles {
             ));
         }
         let weights = folder.weights("model", options.variant.as_deref())?;
+        let projects = config.projection.is_some();
+        let weights = weights.without(|name| is_of_whole_clip(name, projects));
         weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
         Ok(Self {
             tokenizer: Arc::new(tokenizer),
@@ -164,6 +166,17 @@ impl ClipTextEncoder {
     /// Memory that its weights take.
     pub fn weights(&self) -> WeightBytes {
         self.bytes
+    }
+}
+
+/// `true` of a tensor that a whole CLIP has and its text half has not. People put a whole one's
+/// weights into a text encoder's folder, and transformers takes of them what the class has.
+fn is_of_whole_clip(name: &str, projects: bool) -> bool {
+    let [vision, image, text] = ["vision_model", "visual_projection", "text_projection"];
+    match name.split('.').next() {
+        Some("logit_scale") => true,
+        Some(part) => part == vision || part == image || (part == text && !projects),
+        None => false,
     }
 }
 

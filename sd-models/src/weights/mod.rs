@@ -126,6 +126,12 @@ impl Weights {
         tensors.map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
+    /// The same without the tensors of those names.
+    pub(crate) fn without(mut self, is_other: impl Fn(&str) -> bool) -> Self {
+        self.tensors.retain(|name, _| !is_other(name));
+        self
+    }
+
     /// The number type a tensor has in the file.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.tensors.get(name).map(|tensor| tensor.dtype)

@@ -4,7 +4,7 @@
 enum Row {
     /// The whole name begins with this, and today's goes without it.
     Prefix(&'static str),
-    /// The tensor of this name is no parameter; nothing reads it.
+    /// A tensor of this name, in whatever part of a model, is no parameter; nothing reads it.
     Ignore(&'static str),
     /// A layer `from` directly in `attentions.{n}` is called `to` today.
     Attention {
@@ -17,7 +17,7 @@ enum Row {
 const ROWS: &[Row] = &[
     // transformers 4 wrapped the text encoder; a model with a projection is still wrapped today.
     Row::Prefix("text_model."),
-    // 0, 1, 2 …, saved by transformers before 4.31.
+    // 0, 1, 2 …, saved by transformers before 4.31 in each of CLIP's halves.
     Row::Ignore("embeddings.position_ids"),
     // The VAE's attention before diffusers 0.18.
     Row::Attention {
@@ -48,7 +48,7 @@ pub(super) fn current(name: &str) -> Option<String> {
                     name = rest.into();
                 }
             }
-            Row::Ignore(ignored) if name == *ignored => return None,
+            Row::Ignore(ignored) if is_or_ends_with(&name, ignored) => return None,
             Row::Ignore(_) => {}
             Row::Attention { from, to } => {
                 if let Some(renamed) = rename_in_attention(&name, from, to) {
@@ -58,6 +58,12 @@ pub(super) fn current(name: &str) -> Option<String> {
         }
     }
     Some(name)
+}
+
+/// `true` where the last parts of `name`, between dots, are `end`.
+fn is_or_ends_with(name: &str, end: &str) -> bool {
+    let rest = name.strip_suffix(end);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn rename_in_attention(name: &str, from: &str, to: &str) -> Option<String> {
