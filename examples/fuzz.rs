@@ -287,7 +287,7 @@ fn saved(
 }
 
 fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
-    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0);
+    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0)?;
     let files = micro
         .iter()
         .map(|(name, file)| (name.into(), file.to_vec()));

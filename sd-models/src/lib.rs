@@ -19,7 +19,8 @@ pub mod vae;
 mod weights;
 
 pub use clip::{
-    Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel,
+    Activation, ClipOutput, ClipPair, ClipPairFiles, ClipReading, ClipTextConfig, ClipTextEncoder,
+    ClipTextFiles, ClipTextModel,
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};

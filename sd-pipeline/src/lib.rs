@@ -26,6 +26,7 @@
 //! `pipeline.scheduler = Arc::new(Euler::default())` or `pipeline.denoiser = my_denoiser.into()`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod defaults;
 pub mod devices;
 mod error;
 mod finite;
@@ -49,13 +50,14 @@ mod synchronized;
 mod variants;
 mod warm_up;
 
+pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
-pub use open::{Components, OpenOptions, Placement};
+pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
@@ -63,7 +65,7 @@ pub use request::{Request, Start};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
-pub use run::{Progress, Run};
+pub use run::{Handover, Progress, Run};
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 

@@ -7,6 +7,8 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, Unguided,
 };
 
+use crate::{Handover, Pipeline};
+
 /// Order for one run: what to draw, and how.
 ///
 /// ```
@@ -37,7 +39,7 @@ pub struct Request {
     /// Steps of the scheduler.
     pub steps: usize,
     /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: that of the
-    /// picture to start from, else what the model was trained at.
+    /// picture or the latents to start from, else what the model was trained at.
     pub width: Option<usize>,
     /// Picture height, likewise.
     pub height: Option<usize>,
@@ -50,6 +52,13 @@ pub struct Request {
     /// Sizes and crops, for a model that is told of them (SDXL). `None`: those of an uncropped
     /// picture of the size that is drawn.
     pub size: Option<SizeConditioning>,
+    /// Sizes and crops of the unconditional branch. `None`: those of the prompt's; of a refiner with
+    /// a lower aesthetic score and no crop, as in diffusers.
+    pub negative_size: Option<SizeConditioning>,
+    /// Share of the noise schedule at which another model goes on, between 0 and 1 (diffusers'
+    /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
+    /// gives what it leaves.
+    pub end: Option<f64>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -78,6 +87,9 @@ pub enum Start {
     Noise,
     /// This noise, `[count, c, height/8, width/8]`, of unit variance.
     Initial(#[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>),
+    /// What another model left, as it is: no noise is added, and the run takes the rest of the noise
+    /// schedule (diffusers' `denoising_start`).
+    Handover(Handover),
     /// A picture with noise on it.
     Picture {
         /// The picture, of the size that is drawn.
@@ -120,10 +132,37 @@ impl Request {
             count: 1,
             start: Start::Noise,
             size: None,
+            negative_size: None,
+            end: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
             evaluation: BranchEvaluation::Together,
+        }
+    }
+
+    /// One image of `prompt` with the [defaults](Pipeline::defaults) of `pipeline`'s kind, which are
+    /// diffusers': seed 0, the size the model was trained at.
+    pub fn for_pipeline(pipeline: &Pipeline, prompt: impl Into<Prompt>) -> Self {
+        let defaults = pipeline.defaults();
+        Self {
+            steps: defaults.steps,
+            guidance_scale: defaults.guidance_scale,
+            ..Self::new(prompt)
+        }
+    }
+
+    /// This request to a base model as one to a refiner, which goes on with what the base left. The
+    /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
+    /// diffusers.
+    pub fn refining(&self, handover: Handover) -> Self {
+        let alone = |prompt: &Prompt| Prompt::new(prompt.text.as_str());
+        Self {
+            prompt: alone(&self.prompt),
+            negative_prompt: self.negative_prompt.as_ref().map(alone),
+            start: Start::Handover(handover),
+            end: None,
+            ..self.clone()
         }
     }
 
@@ -135,6 +174,10 @@ impl Request {
         };
         let start = match &self.start {
             Start::Initial(latents) => Start::Initial(row(latents)),
+            Start::Handover(handover) => Start::Handover(Handover {
+                latents: row(&handover.latents),
+                ..handover.clone()
+            }),
             start => start.clone(),
         };
         Self {
@@ -174,6 +217,10 @@ impl Request {
         let factor = autoencoder.factor;
         let picture = match &self.start {
             Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
+            Start::Handover(Handover { latents, .. }) => {
+                let [_, _, h, w] = latents.dims();
+                Some([h * factor, w * factor])
+            }
             _ => None,
         };
         let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
@@ -190,8 +237,9 @@ impl Request {
         let shape = [self.count, channels, height / factor, width / factor];
         match &self.start {
             Start::Noise => {}
-            Start::Initial(latents) if latents.dims() == shape => {}
-            Start::Initial(latents) => {
+            Start::Initial(latents) | Start::Handover(Handover { latents, .. })
+                if latents.dims() == shape => {}
+            Start::Initial(latents) | Start::Handover(Handover { latents, .. }) => {
                 let expected =
                     format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
                 return Err(Error::shape("latents", &latents.dims(), expected));

@@ -6,7 +6,7 @@ use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{Components, OpenOptions, Placement, Residency, devices};
+use crate::{ComponentFolders, Components, OpenOptions, Placement, Residency, devices};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -31,6 +31,8 @@ struct Options {
     memory_budget: Option<u64>,
     #[serde(default)]
     unknown_settings: UnknownSettings,
+    #[serde(default)]
+    folders: ComponentFolders,
     #[serde(default, with = "absent")]
     components: Components,
 }
@@ -118,6 +120,7 @@ impl Serialize for OpenOptions {
             tiling: self.tiling,
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
+            folders: self.folders.clone(),
             components: self.components.clone(),
         };
         options.serialize(to)
@@ -144,6 +147,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             tiling: options.tiling,
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
+            folders: options.folders,
             components: options.components,
         })
     }
