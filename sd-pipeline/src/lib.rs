@@ -40,6 +40,7 @@ mod picture;
 mod pipeline;
 mod recipe;
 mod request;
+mod resample;
 mod run;
 mod saved;
 #[cfg(feature = "serde")]
@@ -62,6 +63,7 @@ pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
 pub use request::{Request, Start};
+pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
@@ -71,6 +73,7 @@ pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
+pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
