@@ -19,7 +19,9 @@ pub mod vae;
 mod weights;
 
 pub use clip::{
-    Activation, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel,
+    Activation, ClipConfig, ClipModel, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextFiles,
+    ClipTextModel, ClipVisionConfig, ClipVisionModel, ClipVisionModelWithProjection,
+    ClipVisionOutput, SafetyCheckerConfig, SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};

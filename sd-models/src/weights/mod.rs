@@ -126,6 +126,15 @@ impl Weights {
         tensors.map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
+    /// The tensors whose names `keep` holds of.
+    pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let tensors = self.tensors.iter().filter(|(name, _)| keep(name));
+        Self {
+            path: self.path.clone(),
+            tensors: tensors.map(|(n, t)| (n.clone(), t.clone())).collect(),
+        }
+    }
+
     /// The number type a tensor has in the file.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.tensors.get(name).map(|tensor| tensor.dtype)
