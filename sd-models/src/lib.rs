@@ -19,8 +19,10 @@ pub mod vae;
 mod weights;
 
 pub use clip::{
-    Activation, ClipOutput, ClipPair, ClipPairFiles, ClipReading, ClipTextConfig, ClipTextEncoder,
-    ClipTextFiles, ClipTextModel,
+    Activation, ClipConfig, ClipModel, ClipOutput, ClipPair, ClipPairFiles, ClipReading,
+    ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel, ClipVisionConfig,
+    ClipVisionModel, ClipVisionModelWithProjection, ClipVisionOutput, SafetyCheckerConfig,
+    SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};

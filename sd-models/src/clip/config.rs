@@ -1,3 +1,4 @@
+use super::layer::LayerConfig;
 use super::supported;
 use crate::{ConfigFile, Error, Files, Result};
 
@@ -64,19 +65,18 @@ impl ClipTextConfig {
         let whole = file;
         let part = whole.within("text_config")?;
         let file = part.as_ref().unwrap_or(whole);
-        supported::check(file)?;
-        let width = |field, default| file.size(field, Some(default), 1..=1 << 16);
-        let hidden_size = width("hidden_size", 512)?;
-        let num_attention_heads = width("num_attention_heads", 8)?;
-        if !hidden_size.is_multiple_of(num_attention_heads) {
-            let expected = format!("a divisor of hidden_size {hidden_size}");
-            return Err(file.error("num_attention_heads", &expected));
-        }
         let expected = "a list of class names";
         let architectures: Option<Vec<String>> = whole.get("architectures", expected)?;
         let has_projection = architectures
             .is_some_and(|names| names.iter().any(|n| n == "CLIPTextModelWithProjection"));
-        let projection = has_projection.then(|| width("projection_dim", 512));
+        let projection = has_projection.then(|| width(file, "projection_dim", 512));
+        Self::of(file, projection.transpose()?)
+    }
+
+    /// The settings in `file` alone, with a projection to that width.
+    pub(super) fn of(file: &ConfigFile, projection: Option<usize>) -> Result<Self> {
+        supported::check_text(file)?;
+        let [hidden_size, num_attention_heads] = heads(file, [512, 8])?;
         let expected = "a token's number";
         let eos_token_id = file.get("eos_token_id", expected)?.unwrap_or(49407);
         Ok(Self {
@@ -85,16 +85,44 @@ impl ClipTextConfig {
             intermediate_size: file.size("intermediate_size", Some(2048), 1..=1 << 18)?,
             num_hidden_layers: file.size("num_hidden_layers", Some(12), 1..=1024)?,
             num_attention_heads,
-            max_position_embeddings: width("max_position_embeddings", 77)?,
+            max_position_embeddings: width(file, "max_position_embeddings", 77)?,
             hidden_act: activation(file)?,
             layer_norm_eps: file.positive("layer_norm_eps", 1e-5)?,
             eos_token_id,
-            projection: projection.transpose()?,
+            projection,
         })
+    }
+
+    /// The shape of its layers.
+    pub(super) fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            epsilon: self.layer_norm_eps,
+            is_causal: true,
+        }
     }
 }
 
-fn activation(file: &ConfigFile) -> Result<Activation, Error> {
+/// A width, `default` where the file does not say it.
+pub(super) fn width(file: &ConfigFile, field: &str, default: usize) -> Result<usize> {
+    file.size(field, Some(default), 1..=1 << 16)
+}
+
+/// Width of a token and number of heads, which divides it.
+pub(super) fn heads(file: &ConfigFile, [size, heads]: [usize; 2]) -> Result<[usize; 2]> {
+    let size = width(file, "hidden_size", size)?;
+    let heads = width(file, "num_attention_heads", heads)?;
+    if size.is_multiple_of(heads) {
+        return Ok([size, heads]);
+    }
+    let expected = format!("a divisor of hidden_size {size}");
+    Err(file.error("num_attention_heads", &expected))
+}
+
+pub(super) fn activation(file: &ConfigFile) -> Result<Activation, Error> {
     let expected = "quick_gelu or gelu";
     let name: Option<String> = file.get("hidden_act", expected)?;
     match name.as_deref() {

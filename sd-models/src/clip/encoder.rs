@@ -81,7 +81,7 @@ impl ClipTextFiles {
         }
         let weights = folder.weights("model", options.variant.as_deref())?;
         let projects = config.projection.is_some();
-        let weights = weights.without(|name| is_of_whole_clip(name, projects));
+        let weights = weights.only(|name| !is_of_whole_clip(name, projects));
         weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
         Ok(Self {
             tokenizer: Arc::new(tokenizer),

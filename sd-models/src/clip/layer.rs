@@ -1,23 +1,63 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, ClipTextConfig};
+use super::Activation;
 use crate::layers::{Epilogue, LayerNorm, Linear, multi_head_attention, pack_fields};
 
-/// One block of the text encoder: attention among the tokens so far, then each by itself.
+/// Shape of a tower's layers, which those of text and of pictures share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerConfig {
+    pub(super) width: usize,
+    /// Inner width of the feed-forward network.
+    pub(super) inner: usize,
+    pub(super) heads: usize,
+    pub(super) activation: Activation,
+    /// Added to the variance in layer norms.
+    pub(super) epsilon: f64,
+    /// `true` of text, where a token sees itself and those before it.
+    pub(super) is_causal: bool,
+}
+
+/// The layers of a tower.
 #[derive(Module, Debug)]
-pub(super) struct ClipLayer {
-    self_attn: CausalAttention,
+pub(super) struct ClipStack {
+    layers: Vec<ClipLayer>,
+}
+
+impl ClipStack {
+    pub(super) fn new(count: usize, config: LayerConfig, device: &Device) -> Self {
+        Self {
+            layers: (0..count).map(|_| ClipLayer::new(config, device)).collect(),
+        }
+    }
+
+    /// The tokens `[n, tokens, width]` and behind them the outputs of the first `layers` layers.
+    pub(super) fn forward(&self, mut x: Tensor<3>, layers: usize) -> Vec<Tensor<3>> {
+        let mut hidden_states = vec![x.clone()];
+        for layer in self.layers.iter().take(layers) {
+            x = layer.forward(x);
+            hidden_states.push(x.clone());
+        }
+        hidden_states
+    }
+}
+
+pack_fields!(ClipStack: layers);
+
+/// One block of a tower: attention among the tokens, then each by itself.
+#[derive(Module, Debug)]
+struct ClipLayer {
+    self_attn: SelfAttention,
     layer_norm1: LayerNorm,
     mlp: Mlp,
     layer_norm2: LayerNorm,
 }
 
 impl ClipLayer {
-    pub(super) fn new(config: &ClipTextConfig, device: &Device) -> Self {
-        let norm = || LayerNorm::new(config.hidden_size, config.layer_norm_eps, device);
+    fn new(config: LayerConfig, device: &Device) -> Self {
+        let norm = || LayerNorm::new(config.width, config.epsilon, device);
         Self {
-            self_attn: CausalAttention::new(config, device),
+            self_attn: SelfAttention::new(config, device),
             layer_norm1: norm(),
             mlp: Mlp::new(config, device),
             layer_norm2: norm(),
@@ -25,7 +65,7 @@ impl ClipLayer {
     }
 
     /// `[n, tokens, width]` to the same shape.
-    pub(super) fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
         let normed = self.layer_norm1.forward(&mut x);
         x = (self.self_attn).forward(normed, Epilogue::residual(x));
         let normed = self.layer_norm2.forward(&mut x);
@@ -35,26 +75,29 @@ impl ClipLayer {
 
 pack_fields!(ClipLayer: self_attn, mlp);
 
-/// Multi-head self-attention in which a token sees itself and those before it.
+/// Multi-head self-attention.
 #[derive(Module, Debug)]
-struct CausalAttention {
+struct SelfAttention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
     out_proj: Linear,
     #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    is_causal: bool,
 }
 
-impl CausalAttention {
-    fn new(config: &ClipTextConfig, device: &Device) -> Self {
-        let linear = || Linear::new(config.hidden_size, config.hidden_size, true, device);
+impl SelfAttention {
+    fn new(config: LayerConfig, device: &Device) -> Self {
+        let linear = || Linear::new(config.width, config.width, true, device);
         Self {
             q_proj: linear(),
             k_proj: linear(),
             v_proj: linear(),
             out_proj: linear(),
-            heads: config.num_attention_heads,
+            heads: config.heads,
+            is_causal: config.is_causal,
         }
     }
 
@@ -62,12 +105,12 @@ impl CausalAttention {
         let query = self.q_proj.forward(&mut x, Epilogue::NONE);
         let key = self.k_proj.forward(&mut x, Epilogue::NONE);
         let value = self.v_proj.forward(x, Epilogue::NONE);
-        let x = multi_head_attention(query, key, value, self.heads, true);
+        let x = multi_head_attention(query, key, value, self.heads, self.is_causal);
         self.out_proj.forward(x, epilogue)
     }
 }
 
-pack_fields!(CausalAttention: q_proj, k_proj, v_proj, out_proj);
+pack_fields!(SelfAttention: q_proj, k_proj, v_proj, out_proj);
 
 /// The feed-forward network.
 #[derive(Module, Debug)]
@@ -79,12 +122,12 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn new(config: &ClipTextConfig, device: &Device) -> Self {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
+    fn new(config: LayerConfig, device: &Device) -> Self {
+        let (width, inner) = (config.width, config.inner);
         Self {
             fc1: Linear::new(width, inner, true, device),
             fc2: Linear::new(inner, width, true, device),
-            activation: config.hidden_act,
+            activation: config.activation,
         }
     }
 

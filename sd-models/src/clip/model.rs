@@ -2,7 +2,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use sd_core::{Error, Result, WeightBytes};
 
-use super::{ClipLayer, ClipTextConfig};
+use super::ClipTextConfig;
+use super::layer::ClipStack;
 use crate::layers::{Embedding, Epilogue, LayerNorm, Linear, pack_fields};
 use crate::{LoadOptions, Weights};
 
@@ -21,15 +22,9 @@ pub struct ClipTextModel {
 
 /// The tables of tokens and of positions.
 #[derive(Module, Debug)]
-pub(super) struct ClipEmbeddings {
+struct ClipEmbeddings {
     token_embedding: Embedding,
     position_embedding: Embedding,
-}
-
-/// The layers.
-#[derive(Module, Debug)]
-pub(super) struct ClipStack {
-    layers: Vec<ClipLayer>,
 }
 
 /// The output of a [`ClipTextModel`] for `n` prompts of equal length.
@@ -50,16 +45,13 @@ impl ClipTextModel {
     /// A model whose weights are still to be loaded; it takes no memory until then.
     pub fn new(config: ClipTextConfig, device: &Device) -> Self {
         let width = config.hidden_size;
-        let layers = 0..config.num_hidden_layers;
         let projection = config.projection;
         Self {
             embeddings: ClipEmbeddings {
                 token_embedding: Embedding::new(config.vocab_size, width, device),
                 position_embedding: Embedding::new(config.max_position_embeddings, width, device),
             },
-            encoder: ClipStack {
-                layers: layers.map(|_| ClipLayer::new(&config, device)).collect(),
-            },
+            encoder: ClipStack::new(config.num_hidden_layers, config.layer(), device),
             final_layer_norm: LayerNorm::new(width, config.layer_norm_eps, device),
             text_projection: projection.map(|out| Linear::new(width, out, false, device)),
             config,
@@ -121,14 +113,8 @@ impl ClipTextModel {
         let positions = self.embeddings.position_embedding.weight.val();
         let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
         let tokens = self.embeddings.token_embedding.forward(indices);
-        let mut x = tokens.cast(positions.dtype()) + positions;
-
-        let mut hidden_states = vec![x.clone()];
-        for layer in self.encoder.layers.iter().take(layers) {
-            x = layer.forward(x);
-            hidden_states.push(x.clone());
-        }
-        Ok(hidden_states)
+        let x = tokens.cast(positions.dtype()) + positions;
+        Ok(self.encoder.forward(x, layers))
     }
 
     /// Each prompt's vector at its end token, projected if the model has a projection.
@@ -179,4 +165,3 @@ impl ClipTextModel {
 
 pack_fields!(ClipTextModel: embeddings, encoder, text_projection);
 pack_fields!(ClipEmbeddings: token_embedding);
-pack_fields!(ClipStack: layers);

@@ -1,9 +1,9 @@
-//! Settings of a text encoder that are implemented.
+//! Settings of CLIP's towers that are implemented.
 
 use crate::{ConfigFile, Result};
 
-/// Settings that are read.
-const READ: &[&str] = &[
+/// Settings of text that are read.
+const TEXT: &[&str] = &[
     "eos_token_id",
     "hidden_act",
     "hidden_size",
@@ -14,6 +14,29 @@ const READ: &[&str] = &[
     "num_hidden_layers",
     "projection_dim",
     "vocab_size",
+];
+
+/// Settings of pictures that are read.
+const VISION: &[&str] = &[
+    "hidden_act",
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "patch_size",
+    "projection_dim",
+];
+
+/// Settings of the whole that are read, and where its training began.
+const WHOLE: &[&str] = &[
+    "logit_scale_init_value",
+    "projection_dim",
+    "text_config",
+    "text_config_dict",
+    "vision_config",
+    "vision_config_dict",
 ];
 
 /// Settings that transformers gives every model, and that change nothing in this one: of training,
@@ -85,6 +108,20 @@ const FIXED: &[(&str, &[&str])] = &[
     ("use_attention_mask", &[]),
 ];
 
-pub(super) fn check(file: &ConfigFile) -> Result<()> {
-    file.refuse_others(&[READ, INERT].concat(), FIXED)
+/// Settings that may have one value, of pictures.
+const FIXED_VISION: &[(&str, &[&str])] = &[("num_channels", &["3"])];
+
+/// Refuses settings of text that nothing reads.
+pub(super) fn check_text(file: &ConfigFile) -> Result<()> {
+    file.refuse_others(&[TEXT, INERT].concat(), FIXED)
+}
+
+/// Refuses settings of pictures that nothing reads.
+pub(super) fn check_vision(file: &ConfigFile) -> Result<()> {
+    file.refuse_others(&[VISION, INERT].concat(), &[FIXED, FIXED_VISION].concat())
+}
+
+/// Refuses settings of the whole that nothing reads; those of its parts are the parts' own.
+pub(super) fn check_whole(file: &ConfigFile) -> Result<()> {
+    file.refuse_others(&[WHOLE, INERT].concat(), FIXED)
 }

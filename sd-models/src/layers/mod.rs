@@ -45,7 +45,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor};
 
 /// A parameter of the given shape that takes no memory until weights are loaded into it.
-fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::uninitialized(
         burn::module::ParamId::new(),
         move |device, _| Tensor::zeros(shape, device),

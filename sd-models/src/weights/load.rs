@@ -61,7 +61,15 @@ impl Weights {
     /// # Errors
     /// [`Error::Tensors`] where it has not.
     pub(crate) fn check<M: Module>(&self, module: &M) -> Result<()> {
-        let mismatch = self.compare(&parameter_shapes(module));
+        self.check_shapes(&parameter_shapes(module))
+    }
+
+    /// A check that the file has exactly the tensors of these names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] where it has not.
+    pub(crate) fn check_shapes(&self, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+        let mismatch = self.compare(shapes);
         if mismatch.is_empty() {
             return Ok(());
         }

@@ -126,10 +126,13 @@ impl Weights {
         tensors.map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
-    /// The same without the tensors of those names.
-    pub(crate) fn without(mut self, is_other: impl Fn(&str) -> bool) -> Self {
-        self.tensors.retain(|name, _| !is_other(name));
-        self
+    /// The tensors whose names `keep` holds of.
+    pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let tensors = self.tensors.iter().filter(|(name, _)| keep(name));
+        Self {
+            path: self.path.clone(),
+            tensors: tensors.map(|(n, t)| (n.clone(), t.clone())).collect(),
+        }
     }
 
     /// The number type a tensor has in the file.
