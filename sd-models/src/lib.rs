@@ -31,4 +31,4 @@ pub use files::{EmbeddedFile, Files};
 pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
-pub use weights::{Weights, parameter_shapes};
+pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};
