@@ -89,7 +89,7 @@ pub struct ComponentFolders {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Components {
-    /// In place of the folders `text_encoder` and `tokenizer`.
+    /// In place of the folders of text encoders and tokenizers.
     pub text_encoder: Option<Slot<dyn TextEncoder>>,
     /// In place of the folder `unet`.
     pub denoiser: Option<Slot<dyn Denoiser>>,
@@ -158,8 +158,9 @@ pub struct Placement {
 }
 
 impl Pipeline {
-    /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
-    /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
+    /// Opens a model folder in diffusers layout: `model_index.json`, and the sub-folders
+    /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`, with `tokenizer_2` and
+    /// `text_encoder_2` for SDXL. The class of the pipeline that it names says how they are read.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
     /// a tensor that is missing, left over or of another shape is an error. The classes of the

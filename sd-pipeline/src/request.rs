@@ -89,7 +89,7 @@ pub enum Start {
     Initial(#[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>),
     /// What another model left, as it is: no noise is added, and the run takes the rest of the noise
     /// schedule (diffusers' `denoising_start`).
-    Handover(Handover),
+    Handover(Box<Handover>),
     /// A picture with noise on it.
     Picture {
         /// The picture, of the size that is drawn.
@@ -160,7 +160,7 @@ impl Request {
         Self {
             prompt: alone(&self.prompt),
             negative_prompt: self.negative_prompt.as_ref().map(alone),
-            start: Start::Handover(handover),
+            start: Start::Handover(Box::new(handover)),
             end: None,
             ..self.clone()
         }
@@ -174,10 +174,6 @@ impl Request {
         };
         let start = match &self.start {
             Start::Initial(latents) => Start::Initial(row(latents)),
-            Start::Handover(handover) => Start::Handover(Handover {
-                latents: row(&handover.latents),
-                ..handover.clone()
-            }),
             start => start.clone(),
         };
         Self {
@@ -217,8 +213,8 @@ impl Request {
         let factor = autoencoder.factor;
         let picture = match &self.start {
             Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
-            Start::Handover(Handover { latents, .. }) => {
-                let [_, _, h, w] = latents.dims();
+            Start::Handover(handover) => {
+                let [_, _, h, w] = handover.latents.dims();
                 Some([h * factor, w * factor])
             }
             _ => None,
@@ -235,20 +231,19 @@ impl Request {
         }
         let channels = denoiser.latent_channels;
         let shape = [self.count, channels, height / factor, width / factor];
-        match &self.start {
-            Start::Noise => {}
-            Start::Initial(latents) | Start::Handover(Handover { latents, .. })
-                if latents.dims() == shape => {}
-            Start::Initial(latents) | Start::Handover(Handover { latents, .. }) => {
-                let expected =
-                    format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
-                return Err(Error::shape("latents", &latents.dims(), expected));
-            }
-            Start::Picture { image, mask, .. } => {
-                same_size("picture", image.dimensions(), [height, width])?;
-                if let Some(mask) = mask {
-                    same_size("mask", mask.dimensions(), [height, width])?;
-                }
+        let latents = match &self.start {
+            Start::Initial(latents) => Some(latents),
+            Start::Handover(handover) => Some(&handover.latents),
+            _ => None,
+        };
+        if let Some(latents) = latents.filter(|latents| latents.dims() != shape) {
+            let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
+            return Err(Error::shape("latents", &latents.dims(), expected));
+        }
+        if let Start::Picture { image, mask, .. } = &self.start {
+            same_size("picture", image.dimensions(), [height, width])?;
+            if let Some(mask) = mask {
+                same_size("mask", mask.dimensions(), [height, width])?;
             }
         }
         Ok(shape)

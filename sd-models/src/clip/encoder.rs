@@ -138,7 +138,8 @@ impl ClipTextFiles {
     }
 }
 
-/// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
+/// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with, and
+/// SDXL with a [pair](super::ClipPair) of them.
 #[derive(Debug)]
 pub struct ClipTextEncoder {
     tokenizer: Arc<ClipTokenizer>,

@@ -24,12 +24,6 @@ pub(super) fn noise(
 /// A check that the run begins with what the denoiser needs: it was trained on that.
 pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
     let spec = pipeline.denoiser.spec();
-    if spec.concat_channels > 0 && request.concat.is_none() {
-        let (channels, beside) = (spec.concat_channels, pipeline.kind.beside);
-        let expected =
-            format!("this denoiser takes {channels} channels beside the latent: {beside}");
-        return Err(sd_core::Error::invalid("concat", "absent", expected).into());
-    }
     if spec.embeds_aesthetic_score && matches!(request.start, Start::Noise) {
         let expected = "a refiner begins with a picture (Start::Picture) or with the latents of a \
                         base model (Start::Handover, Pipeline::generate_refined)";

@@ -58,6 +58,13 @@ pub(super) fn branches(
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());
     }
+    let channels = spec.concat_channels;
+    if channels > 0 && conditioning.iter().any(|branch| branch.concat.is_none()) {
+        let beside = pipeline.kind.beside;
+        let expected =
+            format!("this network takes {channels} channels beside the latent: {beside}");
+        return Err(Error::invalid("concat", "absent", expected).into());
+    }
     Ok(conditioning)
 }
 

@@ -230,6 +230,11 @@ impl Run {
         &self.settings.plan
     }
 
+    /// Number of steps it has; a solver that chooses its own steps may take more or fewer.
+    pub fn steps(&self) -> usize {
+        self.settings.steps()
+    }
+
     /// The current latents `[count, c, h, w]`, f32, in the solver's scale (`α·x₀ + σ·ε`) at
     /// [`level`](Self::level). After the last step: the final latents, diffusers'
     /// `output_type="latent"`.
