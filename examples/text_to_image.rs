@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use sd_pipeline::{
-    OpenOptions, Pipeline, Request, Residency, Start, device, read_latents, write_latents,
+    OpenOptions, Picture, Pipeline, Request, Residency, Start, device, read_latents, write_latents,
     write_picture,
 };
 use support::{Arguments, Report, progress_bar, tell};
@@ -44,12 +44,14 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
+        safety: arguments.safety(),
         ..OpenOptions::new(&device)
     };
     let pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &options)?,
         None => Pipeline::from_files(&sd_tiny::files(), &options)?,
     };
+    arguments.check_safety(&pipeline);
     let open = clock.elapsed();
 
     let request = Request {
@@ -87,6 +89,8 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .elapsed()
         .saturating_sub(pipeline.load_time() - loaded);
     report.peaks = run.memory_peaks();
+    let is_flagged = |image: &Picture| image.verdict.as_ref().is_some_and(|v| v.flagged);
+    report.flagged = images.iter().map(is_flagged).collect();
 
     if let Some(file) = &arguments.latents_out {
         write_latents(run.latents(), file)?;

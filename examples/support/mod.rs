@@ -14,7 +14,8 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    FloatDType, OutputFile, PhasePeaks, PictureFormat, PipelineMemory, WeightBytes, WeightStorage,
+    FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline, PipelineMemory,
+    WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
@@ -69,6 +70,9 @@ pub(crate) struct Arguments {
     /// File for the picture, .png, .jpg or .webp; with --count, NAME-0.png, NAME-1.png, …
     #[arg(long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
+    /// Fate of a picture that the model's safety checker flags, or no check at all [default: black]
+    #[arg(long, value_enum)]
+    safety: Option<Safety>,
     /// Print one line of JSON: seconds for each part, and the peak memory
     #[arg(long)]
     pub(crate) json: bool,
@@ -87,11 +91,38 @@ enum Spend {
     Smallest,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Safety {
+    Black,
+    Blur,
+    Flag,
+    Refuse,
+    Off,
+}
+
 impl Arguments {
     pub(crate) fn memory(&self) -> WeightStorage {
         match self.memory {
             Spend::Fastest => WeightStorage::F32,
             Spend::Smallest => WeightStorage::AsStored,
+        }
+    }
+
+    pub(crate) fn safety(&self) -> Option<OnFlagged> {
+        match self.safety.unwrap_or(Safety::Black) {
+            Safety::Black => Some(OnFlagged::Black),
+            Safety::Blur => Some(OnFlagged::Blur),
+            Safety::Flag => Some(OnFlagged::Flag),
+            Safety::Refuse => Some(OnFlagged::Refuse),
+            Safety::Off => None,
+        }
+    }
+
+    /// Says that a choice among flagged pictures is in vain where nothing flags any.
+    pub(crate) fn check_safety(&self, pipeline: &Pipeline) {
+        let asked = self.safety.is_some() && self.safety().is_some();
+        if asked && pipeline.safety_checker.is_none() {
+            tell("the model has no safety checker: pictures are not checked");
         }
     }
 
@@ -185,6 +216,8 @@ pub(crate) struct Report {
     /// While the steps are taken.
     pub(crate) weights: PipelineMemory,
     pub(crate) peaks: PhasePeaks,
+    /// Of each picture, whether the safety checker flags it.
+    pub(crate) flagged: Vec<bool>,
 }
 
 impl Report {
@@ -206,6 +239,8 @@ impl Report {
             "text_peak_bytes": self.peaks.text,
             "denoise_peak_bytes": self.peaks.denoise,
             "decode_peak_bytes": self.peaks.decode,
+            "safety_peak_bytes": self.peaks.safety,
+            "flagged": self.flagged,
         })
         .to_string()
     }

@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::NotAModel;
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
+use crate::{NotAModel, Verdict};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,6 +68,14 @@ pub enum Error {
     PictureFormat {
         /// The file.
         path: PathBuf,
+    },
+    /// A picture that the safety checker flagged and the pipeline refuses to hand out.
+    #[error("the safety checker refuses the picture of seed {seed}: {verdict}")]
+    Flagged {
+        /// Its seed.
+        seed: u64,
+        /// The checker's reasons.
+        verdict: Verdict,
     },
     /// A saved run that is damaged, or not of this request.
     #[error("{}: {reason}", path.display())]

@@ -30,6 +30,7 @@ pub mod devices;
 mod error;
 mod finite;
 mod guard;
+mod image_processor;
 mod latents;
 mod memory;
 mod model_path;
@@ -39,10 +40,13 @@ mod picture;
 mod pipeline;
 mod recipe;
 mod request;
+mod resample;
 mod run;
+mod safety;
 mod saved;
 #[cfg(feature = "serde")]
 mod serde_values;
+mod similarity;
 mod slot;
 mod stored;
 mod synchronized;
@@ -52,6 +56,7 @@ mod warm_up;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use image_processor::ImageProcessor;
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
@@ -60,15 +65,19 @@ pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
 pub use request::{Request, Start};
+pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
 pub use run::{Progress, Run};
+pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
+pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
+pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,

@@ -6,22 +6,29 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 use sd_core::Error as CoreError;
 
-use crate::{Error, OutputFile, Result};
+use crate::{Error, OutputFile, Result, Verdict};
 
 /// Picture of a run, with the seed that draws it again. It is its image: `picture.save("a.png")`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Picture {
     /// The pixels.
     pub image: RgbImage,
     /// Its own seed, whatever its number in the run.
     pub seed: u64,
+    /// The safety checker's verdict. `None` where there is none, and of a picture that is not
+    /// finished, which a run with a checker shows blurred.
+    pub verdict: Option<Verdict>,
 }
 
 impl Picture {
     /// A picture drawn with `seed`.
     pub fn new(image: RgbImage, seed: u64) -> Self {
-        Self { image, seed }
+        Self {
+            image,
+            seed,
+            verdict: None,
+        }
     }
 }
 

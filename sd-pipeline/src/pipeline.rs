@@ -5,9 +5,9 @@ use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
 use crate::synchronized::synchronized;
-use crate::{Picture, Request, Result, Run, Slot};
+use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, Slot};
 
-/// Four components that together make pictures from text.
+/// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
 /// Each is swapped by assignment; `into()` puts a component of any origin into its [`Slot`].
 /// Cloning a pipeline shares the components; it is `Send + Sync`, and any number of threads may
@@ -23,6 +23,10 @@ pub struct Pipeline {
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
+    /// The judge of all pictures that runs hand out; `None`: they are not checked.
+    pub safety_checker: Option<Slot<dyn SafetyChecker>>,
+    /// The fate of a picture that the safety checker flags.
+    pub on_flagged: OnFlagged,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
 }
 
@@ -39,6 +43,8 @@ impl Pipeline {
             denoiser: denoiser.into(),
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
+            safety_checker: None,
+            on_flagged: OnFlagged::default(),
             scheduler_config: None,
         }
     }

@@ -1,5 +1,7 @@
 //! Meaning of a model folder's class names: static tables, and no branch on a name elsewhere.
 
+mod safety;
+
 use std::sync::Arc;
 
 use sd_core::{
@@ -13,6 +15,8 @@ use sd_schedulers::SchedulerConfig;
 
 use crate::devices::compiles_kernels;
 use crate::{Error, Result, Source};
+
+pub(crate) use self::safety::safety_checker;
 
 /// Facts that the kind of pipeline says of a folder and its files do not.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use sd_core::{
 };
 
 use crate::finite::{self, Witness};
-use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases};
+use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, SAFETY};
+use crate::safety::Gate;
 use crate::saved::SavedRun;
 use crate::synchronized::synchronized;
 use crate::{Error, Picture, Pipeline, Request, Result, Slot, Start, image_from_pixels};
@@ -52,6 +53,8 @@ pub struct Run {
     lease: Lease,
     spec: DenoiserSpec,
     autoencoder: Slot<dyn Autoencoder>,
+    /// The way out for pictures, where they are checked.
+    gate: Option<Gate>,
     evaluation: BranchEvaluation,
     settings: Settings,
     solving: Solving,
@@ -165,6 +168,10 @@ impl Run {
         Ok(Self {
             lease,
             autoencoder: pipeline.autoencoder.clone(),
+            gate: pipeline.safety_checker.clone().map(|checker| Gate {
+                checker,
+                on_flagged: pipeline.on_flagged,
+            }),
             evaluation: request.evaluation,
             solving: Solving::start(&settings)?,
             shown: (x.clone(), None),
@@ -365,8 +372,14 @@ impl Run {
     /// The pictures: of the final latents, or, of a run stopped early, of the clean latents it
     /// predicts. Decoded one after the other, so memory does not grow with their number.
     ///
+    /// With a safety checker these are the pictures as they may be shown: finished ones are checked,
+    /// with what [`on_flagged`](Pipeline::on_flagged) says done to those it flags, and others are
+    /// blurred. What a program decodes itself, of [`latents`](Self::latents) or
+    /// [`denoised`](Self::denoised), nobody has looked at.
+    ///
     /// # Errors
-    /// Those of the autoencoder, and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
+    /// [`Error::Flagged`] where a picture is refused, those of the autoencoder and of the checker,
+    /// and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
     /// NaN in it or an infinite value.
     pub fn images(&self) -> Result<Vec<Picture>> {
         let latents = self.runs().map(|run| match &run.denoised {
@@ -378,7 +391,7 @@ impl Run {
         let devices = [&latents.device(), &spec.device];
         // The denoiser has done its work; should the run go on, it is loaded again.
         self.runs().for_each(|run| run.lease.give_back());
-        self.phases.watch(DECODE, || {
+        let pictures = self.phases.watch(DECODE, || {
             let autoencoder = synchronized(&devices, "loading the autoencoder", || {
                 self.autoencoder.get()
             })?;
@@ -395,8 +408,15 @@ impl Run {
                 Ok(Picture::new(image?, seed))
             };
             let seeds = self.runs().flat_map(|run| run.noise.seeds());
-            seeds.enumerate().map(decode).collect()
-        })
+            seeds.enumerate().map(decode).collect::<Result<Vec<_>>>()
+        })?;
+        let Some(gate) = &self.gate else {
+            return Ok(pictures);
+        };
+        let finished = |run: &Self| vec![run.finished; run.noise.seeds().len()];
+        let finished: Vec<bool> = self.runs().flat_map(finished).collect();
+        let check = || gate.pass(pictures, &finished, &spec.device);
+        self.phases.watch(SAFETY, check)
     }
 
     /// A step of every image that is not finished.

@@ -6,7 +6,7 @@ use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{Components, OpenOptions, Placement, Residency, devices};
+use crate::{Components, OnFlagged, OpenOptions, Placement, Residency, devices};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -31,8 +31,15 @@ struct Options {
     memory_budget: Option<u64>,
     #[serde(default)]
     unknown_settings: UnknownSettings,
+    #[serde(default = "checked")]
+    safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
     components: Components,
+}
+
+/// What is not said is safe.
+fn checked() -> Option<OnFlagged> {
+    Some(OnFlagged::default())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,6 +125,7 @@ impl Serialize for OpenOptions {
             tiling: self.tiling,
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
+            safety: self.safety,
             components: self.components.clone(),
         };
         options.serialize(to)
@@ -144,6 +152,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             tiling: options.tiling,
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
+            safety: options.safety,
             components: options.components,
         })
     }
