@@ -76,7 +76,7 @@ const FIXED: &[(&str, &[&str])] = &[
 
 /// Mean and deviation of the pictures that CLIP was trained on.
 const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const DEVIATION: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const DEVIATION: [f32; 3] = [0.26862954, 0.2613026, 0.2757771];
 
 impl ImageProcessor {
     /// Reads `preprocessor_config.json` in a folder, or the image processor's part of

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn little_is_left_of_a_blurred_picture() {
         for (width, height) in [(512, 512), (128, 96), (8, 8), (16, 2048), (72, 56)] {
-            let check = |x: u32, y: u32| [if (x / 4 + y / 4) % 2 == 0 { 0 } else { 255 }; 3].into();
+            let check = |x: u32, y: u32| [((x / 4 + y / 4) % 2 * 255) as u8; 3].into();
             let image = RgbImage::from_fn(width, height, check);
             let blurred = blurred(&image).unwrap();
             assert_eq!(blurred.dimensions(), (width, height));
