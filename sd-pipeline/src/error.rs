@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::NotAModel;
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
+use crate::{NotAModel, RecordError, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -69,6 +69,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A picture without a record of how it was drawn.
+    #[error("{}: {reason}", path.display())]
+    Record {
+        /// The picture.
+        path: PathBuf,
+        /// The fault, and what would be right.
+        reason: RecordError,
+    },
+    /// A picture that takes or shows no watermark.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
     /// A saved run that is damaged, or not of this request.
     #[error("{}: {reason}", path.display())]
     SavedRun {

@@ -177,6 +177,10 @@ impl Pipeline {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
         };
+        let scheduler_name = match &options.scheduler {
+            Some(name) => name.clone(),
+            None => scheduler_config.class_name().into(),
+        };
         let training = Training {
             schedule: scheduler_config.noise_schedule()?,
             parameterization: scheduler_config.parameterization()?,
@@ -225,6 +229,8 @@ impl Pipeline {
             autoencoder: synchronized(&[&auto.device], "loading the autoencoder", || {
                 autoencoder.filled(residency)
             })?,
+            name: files.on_disk().and_then(model_path::name),
+            scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
         })

@@ -23,6 +23,10 @@ pub struct Pipeline {
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
+    /// Name of the model in the records of its pictures; of a folder that was opened, its name.
+    pub name: Option<String>,
+    /// The scheduler that was chosen by name: the one above, unless that was assigned.
+    pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
 }
 
@@ -39,6 +43,8 @@ impl Pipeline {
             denoiser: denoiser.into(),
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
+            name: None,
+            scheduler_name: None,
             scheduler_config: None,
         }
     }
@@ -55,11 +61,12 @@ impl Pipeline {
     /// # Errors
     /// A name that is not known; the error lists the known ones.
     pub fn set_scheduler(&mut self, name: &str) -> Result<()> {
-        let name: SchedulerName = name.parse().map_err(ConfigError::from)?;
+        let parsed: SchedulerName = name.parse().map_err(ConfigError::from)?;
         self.scheduler = match &self.scheduler_config {
-            Some(config) => config.named(&name)?,
-            None => name.scheduler()?,
+            Some(config) => config.named(&parsed)?,
+            None => parsed.scheduler()?,
         };
+        self.scheduler_name = Some((name.into(), self.scheduler.clone()));
         Ok(())
     }
 
