@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use sd_pipeline::{
-    OpenOptions, Picture, Pipeline, Request, Residency, Start, device, read_latents, write_latents,
-    write_picture,
+    OpenOptions, Picture, Pipeline, Record, Request, Residency, Start, device, read_latents,
+    write_latents, write_picture,
 };
 use support::{Arguments, Report, progress_bar, tell};
 
@@ -28,8 +28,12 @@ fn main() -> std::process::ExitCode {
 
 fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.check_output()?;
+    let record = arguments.redraw.as_ref().map(Record::read).transpose()?;
+    let redrawn = record.as_ref().map(Record::request).transpose()?;
     let mut report = Report {
-        seed: arguments.seed.value,
+        seed: redrawn
+            .as_ref()
+            .map_or(arguments.seed.value, |request| request.seed),
         ..Report::default()
     };
     if arguments.seed.random {
@@ -39,22 +43,31 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let device = device(&arguments.device)?;
     let options = OpenOptions {
-        dtype: arguments.dtype(),
-        scheduler: arguments.scheduler.clone(),
+        dtype: record
+            .as_ref()
+            .and_then(Record::dtype)
+            .unwrap_or(arguments.dtype()),
+        scheduler: match &record {
+            Some(record) => record.scheduler.clone(),
+            None => arguments.scheduler.clone(),
+        },
         weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
         safety: arguments.safety(),
         ..OpenOptions::new(&device)
     };
-    let pipeline = match &arguments.model {
+    let mut pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &options)?,
         None => Pipeline::from_files(&sd_tiny::files(), &options)?,
     };
     arguments.check_safety(&pipeline);
+    if arguments.model.is_none() {
+        pipeline.name = Some("sd-tiny".into());
+    }
     let open = clock.elapsed();
 
-    let request = Request {
+    let asked = Request {
         negative_prompt: arguments.negative.as_deref().map(Into::into),
         guidance_scale: arguments.guidance(),
         steps: arguments.steps,
@@ -68,6 +81,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         },
         ..Request::new(&arguments.prompt)
     };
+    let request = redrawn.unwrap_or(asked);
     let clock = Instant::now();
     let mut run = pipeline.start(&request)?;
     let loaded = pipeline.load_time();
@@ -96,7 +110,10 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         write_latents(run.latents(), file)?;
     }
     for (image, file) in images.iter().zip(arguments.output_files()) {
-        write_picture(image, file)?;
+        match arguments.no_record {
+            true => write_picture(image, file)?,
+            false => image.write(file)?,
+        }
     }
     if arguments.json {
         writeln!(std::io::stdout(), "{}", report.json())?;

@@ -67,6 +67,12 @@ pub(crate) struct Arguments {
     /// File for the final latents, before decoding
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
+    /// A picture of this program: draw it again, from the record in it
+    #[arg(long, value_name = "PICTURE", conflicts_with_all = ["latents_in", "count"])]
+    pub(crate) redraw: Option<PathBuf>,
+    /// Write no record of how it was drawn into the picture
+    #[arg(long)]
+    pub(crate) no_record: bool,
     /// File for the picture, .png, .jpg or .webp; with --count, NAME-0.png, NAME-1.png, …
     #[arg(long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
-use crate::{NotAModel, Verdict};
+use crate::{NotAModel, RecordError, Verdict, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,6 +77,17 @@ pub enum Error {
         /// The checker's reasons.
         verdict: Verdict,
     },
+    /// A picture without a record of how it was drawn.
+    #[error("{}: {reason}", path.display())]
+    Record {
+        /// The picture.
+        path: PathBuf,
+        /// The fault, and what would be right.
+        reason: RecordError,
+    },
+    /// A picture that takes or shows no watermark.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
     /// A saved run that is damaged, or not of this request.
     #[error("{}: {reason}", path.display())]
     SavedRun {

@@ -39,6 +39,7 @@ mod output;
 mod picture;
 mod pipeline;
 mod recipe;
+mod record;
 mod request;
 mod resample;
 mod run;
@@ -52,6 +53,7 @@ mod stored;
 mod synchronized;
 mod variants;
 mod warm_up;
+mod watermark;
 
 #[doc(inline)]
 pub use devices::open as device;
@@ -64,6 +66,7 @@ pub use open::{Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
+pub use record::{Record, RecordError};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
@@ -74,6 +77,7 @@ pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
+pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};

@@ -186,6 +186,10 @@ impl Pipeline {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
         };
+        let scheduler_name = match &options.scheduler {
+            Some(name) => name.clone(),
+            None => scheduler_config.class_name().into(),
+        };
         let training = Training {
             schedule: scheduler_config.noise_schedule()?,
             parameterization: scheduler_config.parameterization()?,
@@ -256,6 +260,8 @@ impl Pipeline {
             }))
             .transpose()?,
             on_flagged: options.safety.unwrap_or_default(),
+            name: files.on_disk().and_then(model_path::name),
+            scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
         })

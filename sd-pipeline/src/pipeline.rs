@@ -27,6 +27,10 @@ pub struct Pipeline {
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
     pub on_flagged: OnFlagged,
+    /// Name of the model in the records of its pictures; of a folder that was opened, its name.
+    pub name: Option<String>,
+    /// The scheduler that was chosen by name: the one above, unless that was assigned.
+    pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
 }
 
@@ -45,6 +49,8 @@ impl Pipeline {
             scheduler: Arc::new(scheduler),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
+            name: None,
+            scheduler_name: None,
             scheduler_config: None,
         }
     }
@@ -61,11 +67,12 @@ impl Pipeline {
     /// # Errors
     /// A name that is not known; the error lists the known ones.
     pub fn set_scheduler(&mut self, name: &str) -> Result<()> {
-        let name: SchedulerName = name.parse().map_err(ConfigError::from)?;
+        let parsed: SchedulerName = name.parse().map_err(ConfigError::from)?;
         self.scheduler = match &self.scheduler_config {
-            Some(config) => config.named(&name)?,
-            None => name.scheduler()?,
+            Some(config) => config.named(&parsed)?,
+            None => parsed.scheduler()?,
         };
+        self.scheduler_name = Some((name.into(), self.scheduler.clone()));
         Ok(())
     }
 

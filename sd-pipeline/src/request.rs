@@ -7,6 +7,8 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, Unguided,
 };
 
+use crate::Marking;
+
 /// Order for one run: what to draw, and how.
 ///
 /// ```
@@ -66,6 +68,8 @@ pub struct Request {
     /// Order in which guidance's branches are evaluated: together, or in turn where memory is
     /// short.
     pub evaluation: BranchEvaluation,
+    /// Invisible watermark of all pictures; none without one.
+    pub watermark: Option<Marking>,
 }
 
 /// Latent that a run starts from.
@@ -124,6 +128,7 @@ impl Request {
             extensions: Extensions::new(),
             layers: Vec::new(),
             evaluation: BranchEvaluation::Together,
+            watermark: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod stream;
 use std::path::Path;
 
 use burn::tensor::{DType, FloatDType, Tensor};
+use image::RgbImage;
 use sd_core::{
     Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, SeededNoise,
     TextEmbedding, placed,
@@ -20,7 +21,9 @@ use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, SAFETY};
 use crate::safety::Gate;
 use crate::saved::SavedRun;
 use crate::synchronized::synchronized;
-use crate::{Error, Picture, Pipeline, Request, Result, Slot, Start, image_from_pixels};
+use crate::{
+    Error, Marking, Picture, Pipeline, Record, Request, Result, Slot, Start, image_from_pixels,
+};
 use lease::Lease;
 use solving::{Settings, Solving};
 
@@ -67,6 +70,9 @@ pub struct Run {
     truncated: Vec<String>,
     warnings: Vec<String>,
     phases: Phases,
+    /// Of all pictures but for their seeds.
+    record: Record,
+    marking: Option<Marking>,
     done: usize,
     finished: bool,
     failed: bool,
@@ -82,7 +88,11 @@ const MOST_STEPS: usize = 1 << 20;
 impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
-        request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        if let Some(marking) = &request.watermark {
+            let factor = pipeline.autoencoder.spec().factor;
+            marking.check([w, h].map(|side| (side * factor) as u32))?;
+        }
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
@@ -185,6 +195,8 @@ impl Run {
             settings,
             spec,
             phases,
+            record: Record::begin(pipeline, request, size),
+            marking: request.watermark.clone(),
             done: 0,
             finished: false,
             failed: false,
@@ -405,7 +417,7 @@ impl Run {
                     let latent = placed(latent, &spec.device, spec.dtype)?;
                     image_from_pixels(autoencoder.decode(latent)?)
                 });
-                Ok(Picture::new(image?, seed))
+                self.picture(image?, seed)
             };
             let seeds = self.runs().flat_map(|run| run.noise.seeds());
             seeds.enumerate().map(decode).collect::<Result<Vec<_>>>()
@@ -417,6 +429,27 @@ impl Run {
         let finished: Vec<bool> = self.runs().flat_map(finished).collect();
         let check = || gate.pass(pictures, &finished, &spec.device);
         self.phases.watch(SAFETY, check)
+    }
+
+    /// `image` with the mark that was asked for, and with its record.
+    fn picture(&self, image: RgbImage, seed: u64) -> Result<Picture> {
+        let marked = match &self.marking {
+            Some(marking) => marking.embed(&image)?,
+            None => None,
+        };
+        let mut record = self.record.clone();
+        record.seed = Some(seed);
+        if marked.is_none() {
+            record.watermark = None;
+        }
+        if !self.is_finished() {
+            record.unrecorded.push("steps that were not taken".into());
+        }
+        let is_marked = marked.is_some();
+        let mut picture = Picture::new(marked.unwrap_or(image), seed);
+        picture.is_marked = is_marked;
+        picture.record = record;
+        Ok(picture)
     }
 
     /// A step of every image that is not finished.

@@ -34,7 +34,8 @@ impl Gate {
         let pictures = pictures.map(|(mut picture, finished)| match &checker {
             Some(checker) if *finished => self.judge(&**checker, picture, device),
             _ => {
-                picture.image = blurred(&picture.image)?;
+                let image = blurred(&picture.image)?;
+                replace(&mut picture, image);
                 Ok(picture)
             }
         });
@@ -55,10 +56,13 @@ impl Gate {
             tracing::warn!("the safety checker on the picture of seed {seed}: {verdict}");
             match self.on_flagged {
                 OnFlagged::Flag => {}
-                OnFlagged::Blur => picture.image = blurred(&picture.image)?,
+                OnFlagged::Blur => {
+                    let image = blurred(&picture.image)?;
+                    replace(&mut picture, image);
+                }
                 OnFlagged::Black => {
                     let (width, height) = picture.image.dimensions();
-                    picture.image = RgbImage::new(width, height);
+                    replace(&mut picture, RgbImage::new(width, height));
                 }
                 OnFlagged::Refuse => return Err(Error::Flagged { seed, verdict }),
             }
@@ -66,6 +70,12 @@ impl Gate {
         picture.verdict = Some(verdict);
         Ok(picture)
     }
+}
+
+/// Puts `image` in the place of a picture's own, which also had the watermark.
+fn replace(picture: &mut Picture, image: RgbImage) {
+    picture.image = image;
+    picture.is_marked = false;
 }
 
 /// Blotches that are left of a picture's longer side.

@@ -145,6 +145,12 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
         start: Start::Initial(noise),
         ..request.clone()
     };
+    let marked = Request {
+        width: Some(256),
+        height: Some(256),
+        watermark: Some(Watermark::SDXL.into()),
+        ..request.clone()
+    };
     let folder = tempfile::tempdir().unwrap();
     let saved = folder.path().join("run.safetensors");
     begun(pipeline, &batch).save(&saved).unwrap();
@@ -161,6 +167,7 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
         ("a picture", pipeline.generate(&from(None))),
         ("a masked picture", pipeline.generate(&from(Some(mask)))),
         ("given noise", pipeline.generate(&initial)),
+        ("a marked picture", pipeline.generate(&marked)),
         (
             "a resumed run",
             finished(pipeline.resume(&batch, &saved).unwrap()),
@@ -251,6 +258,8 @@ fn a_checker_that_flags_all_lets_out_what_the_choice_allows_and_no_more() {
                 let verdict = found.verdict.as_ref().unwrap();
                 assert!(verdict.flagged && verdict.concepts.len() == 1, "{way}");
                 assert_eq!(found.seed, plain.seed);
+                let is_marked = plain.is_marked && choice == OnFlagged::Flag;
+                assert_eq!(found.is_marked, is_marked, "{way}");
                 assert_eq!(found.image.dimensions(), plain.image.dimensions());
                 match choice {
                     OnFlagged::Flag => assert_eq!(found.image, plain.image, "{way}"),

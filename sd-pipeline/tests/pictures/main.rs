@@ -1,0 +1,3 @@
+//! Pictures as files hold and programs alter them, beside the programs whose bytes they should have.
+
+mod resample;
