@@ -102,17 +102,21 @@ pub(super) fn read(text: &str) -> Option<Record> {
         negative_prompt: negative,
         steps: take("Steps").and_then(|steps| steps.parse().ok()),
         scheduler,
-        guidance_scale: take("CFG scale").and_then(|scale| scale.parse().ok()),
+        guidance_scale: take("CFG scale").and_then(|scale| finite(&scale)),
         seed: take("Seed").and_then(|seed| seed.parse().ok()),
         width,
         height,
         model_hash: take("Model hash"),
         model: take("Model"),
-        strength: take("Denoising strength").and_then(|share| share.parse().ok()),
+        strength: take("Denoising strength").and_then(|share| finite(&share)),
         software,
         further: settings,
         ..Record::default()
     })
+}
+
+fn finite(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// The pairs of a line by A1111's pattern: a key of two characters or more, a colon, and a quoted

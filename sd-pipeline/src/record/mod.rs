@@ -133,7 +133,15 @@ impl Record {
         }))
     }
 
-    /// A1111's text of it, its "infotext".
+    /// The record that A1111's text says, its "infotext", as its own parser reads it.
+    ///
+    /// # Errors
+    /// [`RecordError::Absent`] for a text without a line of settings.
+    pub fn from_parameters(text: &str) -> Result<Self, RecordError> {
+        a1111::read(text).ok_or(RecordError::Absent)
+    }
+
+    /// A1111's text of it.
     pub fn parameters(&self) -> String {
         a1111::write(self)
     }
