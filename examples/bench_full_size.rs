@@ -1,10 +1,11 @@
-//! Times the networks of a model at full size: text encoder, one U-Net step, VAE decode and encode.
+//! Times the networks of a model at full size: text encoder, one U-Net step, VAE decode and encode,
+//! the safety checker.
 //!
 //! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
 //! [--batch 2] [--only unet]`
 //!
-//! DIR is a folder in diffusers layout; only `text_encoder`, `unet` and `vae` are read. One line of
-//! JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
+//! DIR is a folder in diffusers layout; only `text_encoder`, `unet`, `vae` and, where it is there,
+//! `safety_checker` are read. One line of JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
 //! encoder always sees two prompts and the VAE one picture. `benches/rounds.py` runs this beside
 //! PyTorch and OpenVINO.
 
@@ -22,8 +23,8 @@ use sd_pipeline::models::unet::UNet;
 use sd_pipeline::models::vae::Vae;
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions};
 use sd_pipeline::{
-    Autoencoder, Cancel, Denoiser, Noise, NoiseSchedule, Parameterization, SeededNoise,
-    TextEmbedding, device,
+    Autoencoder, Cancel, ConceptChecker, Denoiser, Noise, NoiseSchedule, Parameterization,
+    RgbImage, SeededNoise, TextEmbedding, device,
 };
 
 /// Times the networks of a model at full size.
@@ -43,7 +44,7 @@ struct Arguments {
     /// Samples in the U-Net's batch; 2 is one step with guidance
     #[arg(long, default_value_t = 2)]
     batch: usize,
-    /// Only the work in whose name this is: text, unet, decode, encode
+    /// Only the work in whose name this is: text, unet, decode, encode, safety
     #[arg(long, default_value = "")]
     only: String,
     /// Stop this many U-Net steps in their middle, at places spread over them, and report the
@@ -89,7 +90,29 @@ fn bench(arguments: &Arguments) -> Result<(), BoxError> {
     if arguments.wants(&["VAE decode", "VAE encode"]) {
         autoencoder(arguments, &files, &device)?;
     }
+    let is_shipped = files.folder("safety_checker").has("config.json");
+    if arguments.wants(&["safety checker"]) && is_shipped {
+        safety_checker(arguments, &files, &device)?;
+    }
     Ok(())
+}
+
+/// With all that is done to a picture before the network sees it.
+fn safety_checker(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
+    let options = LoadOptions::new(device);
+    let checker = ConceptChecker::open(files, "safety_checker", "feature_extractor", &options)?;
+    let side = arguments.size as u32;
+    let ramp = |x: u32, y: u32| [x, y, x ^ y].map(|v| v as u8).into();
+    let picture = RgbImage::from_fn(side, side, ramp);
+    report(
+        arguments,
+        device,
+        &arguments.name("safety checker"),
+        &|| {
+            let scores = checker.scores(&picture)?.concepts;
+            Ok(Tensor::from_floats(&scores[..], device))
+        },
+    )
 }
 
 fn text_encoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {

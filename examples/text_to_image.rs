@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use sd_pipeline::{
-    OpenOptions, Pipeline, Request, Residency, Run, Start, device, read_latents, write_latents,
-    write_picture,
+    OpenOptions, Picture, Pipeline, Record, Request, Residency, Run, Start, device, read_latents,
+    write_latents, write_picture,
 };
 use support::{Arguments, Report, progress_bar, tell};
 
@@ -28,8 +28,12 @@ fn main() -> std::process::ExitCode {
 
 fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.check_output()?;
+    let record = arguments.redraw.as_ref().map(Record::read).transpose()?;
+    let redrawn = record.as_ref().map(Record::request).transpose()?;
     let mut report = Report {
-        seed: arguments.seed.value,
+        seed: redrawn
+            .as_ref()
+            .map_or(arguments.seed.value, |request| request.seed),
         ..Report::default()
     };
     if arguments.seed.random {
@@ -39,29 +43,40 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let clock = Instant::now();
     let device = device(&arguments.device)?;
     let options = OpenOptions {
-        dtype: arguments.dtype(),
-        scheduler: arguments.scheduler.clone(),
+        dtype: record
+            .as_ref()
+            .and_then(Record::dtype)
+            .unwrap_or(arguments.dtype()),
+        scheduler: match &record {
+            Some(record) => record.scheduler.clone(),
+            None => arguments.scheduler.clone(),
+        },
         variant: arguments.variant.clone(),
         unknown_settings: arguments.unknown_settings(),
         weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
+        safety: arguments.safety(),
         ..OpenOptions::new(&device)
     };
     let own = OpenOptions {
         folders: arguments.folders(),
         ..options.clone()
     };
-    let pipeline = match &arguments.model {
+    let mut pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &own)?,
         None => Pipeline::from_files(&sd_tiny::files(), &own)?,
     };
+    arguments.check_safety(&pipeline);
+    if arguments.model.is_none() {
+        pipeline.name = Some("sd-tiny".into());
+    }
     let refiner = arguments.refiner.as_ref();
     let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
     let refiner = refiner.transpose()?;
     let open = clock.elapsed();
 
-    let request = Request {
+    let asked = Request {
         seed: report.seed,
         start: match &arguments.latents_in {
             Some(file) => Start::Initial(read_latents(file, &device)?),
@@ -69,6 +84,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         },
         ..arguments.request(&pipeline)
     };
+    let request = redrawn.unwrap_or(asked);
     let mut run = started(&pipeline, &request, &mut report)?;
     take_steps(&mut run, &mut report)?;
     let mut loaded = pipeline.load_time();
@@ -87,12 +103,17 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     report.load = open + all;
     report.decode = clock.elapsed().saturating_sub(all - loaded);
     report.watch(run.memory_peaks());
+    let is_flagged = |image: &Picture| image.verdict.as_ref().is_some_and(|v| v.flagged);
+    report.flagged = images.iter().map(is_flagged).collect();
 
     if let Some(file) = &arguments.latents_out {
         write_latents(run.latents(), file)?;
     }
     for (image, file) in images.iter().zip(arguments.output_files()) {
-        write_picture(image, file)?;
+        match arguments.no_record {
+            true => write_picture(image, file)?,
+            false => image.write(file)?,
+        }
     }
     if arguments.json {
         writeln!(std::io::stdout(), "{}", report.json())?;

@@ -14,8 +14,8 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    ComponentFolders, FloatDType, OutputFile, PhasePeaks, PictureFormat, Pipeline, PipelineMemory,
-    Prompt, Request, UnknownSettings, WeightBytes, WeightStorage,
+    ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
+    PipelineMemory, Prompt, Request, UnknownSettings, WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
@@ -100,9 +100,18 @@ pub(crate) struct Arguments {
     /// File for the final latents, before decoding
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
+    /// A picture of this program: draw it again, from the record in it
+    #[arg(long, value_name = "PICTURE", conflicts_with_all = ["latents_in", "count"])]
+    pub(crate) redraw: Option<PathBuf>,
+    /// Write no record of how it was drawn into the picture
+    #[arg(long)]
+    pub(crate) no_record: bool,
     /// File for the picture, .png, .jpg or .webp; with --count, NAME-0.png, NAME-1.png, …
     #[arg(long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
+    /// Fate of a picture that the model's safety checker flags, or no check at all [default: black]
+    #[arg(long, value_enum)]
+    safety: Option<Safety>,
     /// Print one line of JSON: seconds for each part, and the peak memory
     #[arg(long)]
     pub(crate) json: bool,
@@ -127,6 +136,15 @@ enum Spend {
     Smallest,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Safety {
+    Black,
+    Blur,
+    Flag,
+    Refuse,
+    Off,
+}
+
 impl Arguments {
     pub(crate) fn memory(&self) -> WeightStorage {
         match self.memory {
@@ -139,6 +157,24 @@ impl Arguments {
         match self.unknown_settings {
             Unknown::Refuse => UnknownSettings::Refuse,
             Unknown::Warn => UnknownSettings::Warn,
+        }
+    }
+
+    pub(crate) fn safety(&self) -> Option<OnFlagged> {
+        match self.safety.unwrap_or(Safety::Black) {
+            Safety::Black => Some(OnFlagged::Black),
+            Safety::Blur => Some(OnFlagged::Blur),
+            Safety::Flag => Some(OnFlagged::Flag),
+            Safety::Refuse => Some(OnFlagged::Refuse),
+            Safety::Off => None,
+        }
+    }
+
+    /// Says that a choice among flagged pictures is in vain where nothing flags any.
+    pub(crate) fn check_safety(&self, pipeline: &Pipeline) {
+        let asked = self.safety.is_some() && self.safety().is_some();
+        if asked && pipeline.safety_checker.is_none() {
+            tell("the model has no safety checker: pictures are not checked");
         }
     }
 
@@ -258,6 +294,8 @@ pub(crate) struct Report {
     /// While the steps are taken.
     pub(crate) weights: PipelineMemory,
     pub(crate) peaks: PhasePeaks,
+    /// Of each picture, whether the safety checker flags it.
+    pub(crate) flagged: Vec<bool>,
 }
 
 impl Report {
@@ -267,6 +305,7 @@ impl Report {
         own.text = own.text.max(peaks.text);
         own.denoise = own.denoise.max(peaks.denoise);
         own.decode = own.decode.max(peaks.decode);
+        own.safety = own.safety.max(peaks.safety);
     }
 
     pub(crate) fn json(&self) -> String {
@@ -287,6 +326,8 @@ impl Report {
             "text_peak_bytes": self.peaks.text,
             "denoise_peak_bytes": self.peaks.denoise,
             "decode_peak_bytes": self.peaks.decode,
+            "safety_peak_bytes": self.peaks.safety,
+            "flagged": self.flagged,
         })
         .to_string()
     }

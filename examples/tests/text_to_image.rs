@@ -5,15 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Cargo builds the examples before it runs a package's tests.
 fn program(folder: &Path, arguments: &[&str]) -> Command {
+    example("text_to_image", folder, arguments)
+}
+
+/// Cargo builds the examples before it runs a package's tests.
+fn example(name: &str, folder: &Path, arguments: &[&str]) -> Command {
     let test = std::env::current_exe().expect("the test's own path");
     let examples = test
         .ancestors()
         .nth(2)
         .expect("target/<profile>")
         .join("examples");
-    let program: PathBuf = examples.join(format!("text_to_image{}", std::env::consts::EXE_SUFFIX));
+    let program: PathBuf = examples.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(program.is_file(), "{program:?}: run all of `cargo test`");
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder);
@@ -565,4 +569,155 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
+}
+
+/// Writes the embedded model with a safety checker that flags all it sees.
+fn write_guarded_model(folder: &Path) {
+    let tiny = sd_tiny::files();
+    for part in tiny.names() {
+        let names = tiny.folder(&part).names();
+        fs::create_dir_all(folder.join(if names.is_empty() { "" } else { &part })).unwrap();
+        for name in &names {
+            let bytes = tiny.folder(&part).read(name).unwrap();
+            fs::write(folder.join(&part).join(name), bytes).unwrap();
+        }
+    }
+    let index = tiny.text("model_index.json").unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    index["safety_checker"] =
+        serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
+    let source = sd_fixtures::path("safety_checker");
+    for (part, name) in [
+        ("safety_checker", "config.json"),
+        ("safety_checker", "model.safetensors"),
+        ("feature_extractor", "preprocessor_config.json"),
+    ] {
+        fs::create_dir_all(folder.join(part)).unwrap();
+        fs::copy(source.join(part).join(name), folder.join(part).join(name)).unwrap();
+    }
+    let weights = folder.join("safety_checker/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    // Half precision's -1: no cosine is below.
+    let low = [0x00, 0xbc].repeat(17);
+    let threshold = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![17], &low);
+    let threshold = threshold.unwrap();
+    let tensors = tensors.iter().map(|(name, view)| match name {
+        "concept_embeds_weights" => (name, threshold.clone()),
+        _ => (name, view),
+    });
+    let strict = safetensors::serialize(tensors, None).unwrap();
+    fs::write(weights, strict).unwrap();
+}
+
+#[test]
+fn flagged_pictures_are_as_the_choice_says() {
+    let folder = tempfile::tempdir().unwrap();
+    write_guarded_model(&folder.path().join("model"));
+    let usual = [
+        "--model",
+        "model",
+        "--steps",
+        "1",
+        "--guidance",
+        "2",
+        "--json",
+    ];
+    let draw = |name: &str, safety: &[&str]| {
+        let file = format!("{name}.png");
+        let output = run(
+            folder.path(),
+            &[&usual[..], &["--output", &file], safety].concat(),
+        );
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name}: {message}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let picture = image::open(folder.path().join(file)).unwrap().to_rgb8();
+        (picture, report["flagged"].clone(), message)
+    };
+    let (off, flagged, message) = draw("off", &["--safety", "off"]);
+    assert_eq!(flagged, serde_json::json!([false]));
+    assert_eq!(
+        message
+            .lines()
+            .filter(|line| line.contains("safety"))
+            .count(),
+        1,
+        "{message}"
+    );
+    let (black, flagged, _) = draw("black", &[]);
+    assert_eq!(flagged, serde_json::json!([true]));
+    assert!(black.iter().all(|byte| *byte == 0) && off.iter().any(|byte| *byte != 0));
+    let (flag, flagged, _) = draw("flag", &["--safety", "flag"]);
+    assert_eq!((flag, flagged), (off.clone(), serde_json::json!([true])));
+    let (blur, flagged, _) = draw("blur", &["--safety", "blur"]);
+    assert_eq!(flagged, serde_json::json!([true]));
+    assert!(blur != off && blur.iter().any(|byte| *byte != 0));
+
+    let refuse = [
+        &usual[..],
+        &["--safety", "refuse", "--output", "refused.png"],
+    ]
+    .concat();
+    let message = refused(folder.path(), &refuse);
+    assert!(
+        message.contains("safety checker refuses") && message.contains("concept 0"),
+        "{message}"
+    );
+}
+
+#[test]
+fn clip_score_prints_a_cosine_and_a_logit_for_each_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    fs::create_dir_all(&model).unwrap();
+    for entry in fs::read_dir(sd_fixtures::path("clip_whole")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let tokenizer = sd_tiny::files().folder("tokenizer");
+    for name in tokenizer.names() {
+        fs::write(model.join(&name), tokenizer.read(&name).unwrap()).unwrap();
+    }
+    let fixture = sd_fixtures::Fixture::open("similarity");
+    let texts: Vec<String> = serde_json::from_value(fixture.settings()["texts"].clone()).unwrap();
+    let picture = image::RgbImage::from_raw(30, 30, sd_fixtures::picture(0, 30, 30)).unwrap();
+    picture.save(folder.path().join("picture.png")).unwrap();
+    let mut arguments = vec!["picture.png", "--model", "model", "--json"];
+    arguments.extend(texts.iter().map(String::as_str));
+    let output = example("clip_score", folder.path(), &arguments)
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && message.contains("its end is cut"),
+        "{message}"
+    );
+    let scores: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (key, tolerance) in [("cosines", 1e-5), ("logits", 1e-3)] {
+        let found: Vec<f64> = serde_json::from_value(scores[key].clone()).unwrap();
+        assert_eq!(found.len(), texts.len());
+        for (found, expected) in found.iter().zip(fixture.values(key)) {
+            assert!(
+                (found - expected).abs() < tolerance,
+                "{key}: {found} {expected}"
+            );
+        }
+    }
+    let usage = example(
+        "clip_score",
+        folder.path(),
+        &["picture.png", "--model", "model"],
+    )
+    .output();
+    assert_eq!(usage.unwrap().status.code(), Some(2));
+    let gone = example(
+        "clip_score",
+        folder.path(),
+        &["gone.png", "a cat", "--model", "model"],
+    );
+    let output = { gone }.output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: gone.png"));
+    assert_eq!(output.status.code(), Some(1));
 }

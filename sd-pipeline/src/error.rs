@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::NotAModel;
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
+use crate::{NotAModel, RecordError, Verdict, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -69,6 +69,25 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A picture that the safety checker flagged and the pipeline refuses to hand out.
+    #[error("the safety checker refuses the picture of seed {seed}: {verdict}")]
+    Flagged {
+        /// Its seed.
+        seed: u64,
+        /// The checker's reasons.
+        verdict: Verdict,
+    },
+    /// A picture without a record of how it was drawn.
+    #[error("{}: {reason}", path.display())]
+    Record {
+        /// The picture.
+        path: PathBuf,
+        /// The fault, and what would be right.
+        reason: RecordError,
+    },
+    /// A picture that takes or shows no watermark.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
     /// A saved run that is damaged, or not of this request.
     #[error("{}: {reason}", path.display())]
     SavedRun {

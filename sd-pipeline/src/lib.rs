@@ -31,6 +31,7 @@ pub mod devices;
 mod error;
 mod finite;
 mod guard;
+mod image_processor;
 mod latents;
 mod memory;
 mod model_path;
@@ -39,22 +40,27 @@ mod output;
 mod picture;
 mod pipeline;
 mod recipe;
+mod record;
 mod request;
 mod resample;
 mod run;
+mod safety;
 mod saved;
 #[cfg(feature = "serde")]
 mod serde_values;
+mod similarity;
 mod slot;
 mod stored;
 mod synchronized;
 mod variants;
 mod warm_up;
+mod watermark;
 
 pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use image_processor::ImageProcessor;
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
@@ -62,14 +68,18 @@ pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
+pub use record::{Record, RecordError};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
 pub use run::{Handover, Progress, Run};
+pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
+pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
+pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sd_core::WeightBytes;
 use sd_models::memory::PeakMemory;
 
-use crate::Pipeline;
+use crate::{Pipeline, Slot};
 
 /// The weights a [`Pipeline`]'s components hold in memory now, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,12 +18,16 @@ pub struct PipelineMemory {
     pub denoiser: WeightBytes,
     /// The autoencoder's.
     pub autoencoder: WeightBytes,
+    /// The safety checker's.
+    pub safety_checker: WeightBytes,
 }
 
 impl PipelineMemory {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.text_encoder.total() + self.denoiser.total() + self.autoencoder.total()
+        let parts = [self.text_encoder, self.denoiser, self.autoencoder];
+        let parts = parts.iter().chain([&self.safety_checker]);
+        parts.map(WeightBytes::total).sum()
     }
 }
 
@@ -39,6 +43,8 @@ pub struct PhasePeaks {
     pub denoise: Option<u64>,
     /// Decoding the latents.
     pub decode: Option<u64>,
+    /// Checking the pictures, where there is a safety checker.
+    pub safety: Option<u64>,
 }
 
 impl Pipeline {
@@ -49,6 +55,8 @@ impl Pipeline {
             text_encoder: self.text_encoder.weights(),
             denoiser: self.denoiser.weights(),
             autoencoder: self.autoencoder.weights(),
+            safety_checker: (self.safety_checker.as_ref())
+                .map_or_else(WeightBytes::default, Slot::weights),
         }
     }
 
@@ -60,7 +68,8 @@ impl Pipeline {
             self.denoiser.load_time(),
             self.autoencoder.load_time(),
         ];
-        text + net + auto
+        let safety = self.safety_checker.as_ref();
+        text + net + auto + safety.map_or(Duration::ZERO, Slot::load_time)
     }
 
     /// Gives back the memory of all components that can be loaded again, which are those a
@@ -70,6 +79,9 @@ impl Pipeline {
         self.text_encoder.release();
         self.denoiser.release();
         self.autoencoder.release();
+        if let Some(checker) = &self.safety_checker {
+            checker.release();
+        }
     }
 }
 
@@ -78,6 +90,7 @@ pub(crate) type Phase = fn(&mut PhasePeaks) -> &mut Option<u64>;
 pub(crate) const TEXT: Phase = |peaks| &mut peaks.text;
 pub(crate) const DENOISE: Phase = |peaks| &mut peaks.denoise;
 pub(crate) const DECODE: Phase = |peaks| &mut peaks.decode;
+pub(crate) const SAFETY: Phase = |peaks| &mut peaks.safety;
 
 /// The peaks of a run, as they are measured.
 #[derive(Debug, Default)]

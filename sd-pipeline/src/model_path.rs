@@ -78,6 +78,20 @@ pub enum NotAModel {
     Other,
 }
 
+/// Name of the model whose folder is `path`: OWNER/NAME of a repository in a hub's cache, else the
+/// folder's.
+pub(crate) fn name(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let names = path.iter().rev().filter_map(|name| name.to_str());
+    let repository = names
+        .filter_map(|name| name.strip_prefix("models--"))
+        .next();
+    match repository {
+        Some(repository) => Some(repository.replacen("--", "/", 1)),
+        None => Some(path.file_name()?.to_string_lossy().into_owned()),
+    }
+}
+
 /// Files of the model at `path`: a folder, or a repository in a hub's cache, of which the snapshot
 /// that its `main` names is meant, or the only one there is.
 pub(crate) fn files(path: &Path) -> Files {

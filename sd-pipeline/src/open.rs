@@ -8,11 +8,11 @@ use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
-use crate::recipe::{Cutting, ModelFolder, Training};
+use crate::recipe::{self, Cutting, ModelFolder, Training};
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
-use crate::{Pipeline, Residency, Result, Slot, Source};
+use crate::{OnFlagged, Pipeline, Residency, Result, SafetyChecker, Slot, Source};
 
 /// Options with which a model is opened.
 ///
@@ -61,6 +61,9 @@ pub struct OpenOptions {
     pub unknown_settings: UnknownSettings,
     /// Folders with components in place of the model's own, which are then not read.
     pub folders: ComponentFolders,
+    /// Fate of a picture that the safety checker flags, if the folder ships one; `None`: pictures are
+    /// not checked, which the log says. The checker computes in f32, where the autoencoder does.
+    pub safety: Option<OnFlagged>,
     /// Components of the program's own, in place of the folder's, which are then not read.
     pub components: Components,
 }
@@ -95,6 +98,9 @@ pub struct Components {
     pub denoiser: Option<Slot<dyn Denoiser>>,
     /// In place of the folder `vae`.
     pub autoencoder: Option<Slot<dyn Autoencoder>>,
+    /// In place of the folders `safety_checker` and `feature_extractor`, whether they are there or
+    /// not.
+    pub safety_checker: Option<Slot<dyn SafetyChecker>>,
 }
 
 impl OpenOptions {
@@ -113,6 +119,7 @@ impl OpenOptions {
             memory_budget: None,
             unknown_settings: UnknownSettings::Refuse,
             folders: ComponentFolders::default(),
+            safety: Some(OnFlagged::default()),
             components: Components::default(),
         }
     }
@@ -160,7 +167,9 @@ pub struct Placement {
 impl Pipeline {
     /// Opens a model folder in diffusers layout: `model_index.json`, and the sub-folders
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`, with `tokenizer_2` and
-    /// `text_encoder_2` for SDXL. The class of the pipeline that it names says how they are read.
+    /// `text_encoder_2` for SDXL. The class of the pipeline that it names says how they are read. A
+    /// folder's safety checker, `safety_checker` and `feature_extractor`, checks what is drawn
+    /// unless the options say no.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
     /// a tensor that is missing, left over or of another shape is an error. The classes of the
@@ -192,6 +201,7 @@ impl Pipeline {
             text_encoder,
             denoiser,
             autoencoder,
+            safety_checker,
         } = options.components.clone();
 
         // All that can be wrong at little cost comes before the weights.
@@ -199,6 +209,10 @@ impl Pipeline {
         let scheduler = match &options.scheduler {
             Some(name) => scheduler_config.named(&name.parse().map_err(ConfigError::from)?)?,
             None => scheduler_config.scheduler()?,
+        };
+        let scheduler_name = match &options.scheduler {
+            Some(name) => name.clone(),
+            None => scheduler_config.class_name().into(),
         };
         let training = Training {
             schedule: scheduler_config.noise_schedule()?,
@@ -251,6 +265,21 @@ impl Pipeline {
             folder.autoencoder(&part, cutting, &options)
         })?;
 
+        let safety_checker = match (options.safety, safety_checker) {
+            (Some(_), Some(slot)) => Some(Found::Given(slot)),
+            (Some(_), None) => {
+                let options = LoadOptions {
+                    variant: options.variant.clone(),
+                    ..load(&auto, "").in_precision(FloatDType::F32)
+                };
+                recipe::safety_checker(files, &options)?.map(Found::Files)
+            }
+            (None, _) => {
+                tracing::warn!("the safety checker is off: pictures are not checked");
+                None
+            }
+        };
+
         // All files are sound: now their values, or later.
         let residency = options.residency;
         Ok(Self {
@@ -263,6 +292,15 @@ impl Pipeline {
             autoencoder: synchronized(&[&auto.device], "loading the autoencoder", || {
                 autoencoder.filled(residency)
             })?,
+            safety_checker: (safety_checker.map(|checker| {
+                synchronized(&[&auto.device], "loading the safety checker", || {
+                    checker.filled(residency)
+                })
+            }))
+            .transpose()?,
+            on_flagged: options.safety.unwrap_or_default(),
+            name: files.on_disk().and_then(model_path::name),
+            scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
             kind: folder.kind(),

@@ -6,22 +6,51 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 use sd_core::Error as CoreError;
 
-use crate::{Error, OutputFile, Result};
+use crate::{Error, OutputFile, Record, Result, Verdict};
 
 /// Picture of a run, with the seed that draws it again. It is its image: `picture.save("a.png")`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Picture {
     /// The pixels.
     pub image: RgbImage,
     /// Its own seed, whatever its number in the run.
     pub seed: u64,
+    /// The safety checker's verdict. `None` where there is none, and of a picture that is not
+    /// finished, which a run with a checker shows blurred.
+    pub verdict: Option<Verdict>,
+    /// `true` if it has the [watermark](crate::Request::watermark) that was asked for.
+    pub is_marked: bool,
+    /// How it was drawn: with it in its file the picture can be drawn again.
+    pub record: Record,
 }
 
 impl Picture {
     /// A picture drawn with `seed`.
     pub fn new(image: RgbImage, seed: u64) -> Self {
-        Self { image, seed }
+        let record = Record {
+            seed: Some(seed),
+            ..Record::default()
+        };
+        Self {
+            image,
+            seed,
+            verdict: None,
+            is_marked: false,
+            record,
+        }
+    }
+
+    /// Writes the picture as [`write_picture`] does, with its [record](Self::record), from which
+    /// [`Record::read`] and [`Record::request`] draw it again. [`write_picture`] writes none.
+    ///
+    /// # Errors
+    /// Those of [`write_picture`].
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let format = format(path)?;
+        let file = format.encoded(&self.image, path)?;
+        OutputFile::write(path, &self.record.insert(format, file))
     }
 }
 
@@ -111,6 +140,12 @@ impl PictureFormat {
         }?;
         Ok(file.into_inner())
     }
+
+    /// The file's bytes; `path` is for the error.
+    fn encoded(self, image: &RgbImage, path: &Path) -> Result<Vec<u8>> {
+        let bytes = self.encode(image);
+        bytes.map_err(|e| Error::io(path)(std::io::Error::other(e)))
+    }
 }
 
 /// Writes `image` in the format that the name's ending says, to wherever an
@@ -121,11 +156,14 @@ impl PictureFormat {
 /// cannot be written to.
 pub fn write_picture(image: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let format = PictureFormat::of(path).or_else(|unknown| match OutputFile::new(path) {
+    write_as(format(path)?, image, path)
+}
+
+fn format(path: &Path) -> Result<PictureFormat> {
+    PictureFormat::of(path).or_else(|unknown| match OutputFile::new(path) {
         Ok(place) if place.is_stream() => Ok(PictureFormat::Png),
         _ => Err(unknown),
-    });
-    write_as(format?, image, path)
+    })
 }
 
 /// Writes `image` as a PNG, whatever the name's ending. The file appears whole or not at all.
@@ -137,7 +175,5 @@ pub fn write_png(image: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
 }
 
 fn write_as(format: PictureFormat, image: &RgbImage, path: &Path) -> Result<()> {
-    let bytes = format.encode(image);
-    let bytes = bytes.map_err(|e| Error::io(path)(std::io::Error::other(e)))?;
-    OutputFile::write(path, &bytes)
+    OutputFile::write(path, &format.encoded(image, path)?)
 }

@@ -6,9 +6,9 @@ use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
 use crate::defaults::{Defaults, Kind};
 use crate::synchronized::synchronized;
-use crate::{Picture, Request, Result, Run, Slot};
+use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, Slot};
 
-/// Four components that together make pictures from text.
+/// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
 /// Each is swapped by assignment; `into()` puts a component of any origin into its [`Slot`].
 /// Cloning a pipeline shares the components; it is `Send + Sync`, and any number of threads may
@@ -24,6 +24,14 @@ pub struct Pipeline {
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
+    /// The judge of all pictures that runs hand out; `None`: they are not checked.
+    pub safety_checker: Option<Slot<dyn SafetyChecker>>,
+    /// The fate of a picture that the safety checker flags.
+    pub on_flagged: OnFlagged,
+    /// Name of the model in the records of its pictures; of a folder that was opened, its name.
+    pub name: Option<String>,
+    /// The scheduler that was chosen by name: the one above, unless that was assigned.
+    pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
     pub(crate) kind: Kind,
 }
@@ -41,6 +49,10 @@ impl Pipeline {
             denoiser: denoiser.into(),
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
+            safety_checker: None,
+            on_flagged: OnFlagged::default(),
+            name: None,
+            scheduler_name: None,
             scheduler_config: None,
             kind: Kind::default(),
         }
@@ -64,11 +76,12 @@ impl Pipeline {
     /// # Errors
     /// A name that is not known; the error lists the known ones.
     pub fn set_scheduler(&mut self, name: &str) -> Result<()> {
-        let name: SchedulerName = name.parse().map_err(ConfigError::from)?;
+        let parsed: SchedulerName = name.parse().map_err(ConfigError::from)?;
         self.scheduler = match &self.scheduler_config {
-            Some(config) => config.named(&name)?,
-            None => name.scheduler()?,
+            Some(config) => config.named(&parsed)?,
+            None => parsed.scheduler()?,
         };
+        self.scheduler_name = Some((name.into(), self.scheduler.clone()));
         Ok(())
     }
 

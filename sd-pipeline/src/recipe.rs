@@ -3,6 +3,7 @@
 mod distilled;
 mod others;
 mod rows;
+mod safety;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::devices::compiles_kernels;
 use crate::{ComponentFolders, Error, Result, Source, model_path};
 
 pub(crate) use self::distilled::Distilled;
+pub(crate) use self::safety::safety_checker;
 
 /// The file that says what kind of pipeline a folder holds, and of what classes its components are.
 const INDEX: &str = "model_index.json";

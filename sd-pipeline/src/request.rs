@@ -7,7 +7,7 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, Unguided,
 };
 
-use crate::{Handover, Pipeline};
+use crate::{Handover, Marking, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -75,6 +75,8 @@ pub struct Request {
     /// Order in which guidance's branches are evaluated: together, or in turn where memory is
     /// short.
     pub evaluation: BranchEvaluation,
+    /// Invisible watermark of all pictures; none without one.
+    pub watermark: Option<Marking>,
 }
 
 /// Latent that a run starts from.
@@ -138,6 +140,7 @@ impl Request {
             extensions: Extensions::new(),
             layers: Vec::new(),
             evaluation: BranchEvaluation::Together,
+            watermark: None,
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Residency {
     /// From when each is first needed.
     OnDemand,
     /// While a run needs it: the text encoder to encode, the denoiser from there to the last step,
-    /// the autoencoder to decode. What several runs need at once is there once.
+    /// the autoencoder to decode, the safety checker to check. What several runs need at once is there once.
     PerPhase,
 }
 

@@ -11,16 +11,20 @@ mod stream;
 use std::path::Path;
 
 use burn::tensor::{DType, FloatDType, Tensor};
+use image::RgbImage;
 use sd_core::{
     Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, Scheduler,
     SeededNoise, TextEmbedding, placed,
 };
 
 use crate::finite::{self, Witness};
-use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases};
+use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, SAFETY};
+use crate::safety::Gate;
 use crate::saved::SavedRun;
 use crate::synchronized::synchronized;
-use crate::{Error, Picture, Pipeline, Request, Result, Slot, Start, image_from_pixels};
+use crate::{
+    Error, Marking, Picture, Pipeline, Record, Request, Result, Slot, Start, image_from_pixels,
+};
 use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
@@ -55,6 +59,8 @@ pub struct Run {
     lease: Lease,
     spec: DenoiserSpec,
     autoencoder: Slot<dyn Autoencoder>,
+    /// The way out for pictures, where they are checked.
+    gate: Option<Gate>,
     evaluation: BranchEvaluation,
     settings: Settings,
     solving: Solving,
@@ -67,6 +73,9 @@ pub struct Run {
     truncated: Vec<String>,
     warnings: Vec<String>,
     phases: Phases,
+    /// Of all pictures but for their seeds.
+    record: Record,
+    marking: Option<Marking>,
     done: usize,
     /// Share of the noise schedule at which another model goes on.
     end: Option<f64>,
@@ -84,7 +93,11 @@ const MOST_STEPS: usize = 1 << 20;
 impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
-        request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        if let Some(marking) = &request.watermark {
+            let factor = pipeline.autoencoder.spec().factor;
+            marking.check([w, h].map(|side| (side * factor) as u32))?;
+        }
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
@@ -188,6 +201,10 @@ impl Run {
         Ok(Self {
             lease,
             autoencoder: pipeline.autoencoder.clone(),
+            gate: pipeline.safety_checker.clone().map(|checker| Gate {
+                checker,
+                on_flagged: pipeline.on_flagged,
+            }),
             evaluation: request.evaluation,
             solving: Solving::start(&settings)?,
             shown: (x.clone(), None),
@@ -201,6 +218,8 @@ impl Run {
             settings,
             spec,
             phases,
+            record: Record::begin(pipeline, request, size),
+            marking: request.watermark.clone(),
             done: 0,
             end: request.end,
             finished: false,
@@ -414,8 +433,14 @@ impl Run {
     /// The pictures: of the final latents, or, of a run stopped early or handed over, of the clean latents it
     /// predicts. Decoded one after the other, so memory does not grow with their number.
     ///
+    /// With a safety checker these are the pictures as they may be shown: finished ones are checked,
+    /// with what [`on_flagged`](Pipeline::on_flagged) says done to those it flags, and others are
+    /// blurred. What a program decodes itself, of [`latents`](Self::latents) or
+    /// [`denoised`](Self::denoised), nobody has looked at.
+    ///
     /// # Errors
-    /// Those of the autoencoder, and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
+    /// [`Error::Flagged`] where a picture is refused, those of the autoencoder and of the checker,
+    /// and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
     /// NaN in it or an infinite value.
     pub fn images(&self) -> Result<Vec<Picture>> {
         let latents = self.runs().map(|run| match &run.denoised {
@@ -427,7 +452,7 @@ impl Run {
         let devices = [&latents.device(), &spec.device];
         // The denoiser has done its work; should the run go on, it is loaded again.
         self.runs().for_each(|run| run.lease.give_back());
-        self.phases.watch(DECODE, || {
+        let pictures = self.phases.watch(DECODE, || {
             let autoencoder = synchronized(&devices, "loading the autoencoder", || {
                 self.autoencoder.get()
             })?;
@@ -441,11 +466,39 @@ impl Run {
                     let latent = placed(latent, &spec.device, spec.dtype)?;
                     image_from_pixels(autoencoder.decode(latent)?)
                 });
-                Ok(Picture::new(image?, seed))
+                self.picture(image?, seed)
             };
             let seeds = self.runs().flat_map(|run| run.noise.seeds());
-            seeds.enumerate().map(decode).collect()
-        })
+            seeds.enumerate().map(decode).collect::<Result<Vec<_>>>()
+        })?;
+        let Some(gate) = &self.gate else {
+            return Ok(pictures);
+        };
+        let finished = |run: &Self| vec![run.finished; run.noise.seeds().len()];
+        let finished: Vec<bool> = self.runs().flat_map(finished).collect();
+        let check = || gate.pass(pictures, &finished, &spec.device);
+        self.phases.watch(SAFETY, check)
+    }
+
+    /// `image` with the mark that was asked for, and with its record.
+    fn picture(&self, image: RgbImage, seed: u64) -> Result<Picture> {
+        let marked = match &self.marking {
+            Some(marking) => marking.embed(&image)?,
+            None => None,
+        };
+        let mut record = self.record.clone();
+        record.seed = Some(seed);
+        if marked.is_none() {
+            record.watermark = None;
+        }
+        if !self.is_finished() {
+            record.unrecorded.push("steps that were not taken".into());
+        }
+        let is_marked = marked.is_some();
+        let mut picture = Picture::new(marked.unwrap_or(image), seed);
+        picture.is_marked = is_marked;
+        picture.record = record;
+        Ok(picture)
     }
 
     /// A step of every image that is not finished.

@@ -6,7 +6,7 @@ use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{ComponentFolders, Components, OpenOptions, Placement, Residency, devices};
+use crate::{ComponentFolders, Components, OnFlagged, OpenOptions, Placement, Residency, devices};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -33,8 +33,15 @@ struct Options {
     unknown_settings: UnknownSettings,
     #[serde(default)]
     folders: ComponentFolders,
+    #[serde(default = "checked")]
+    safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
     components: Components,
+}
+
+/// What is not said is safe.
+fn checked() -> Option<OnFlagged> {
+    Some(OnFlagged::default())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,6 +128,7 @@ impl Serialize for OpenOptions {
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
             folders: self.folders.clone(),
+            safety: self.safety,
             components: self.components.clone(),
         };
         options.serialize(to)
@@ -148,6 +156,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
             folders: options.folders,
+            safety: options.safety,
             components: options.components,
         })
     }

@@ -1,3 +1,5 @@
 //! Pictures as files hold and programs alter them, beside the programs whose bytes they should have.
 
+mod records;
 mod resample;
+mod watermark;

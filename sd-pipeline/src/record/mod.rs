@@ -1,0 +1,177 @@
+//! Records in pictures' files: how a picture came to be, in words that others read too.
+//!
+//! A record stands in a file three times: as the JSON of [`Record`], from which this library draws
+//! the picture again; as A1111's text, which most programs and sites parse; and as XMP, which says
+//! that the picture was generated. PNG has them as text chunks, JPEG and WebP as EXIF and XMP.
+
+mod a1111;
+mod container;
+mod exif;
+mod foreign;
+mod request;
+mod xmp;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::Path;
+
+use crate::{Error, PictureFormat, Result, Watermark};
+use container::Found;
+
+/// Name and version of this library, as records have them.
+const SOFTWARE: &str = concat!("sd-pipeline ", env!("CARGO_PKG_VERSION"));
+/// Keyword and mark of the JSON.
+const OWN: &str = "sd-pipeline";
+
+/// Record of how a picture was made.
+///
+/// It is read from files of anyone, so its numbers are what a file says and its texts nothing to
+/// rely on: [`request`](Self::request) makes a request of it, which is checked as any other.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Record {
+    /// Program that wrote the record, with its version.
+    pub software: Option<String>,
+    /// Name of the model.
+    pub model: Option<String>,
+    /// Short hash of the model's files, where the program that wrote the record knows one.
+    pub model_hash: Option<String>,
+    /// The prompt.
+    pub prompt: String,
+    /// Text for a second text encoder, where it is another.
+    pub second_prompt: Option<String>,
+    /// The negative prompt.
+    pub negative_prompt: Option<String>,
+    /// Negative text for a second text encoder, where it is another.
+    pub second_negative_prompt: Option<String>,
+    /// The seed of this picture, whatever its number in a run.
+    pub seed: Option<u64>,
+    /// Steps of the scheduler.
+    pub steps: Option<usize>,
+    /// The scheduler, by a name that [`set_scheduler`](crate::Pipeline::set_scheduler) takes.
+    pub scheduler: Option<String>,
+    /// Guidance scale.
+    pub guidance_scale: Option<f64>,
+    /// Width in pixels.
+    pub width: Option<usize>,
+    /// Height in pixels.
+    pub height: Option<usize>,
+    /// Share of the run that was taken, of a picture made from another.
+    pub strength: Option<f64>,
+    /// Precision that the denoiser computed in, as "F32".
+    pub precision: Option<String>,
+    /// Invisible watermark in the picture.
+    pub watermark: Option<Watermark>,
+    /// What went into the picture and does not stand here, by the names of the request's fields:
+    /// `start`, `layers`, … With any of them the picture cannot be drawn again from the record.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<String>,
+    /// What another program's record says beyond this, by the names it has there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub further: BTreeMap<String, String>,
+}
+
+/// Why a file gives no record, or a record no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A file of another kind.
+    #[error("no PNG, JPEG or WebP, whose records are read")]
+    NotAPicture,
+    /// A picture that says nothing, or nothing that is understood.
+    #[error(
+        "no record of how it was drawn, expected one of this library, A1111, ComfyUI or InvokeAI"
+    )]
+    Absent,
+    /// A record without which a picture cannot be drawn.
+    #[error("its record says no {0}, without which the picture cannot be drawn again")]
+    Lacks(&'static str),
+    /// A picture into which went what no record holds.
+    #[error("it was drawn with what its record does not hold: {}", .0.join(", "))]
+    Unrecorded(Vec<String>),
+}
+
+impl Record {
+    /// The record in the picture `path`: a PNG (tEXt, zTXt, iTXt), JPEG or WebP (EXIF), by this
+    /// library, A1111 and what writes as it does, ComfyUI or InvokeAI. Whatever the file's size, a
+    /// few megabytes of it are read at most; a text of more than one is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Record`] when there is none, [`Error::Io`] when the file cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io(path))?;
+        Self::of(BufReader::new(file))
+            .map_err(Error::io(path))?
+            .map_err(|reason| Error::Record {
+                path: path.to_path_buf(),
+                reason,
+            })
+    }
+
+    /// As [`read`](Self::read), from the bytes of a file.
+    ///
+    /// # Errors
+    /// [`RecordError`] when there is none.
+    pub fn from_bytes(file: &[u8]) -> Result<Self, RecordError> {
+        // Nothing but the end can be met in memory, and that is no error.
+        Self::of(Cursor::new(file)).unwrap_or(Err(RecordError::Absent))
+    }
+
+    fn of(file: impl Read + Seek) -> std::io::Result<Result<Self, RecordError>> {
+        Ok(container::read(file)?.and_then(|found| {
+            let readers: [fn(&Found) -> Option<Self>; 4] = [
+                |found| serde_json::from_str(found.text(OWN)?).ok(),
+                |found| a1111::read(found.text("parameters")?),
+                |found| foreign::comfy_ui(found.text("prompt")?),
+                |found| foreign::invoke_ai(found.text("invokeai_metadata")?),
+            ];
+            let mut records = readers.iter().filter_map(|read| read(&found));
+            records.next().ok_or(RecordError::Absent)
+        }))
+    }
+
+    /// The record that A1111's text says, its "infotext", as its own parser reads it.
+    ///
+    /// # Errors
+    /// [`RecordError::Absent`] for a text without a line of settings.
+    pub fn from_parameters(text: &str) -> Result<Self, RecordError> {
+        a1111::read(text).ok_or(RecordError::Absent)
+    }
+
+    /// A1111's text of it.
+    pub fn parameters(&self) -> String {
+        a1111::write(self)
+    }
+
+    /// `file`, a picture as an encoder made it, with this record in it. The pixels stay as they are.
+    /// JPEG has room for 64 KiB: of a longer record that remains which fits.
+    pub(crate) fn insert(&self, format: PictureFormat, file: Vec<u8>) -> Vec<u8> {
+        let parameters = self.parameters().replace('\0', "");
+        let own = serde_json::to_string(self).unwrap_or_default();
+        let xmp = xmp::packet(self);
+        match format {
+            PictureFormat::Png => {
+                let texts = [
+                    ("parameters", &*parameters),
+                    (OWN, &own),
+                    (xmp::KEYWORD, &xmp),
+                ];
+                container::png(file, &texts)
+            }
+            PictureFormat::WebP => {
+                container::webp(file, &exif::write(Some(&parameters), Some(&own)), &xmp)
+            }
+            PictureFormat::Jpeg => {
+                let all = exif::write(Some(&parameters), Some(&own));
+                let exif = match all.len() <= container::JPEG_ROOM {
+                    true => all,
+                    false => exif::write(None, Some(&own)),
+                };
+                container::jpeg(file, &exif, &xmp)
+            }
+        }
+    }
+}

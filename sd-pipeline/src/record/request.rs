@@ -1,0 +1,103 @@
+//! Requests to records and back.
+
+use std::sync::Arc;
+
+use burn::tensor::FloatDType;
+use sd_core::Prompt;
+
+use super::{Record, RecordError, SOFTWARE};
+use crate::{Marking, Pipeline, Request, Start};
+
+impl Record {
+    /// The record of what `request` draws on `pipeline`, at `height` and `width`, all but the seed
+    /// of each picture.
+    pub(crate) fn begin(
+        pipeline: &Pipeline,
+        request: &Request,
+        [height, width]: [usize; 2],
+    ) -> Self {
+        let spec = pipeline.denoiser.spec();
+        let named = pipeline.scheduler_name.as_ref();
+        let scheduler = named.filter(|(_, scheduler)| Arc::ptr_eq(scheduler, &pipeline.scheduler));
+        let strength = match &request.start {
+            Start::Picture { strength, .. } => Some(*strength),
+            _ => None,
+        };
+        let unrecorded = [
+            ("scheduler", scheduler.is_none()),
+            ("start", !matches!(request.start, Start::Noise)),
+            ("guidance", request.guidance.is_some()),
+            ("size", request.size.is_some()),
+            ("concat", request.concat.is_some()),
+            ("extensions", !request.extensions.is_empty()),
+            ("layers", !request.layers.is_empty()),
+        ];
+        let unrecorded = unrecorded.into_iter().filter(|(_, is)| *is);
+        let negative = request.negative_prompt.as_ref();
+        Self {
+            software: Some(SOFTWARE.into()),
+            model: pipeline.name.clone(),
+            model_hash: None,
+            prompt: request.prompt.text.clone(),
+            second_prompt: request.prompt.second.clone(),
+            negative_prompt: negative.map(|prompt| prompt.text.clone()),
+            second_negative_prompt: negative.and_then(|prompt| prompt.second.clone()),
+            seed: None,
+            steps: Some(request.steps),
+            scheduler: scheduler.map(|(name, _)| name.clone()),
+            guidance_scale: Some(request.guidance_scale),
+            width: Some(width),
+            height: Some(height),
+            strength,
+            precision: Some(format!("{:?}", spec.dtype)),
+            watermark: request
+                .watermark
+                .as_ref()
+                .map(|marking| marking.watermark.clone()),
+            unrecorded: unrecorded.map(|(name, _)| name.into()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The request that draws this picture again, on the same model with the same
+    /// [scheduler](Self::scheduler) and [precision](Self::dtype).
+    ///
+    /// # Errors
+    /// [`RecordError::Lacks`] without prompt, seed, steps or guidance scale, and
+    /// [`RecordError::Unrecorded`] for a picture into which more went than the record holds.
+    pub fn request(&self) -> Result<Request, RecordError> {
+        if !self.unrecorded.is_empty() {
+            return Err(RecordError::Unrecorded(self.unrecorded.clone()));
+        }
+        if self.strength.is_some_and(|strength| strength < 1.0) {
+            return Err(RecordError::Unrecorded(vec!["start".into()]));
+        }
+        let prompt = |text: &str, second: &Option<String>| match second {
+            Some(second) => Prompt::from(text).with_second(second),
+            None => Prompt::from(text),
+        };
+        let negative = self.negative_prompt.as_ref();
+        Ok(Request {
+            negative_prompt: negative.map(|text| prompt(text, &self.second_negative_prompt)),
+            guidance_scale: self
+                .guidance_scale
+                .ok_or(RecordError::Lacks("guidance scale"))?,
+            steps: self.steps.ok_or(RecordError::Lacks("number of steps"))?,
+            width: self.width,
+            height: self.height,
+            seed: self.seed.ok_or(RecordError::Lacks("seed"))?,
+            watermark: self.watermark.clone().map(Marking::from),
+            ..Request::new(prompt(&self.prompt, &self.second_prompt))
+        })
+    }
+
+    /// The precision that the denoiser computed in, where the record says it.
+    pub fn dtype(&self) -> Option<FloatDType> {
+        match self.precision.as_deref()? {
+            "F32" => Some(FloatDType::F32),
+            "F16" => Some(FloatDType::F16),
+            "BF16" => Some(FloatDType::BF16),
+            _ => None,
+        }
+    }
+}

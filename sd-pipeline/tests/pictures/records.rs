@@ -1,0 +1,257 @@
+//! Records beside what A1111's parser reads, and pictures drawn again from their own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sd_fixtures::Fixture;
+use sd_pipeline::schedulers::Euler;
+use sd_pipeline::{
+    Error, OpenOptions, Pipeline, Record, RecordError, Request, RgbImage, Start, device, image,
+};
+use serde_json::Value;
+
+pub(crate) fn tiny() -> Pipeline {
+    let options = OpenOptions::new(&device("flex").unwrap());
+    Pipeline::from_files(&sd_tiny::files(), &options).unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// What the record has under A1111's name of it.
+fn field(record: &Record, key: &str) -> Option<String> {
+    let number = |value: Option<usize>| value.map(|value| value.to_string());
+    match key {
+        "Prompt" => Some(record.prompt.clone()),
+        "Negative prompt" => Some(record.negative_prompt.clone().unwrap_or_default()),
+        "Steps" => number(record.steps),
+        "CFG scale" => record.guidance_scale.map(|scale| scale.to_string()),
+        "Seed" => record.seed.map(|seed| seed.to_string()),
+        "Size-1" => number(record.width),
+        "Size-2" => number(record.height),
+        "Model hash" => record.model_hash.clone(),
+        "Model" => record.model.clone(),
+        "Denoising strength" => record.strength.map(|share| share.to_string()),
+        "Version" => record.software.clone(),
+        key => {
+            let part = |end| {
+                let value = record.further.get(key.strip_suffix(end)?)?;
+                let (first, second) = value.split_once('x')?;
+                Some(if end == "-1" { first } else { second }.to_owned())
+            };
+            let whole = record.further.get(key).cloned();
+            whole.or_else(|| part("-1")).or_else(|| part("-2"))
+        }
+    }
+}
+
+#[test]
+fn texts_of_a1111() {
+    let settings = Fixture::open("records").settings();
+    let mut read = 0;
+    for (k, parsed) in settings["parsed"].as_array().unwrap().iter().enumerate() {
+        let source = text(&settings["texts"][k]);
+        let parsed = parsed.as_object().unwrap();
+        let Ok(record) = Record::from_parameters(source) else {
+            // A1111 takes such a text for a prompt, as it takes any.
+            let keys: Vec<_> = parsed.keys().collect();
+            assert_eq!(keys, ["Clip skip", "Negative prompt", "Prompt"], "{source}");
+            continue;
+        };
+        read += 1;
+        for (key, value) in parsed {
+            let found = field(&record, key);
+            match (key.as_str(), text(value)) {
+                // Its own default.
+                ("Clip skip", "1") if !source.contains("Clip skip") => {}
+                ("Sampler" | "Schedule type", name) => {
+                    let scheduler = record.scheduler.as_ref().unwrap();
+                    assert!(
+                        name == "Automatic" || scheduler.contains(name),
+                        "{scheduler}"
+                    );
+                }
+                // No numbers.
+                ("Steps", "x") | ("Seed", "-1") | ("CFG scale", "nan") => assert_eq!(found, None),
+                (_, "") if key != "Negative prompt" && key != "Prompt" => assert_eq!(found, None),
+                (_, value) => assert_eq!(found.as_deref(), Some(value), "{key} of {source}"),
+            }
+        }
+    }
+    assert_eq!(read, 15);
+    let scheduler = |k: usize| {
+        let text = text(&settings["texts"][k]);
+        Record::from_parameters(text).unwrap().scheduler.unwrap()
+    };
+    assert_eq!(scheduler(0), "a1111:Euler a");
+    assert_eq!(scheduler(7), "a1111:DPM++ 2M Karras");
+    assert_eq!(scheduler(8), "a1111:DPM++ 2M Karras");
+}
+
+#[test]
+fn files_of_others() {
+    let fixture = Fixture::open("records");
+    let source = format!("{}, VAE: été", text(&fixture.settings()["texts"][0]));
+    let expected = Record::from_parameters(&source).unwrap();
+    for key in fixture.keys() {
+        let file: Vec<u8> = fixture
+            .values(&key)
+            .into_iter()
+            .map(|byte| byte as u8)
+            .collect();
+        let record = Record::from_bytes(&file).unwrap_or_else(|e| panic!("{key}: {e}"));
+        let (prompt, scheduler, seed) = match key.split_once(' ').unwrap() {
+            ("comfy", _) => ("a NaN \"cat\"", "comfyui:dpmpp_2m karras", 8_566_257),
+            ("invoke", _) => ("a cat", "euler_a", 12),
+            _ => {
+                assert_eq!(record, expected, "{key}");
+                continue;
+            }
+        };
+        assert_eq!(record.prompt, prompt);
+        assert_eq!(record.negative_prompt.as_deref(), Some("dog"));
+        assert_eq!(record.scheduler.as_deref(), Some(scheduler));
+        assert_eq!(record.seed, Some(seed));
+        assert_eq!((record.width, record.height), (Some(512), Some(640)));
+        assert!(record.steps.is_some() && record.guidance_scale.is_some());
+        assert!(record.model.is_some());
+        // Cut anywhere it is refused, or was whole before.
+        for end in 0..file.len() {
+            let _ = Record::from_bytes(&file[..end]);
+        }
+    }
+}
+
+fn request() -> Request {
+    Request {
+        negative_prompt: Some("blurry, \"quoted\": 漢字".into()),
+        guidance_scale: 1.1 + 2.2,
+        steps: 3,
+        width: Some(64),
+        height: Some(72),
+        seed: u64::MAX - 1,
+        count: 2,
+        ..Request::new("a red cube\non a \u{0}<blue> sphere, \u{1F600}\nNegative prompt: none")
+    }
+}
+
+#[test]
+fn pictures_are_drawn_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for scheduler in [None, Some("DPM++ 2M Karras"), Some("a1111:Euler a")] {
+        let mut pipeline = tiny();
+        pipeline.name = Some("a, \"model\": <&>".into());
+        if let Some(name) = scheduler {
+            pipeline.set_scheduler(name).unwrap();
+        }
+        let pictures = pipeline.generate(&request()).unwrap();
+        for (picture, ending) in pictures.iter().cycle().zip(["png", "webp", "jpg", "jpeg"]) {
+            let file = folder.path().join("picture").with_extension(ending);
+            picture.write(&file).unwrap();
+            let found = image::open(&file).unwrap().into_rgb8();
+            assert!(
+                ending.starts_with('j') || found == picture.image,
+                "{ending}"
+            );
+            assert_eq!(found.dimensions(), picture.dimensions());
+
+            let record = Record::read(&file).unwrap();
+            assert_eq!(record, picture.record);
+            // Of a pipeline that knows nothing of this one.
+            let mut other = tiny();
+            other
+                .set_scheduler(record.scheduler.as_ref().unwrap())
+                .unwrap();
+            let again = other.generate(&record.request().unwrap()).unwrap();
+            assert_eq!(again[0].image, picture.image, "{scheduler:?} {ending}");
+        }
+    }
+}
+
+#[test]
+fn what_records_do_not_hold() {
+    let mut pipeline = tiny();
+    let mut unrecorded = |request: &Request, pipeline: &Pipeline| {
+        let mut run = pipeline.start(request).unwrap();
+        run.next().unwrap().unwrap();
+        let early = run.images().unwrap().remove(0).record.unrecorded;
+        assert_eq!(early.last().unwrap(), "steps that were not taken");
+        run.by_ref().for_each(|step| drop(step.unwrap()));
+        let record = run.images().unwrap().remove(0).record;
+        match record.request() {
+            Err(RecordError::Unrecorded(names)) => names,
+            other => panic!("{other:?}"),
+        }
+    };
+    let picture = RgbImage::new(64, 72);
+    let start = Start::Picture {
+        image: picture,
+        strength: 1.0,
+        mask: None,
+    };
+    let edited = Request { start, ..request() };
+    assert_eq!(unrecorded(&edited, &pipeline), ["start"]);
+    pipeline.scheduler = Arc::new(Euler::default());
+    assert_eq!(unrecorded(&request(), &pipeline), ["scheduler"]);
+
+    let mut record = Record::default();
+    record.seed = Some(1);
+    record.steps = Some(2);
+    let lacking = record.request().unwrap_err();
+    assert_eq!(lacking, RecordError::Lacks("guidance scale"));
+}
+
+/// A chunk of a PNG file that claims to have `length` bytes.
+fn chunk(kind: &[u8; 4], length: u32, data: &[u8]) -> Vec<u8> {
+    [&length.to_be_bytes()[..], kind, data, &[0; 4]].concat()
+}
+
+#[test]
+fn hostile_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let refused = |file: &[u8], expected: RecordError| {
+        std::fs::write(&path, file).unwrap();
+        let clock = Instant::now();
+        match Record::read(&path) {
+            Err(Error::Record { reason, .. }) => assert_eq!(reason, expected),
+            other => panic!("{other:?}"),
+        }
+        assert!(clock.elapsed() < Duration::from_secs(10));
+    };
+    let png = b"\x89PNG\r\n\x1A\n".to_vec();
+    refused(b"", RecordError::NotAPicture);
+    refused(b"GIF89a", RecordError::NotAPicture);
+    refused(&png, RecordError::Absent);
+    for claim in [u32::MAX, 1 << 20, 5] {
+        refused(
+            &[&png[..], &chunk(b"tEXt", claim, b"parameters\0Steps: 1")].concat(),
+            RecordError::Absent,
+        );
+    }
+    // A hundred megabytes, and as many chunks as fit into some.
+    let huge = vec![b'a'; 100 << 20];
+    refused(
+        &[&png[..], &chunk(b"tEXt", 100 << 20, &huge)].concat(),
+        RecordError::Absent,
+    );
+    let many = chunk(b"tEXt", 0, b"").repeat(1 << 20);
+    refused(&[&png[..], &many].concat(), RecordError::Absent);
+    refused(
+        &[&[0xFF, 0xD8][..], &[0xFF; 1 << 20]].concat(),
+        RecordError::Absent,
+    );
+    refused(
+        b"RIFF\xFF\xFF\xFF\xFFWEBPEXIF\xFF\xFF\xFF\xFFII*\0",
+        RecordError::Absent,
+    );
+    refused(
+        b"\xFF\xD8\xFF\xE1\0\x12Exif\0\0II*\0\xFF\xFF\xFF\xFF",
+        RecordError::Absent,
+    );
+    // Settings without end are read as far as any program would write them.
+    let settings = "key: \"\\\", a1: b, ".repeat(50_000);
+    assert!(Record::from_parameters(&settings).unwrap().further.len() <= 256);
+    assert!(Record::from_parameters(&"\"key: ".repeat(100_000)).is_err());
+}
