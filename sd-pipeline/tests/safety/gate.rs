@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use sd_pipeline::{
     Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Error, Network, Noise,
     OnFlagged, Picture, Pipeline, Request, Result, RgbImage, Run, SafetyChecker, Start, Verdict,
-    device, each_branch,
+    Watermark, device, each_branch,
 };
 
 /// Flags all that it sees, or nothing, and remembers it.
