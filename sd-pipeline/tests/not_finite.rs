@@ -182,6 +182,7 @@ fn what_a_request_gives_is_refused_before_any_step() {
     let bad = |c| Tensor::<4>::full([1, c, 8, 8], f32::NAN, (&cpu, DType::F32));
     let latents = Request {
         start: Start::Initial(bad(4)),
+        concat: Some(Tensor::zeros([1, 5, 8, 8], (&cpu, DType::F32))),
         ..request()
     };
     let concat = Request {

@@ -2,8 +2,9 @@
 
 use sd_models::{ConfigFile, Files, LoadOptions};
 
-use super::{INDEX, Opened, row};
+use super::{Opened, row};
 use crate::Result;
+use crate::model_path::INDEX;
 use crate::safety::{ConceptCheckerFiles, SafetyChecker};
 
 const SAFETY_CHECKER: &str = "safety_checker";
