@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use sd_pipeline::{
     Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Error, Network, Noise,
     OnFlagged, Picture, Pipeline, Request, Result, RgbImage, Run, SafetyChecker, Start, Verdict,
-    device, each_branch,
+    Watermark, device, each_branch,
 };
 
 /// Flags all that it sees, or nothing, and remembers it.
@@ -148,7 +148,7 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
     let marked = Request {
         width: Some(256),
         height: Some(256),
-        watermark: Some(Watermark::SDXL.into()),
+        watermark: Some(Watermark::sdxl().into()),
         ..request.clone()
     };
     let folder = tempfile::tempdir().unwrap();
