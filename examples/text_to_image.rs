@@ -6,11 +6,11 @@ mod support;
 
 use std::error::Error;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use sd_pipeline::{
-    OpenOptions, Picture, Pipeline, Record, Request, Residency, Start, device, read_latents,
+    OpenOptions, Picture, Pipeline, Record, Request, Residency, Run, Start, device, read_latents,
     write_latents, write_picture,
 };
 use support::{Arguments, Report, progress_bar, tell};
@@ -51,58 +51,58 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Some(record) => record.scheduler.clone(),
             None => arguments.scheduler.clone(),
         },
+        variant: arguments.variant.clone(),
+        unknown_settings: arguments.unknown_settings(),
         weight_storage: arguments.memory(),
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
         safety: arguments.safety(),
         ..OpenOptions::new(&device)
     };
+    let own = OpenOptions {
+        folders: arguments.folders(),
+        ..options.clone()
+    };
     let mut pipeline = match &arguments.model {
-        Some(folder) => Pipeline::open(folder, &options)?,
-        None => Pipeline::from_files(&sd_tiny::files(), &options)?,
+        Some(folder) => Pipeline::open(folder, &own)?,
+        None => Pipeline::from_files(&sd_tiny::files(), &own)?,
     };
     arguments.check_safety(&pipeline);
     if arguments.model.is_none() {
         pipeline.name = Some("sd-tiny".into());
     }
+    let refiner = arguments.refiner.as_ref();
+    let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
+    let refiner = refiner.transpose()?;
     let open = clock.elapsed();
 
     let asked = Request {
-        negative_prompt: arguments.negative.as_deref().map(Into::into),
-        guidance_scale: arguments.guidance(),
-        steps: arguments.steps,
-        width: arguments.width,
-        height: arguments.height,
         seed: report.seed,
-        count: arguments.count,
         start: match &arguments.latents_in {
             Some(file) => Start::Initial(read_latents(file, &device)?),
             None => Start::Noise,
         },
-        ..Request::new(&arguments.prompt)
+        ..arguments.request(&pipeline)
     };
     let request = redrawn.unwrap_or(asked);
-    let clock = Instant::now();
-    let mut run = pipeline.start(&request)?;
-    let loaded = pipeline.load_time();
-    report.encode = clock.elapsed().saturating_sub(loaded);
-    report.weights = pipeline.memory();
-
-    let bar = progress_bar(run.plan().stages.len());
-    let mut clock = Instant::now();
-    for step in &mut run {
-        bar.set_position(step?.done as u64);
-        report.steps.push(clock.elapsed());
-        clock = Instant::now();
+    let mut run = started(&pipeline, &request, &mut report)?;
+    take_steps(&mut run, &mut report)?;
+    let mut loaded = pipeline.load_time();
+    if let Some(refiner) = &refiner {
+        let request = request.refining(run.hand_over()?);
+        report.watch(run.memory_peaks());
+        run = started(refiner, &request, &mut report)?;
+        take_steps(&mut run, &mut report)?;
+        loaded += refiner.load_time();
     }
-    bar.finish_and_clear();
 
+    let clock = Instant::now();
     let images = run.images()?;
-    report.load = open + pipeline.load_time();
-    report.decode = clock
-        .elapsed()
-        .saturating_sub(pipeline.load_time() - loaded);
-    report.peaks = run.memory_peaks();
+    let all = refiner.iter().chain([&pipeline]);
+    let all: Duration = all.map(Pipeline::load_time).sum();
+    report.load = open + all;
+    report.decode = clock.elapsed().saturating_sub(all - loaded);
+    report.watch(run.memory_peaks());
     let is_flagged = |image: &Picture| image.verdict.as_ref().is_some_and(|v| v.flagged);
     report.flagged = images.iter().map(is_flagged).collect();
 
@@ -118,5 +118,32 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.json {
         writeln!(std::io::stdout(), "{}", report.json())?;
     }
+    Ok(())
+}
+
+/// A run of `request`, its text encoded.
+fn started(
+    pipeline: &Pipeline,
+    request: &Request,
+    report: &mut Report,
+) -> Result<Run, Box<dyn Error>> {
+    let (clock, before) = (Instant::now(), pipeline.load_time());
+    let run = pipeline.start(request)?;
+    let loaded = pipeline.load_time() - before;
+    report.encode += clock.elapsed().saturating_sub(loaded);
+    report.weights = pipeline.memory();
+    Ok(run)
+}
+
+/// All steps of `run`.
+fn take_steps(run: &mut Run, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let bar = progress_bar(run.steps());
+    let mut clock = Instant::now();
+    for step in run {
+        bar.set_position(step?.done as u64);
+        report.steps.push(clock.elapsed());
+        clock = Instant::now();
+    }
+    bar.finish_and_clear();
     Ok(())
 }

@@ -14,8 +14,8 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline, PipelineMemory,
-    WeightBytes, WeightStorage,
+    ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
+    PipelineMemory, Prompt, Request, UnknownSettings, WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
@@ -28,19 +28,52 @@ pub(crate) struct Arguments {
     /// A model folder in diffusers layout [default: the embedded tiny model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Variant of the model's weights, such as fp16 or non_ema [default: those without a name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) variant: Option<String>,
+    /// Settings in the model's files that nobody here knows: an error, or a warning
+    #[arg(long, value_enum, default_value_t = Unknown::Refuse)]
+    unknown_settings: Unknown,
     /// The negative prompt: what the picture should not show
     #[arg(long, value_name = "TEXT")]
     pub(crate) negative: Option<String>,
+    /// The prompt of the second text encoder, where a model has two (SDXL) [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) second: Option<String>,
+    /// The negative prompt of the second text encoder [default: the negative prompt]
+    #[arg(long, value_name = "TEXT", requires = "negative")]
+    pub(crate) negative_second: Option<String>,
+    /// A folder with another autoencoder: its own or that of a model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vae: Option<PathBuf>,
+    /// A folder with another U-Net, likewise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) unet: Option<PathBuf>,
+    /// A folder with another text encoder, likewise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) text_encoder: Option<PathBuf>,
+    /// A refiner's folder: it goes on where the model hands over (SDXL)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) refiner: Option<PathBuf>,
+    /// Share of the noise schedule that the model draws before the refiner goes on
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.8,
+        requires = "refiner"
+    )]
+    pub(crate) handover: f64,
     /// Width in pixels, a multiple of 8 [default: what the model was trained at]
     #[arg(long)]
     pub(crate) width: Option<usize>,
     /// Height in pixels, a multiple of 8 [default: what the model was trained at]
     #[arg(long)]
     pub(crate) height: Option<usize>,
-    /// Steps of the scheduler
-    #[arg(long, default_value_t = 20)]
-    pub(crate) steps: usize,
-    /// Guidance scale; 1 or less switches guidance off [default: 7.5, the embedded model's 2]
+    /// Steps of the scheduler [default: what the model's kind has, mostly 50; the embedded model's 20]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Guidance scale; 1 or less switches guidance off [default: what the model's kind has, mostly
+    /// 7.5 or 5; the embedded model's 2]
     #[arg(long, allow_negative_numbers = true)]
     guidance: Option<f64>,
     /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
@@ -92,6 +125,12 @@ enum Precision {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Unknown {
+    Refuse,
+    Warn,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Spend {
     Fastest,
     Smallest,
@@ -111,6 +150,13 @@ impl Arguments {
         match self.memory {
             Spend::Fastest => WeightStorage::F32,
             Spend::Smallest => WeightStorage::AsStored,
+        }
+    }
+
+    pub(crate) fn unknown_settings(&self) -> UnknownSettings {
+        match self.unknown_settings {
+            Unknown::Refuse => UnknownSettings::Refuse,
+            Unknown::Warn => UnknownSettings::Warn,
         }
     }
 
@@ -140,11 +186,37 @@ impl Arguments {
         }
     }
 
-    pub(crate) fn guidance(&self) -> f64 {
-        self.guidance.unwrap_or(match self.model {
-            Some(_) => 7.5,
-            None => sd_tiny::GUIDANCE_SCALE,
-        })
+    /// The folders of components in place of the model's own.
+    pub(crate) fn folders(&self) -> ComponentFolders {
+        let mut folders = ComponentFolders::default();
+        folders.text_encoder.clone_from(&self.text_encoder);
+        folders.denoiser.clone_from(&self.unet);
+        folders.autoencoder.clone_from(&self.vae);
+        folders
+    }
+
+    /// The request to `pipeline`, whose kind says what the arguments do not.
+    pub(crate) fn request(&self, pipeline: &Pipeline) -> Request {
+        let prompt = |text: &String, second: &Option<String>| match second {
+            Some(second) => Prompt::from(text).with_second(second),
+            None => text.into(),
+        };
+        let negative = self.negative.as_ref();
+        let request = match self.model {
+            Some(_) => Request::for_pipeline(pipeline, ""),
+            None => sd_tiny::request(""),
+        };
+        Request {
+            prompt: prompt(&self.prompt, &self.second),
+            negative_prompt: negative.map(|text| prompt(text, &self.negative_second)),
+            guidance_scale: self.guidance.unwrap_or(request.guidance_scale),
+            steps: self.steps.unwrap_or(request.steps),
+            width: self.width,
+            height: self.height,
+            count: self.count,
+            end: self.refiner.as_ref().map(|_| self.handover),
+            ..request
+        }
     }
 
     /// One file per picture; a device or a pipe takes them all.
@@ -227,6 +299,15 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Takes the peaks of one run more.
+    pub(crate) fn watch(&mut self, peaks: PhasePeaks) {
+        let own = &mut self.peaks;
+        own.text = own.text.max(peaks.text);
+        own.denoise = own.denoise.max(peaks.denoise);
+        own.decode = own.decode.max(peaks.decode);
+        own.safety = own.safety.max(peaks.safety);
+    }
+
     pub(crate) fn json(&self) -> String {
         let steps: Vec<f64> = self.steps.iter().map(Duration::as_secs_f64).collect();
         let bytes = |w: WeightBytes| json!({ "plain": w.plain, "packed": w.packed });

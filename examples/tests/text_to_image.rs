@@ -128,6 +128,68 @@ fn count_json_and_latents_do_what_they_say() {
     assert!(String::from_utf8_lossy(&one.stderr).contains("latents has shape [2, 4, 16, 16]"));
 }
 
+/// A folder of the fixtures.
+fn model(name: &str) -> String {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data");
+    data.join(name).into_os_string().into_string().unwrap()
+}
+
+fn latents(folder: &Path, arguments: &[&str]) -> Vec<u8> {
+    let out = ["--latents-out", "l.safetensors"];
+    let output = run(folder, &[arguments, &out].concat());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {message}");
+    fs::read(folder.join("l.safetensors")).unwrap()
+}
+
+#[test]
+fn a_folder_alone_says_size_steps_and_guidance() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let base = model("xl/base");
+    let alone = latents(path, &["a cube", "--model", &base]);
+    let picture = image::open(path.join("out.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (80, 80));
+    let same = ["--steps", "50", "--guidance", "5", "--width", "80"];
+    let given = latents(path, &[&["a cube", "--model", &base], &same[..]].concat());
+    assert_eq!(alone, given);
+    for other in [["--steps", "49"], ["--guidance", "4.9"]] {
+        let other = latents(path, &[&["a cube", "--model", &base], &other[..]].concat());
+        assert_ne!(alone, other);
+    }
+}
+
+#[test]
+fn a_refiner_goes_on_and_parts_come_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (base, refiner) = (model("xl/base"), model("xl/refiner"));
+    let few = ["a cube", "--model", &base, "--steps", "4"];
+    let draw = |more: &[&str]| latents(path, &[&few[..], more].concat());
+    let plain = draw(&[]);
+    let refined = draw(&["--refiner", &refiner]);
+    assert_ne!(refined, plain);
+    assert_eq!(draw(&["--refiner", &refiner, "--handover", "0.8"]), refined);
+    assert_ne!(draw(&["--refiner", &refiner, "--handover", "0.5"]), refined);
+    assert_ne!(draw(&["--second", "oil on canvas"]), plain);
+    let negative = draw(&["--negative", "a ring"]);
+    let both = draw(&["--negative", "a ring", "--negative-second", "grey"]);
+    assert!(negative != plain && both != negative);
+    let vae = model("xl/base/vae");
+    let elsewhere = ["--vae", &vae, "--unet", &base, "--text-encoder", &base];
+    assert_eq!(draw(&elsewhere), plain);
+
+    let message = refused(path, &["--model", &refiner]);
+    assert!(
+        message.contains("picture") && message.contains("base"),
+        "{message}"
+    );
+    let message = refused(path, &["--model", &base, "--handover", "0.5"]);
+    assert!(message.contains("--refiner"), "{message}");
+    let message = refused(path, &["--model", &base, "--vae", "nowhere"]);
+    assert!(message.contains("nowhere"), "{message}");
+}
+
 #[test]
 fn the_least_memory_draws_the_same_picture() {
     let folder = tempfile::tempdir().unwrap();
@@ -464,6 +526,47 @@ mod places {
                 .path()
                 .join(std::ffi::OsStr::from_bytes(b"ring\xff.v1-0.png"));
             assert!(found.contains(&first), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_with_a_variant_and_a_setting_of_tomorrow_opens_where_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sd-tiny/model");
+    copy(&source, &model);
+    let weights = model.join("unet/diffusion_pytorch_model.safetensors");
+    fs::rename(&weights, weights.with_extension("non_ema.safetensors")).unwrap();
+    let config = model.join("unet/config.json");
+    let settings = fs::read_to_string(&config).unwrap();
+    let settings = settings.replacen('{', "{\"a_setting_of_tomorrow\": 3,", 1);
+    fs::write(&config, settings).unwrap();
+
+    let path = folder.path();
+    let said = refused(path, &["--model", "model"]);
+    assert!(said.contains("a_setting_of_tomorrow"), "{said}");
+    let warn = ["--model", "model", "--unknown-settings", "warn"];
+    let said = refused(path, &warn);
+    assert!(said.contains("non_ema"), "{said}");
+    let said = refused(path, &[&warn[..], &["--variant", "fp8"]].concat());
+    assert!(said.contains("fp8") && said.contains("non_ema"), "{said}");
+    let said = drawn(path, &[&warn[..], &["--variant", "non_ema"]].concat());
+    assert!(said.contains("a_setting_of_tomorrow"), "{said}");
+    let given = ["--guidance", "7.5", "--output", "embedded.png"];
+    drawn(path, &given);
+    let pictures = ["out.png", "embedded.png"].map(|name| fs::read(path.join(name)).unwrap());
+    assert!(pictures[0] == pictures[1], "another picture");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
 }

@@ -44,6 +44,10 @@ macro_rules! delegate {
                 (**self).start(plan, first)
             }
 
+            fn second_timestep(&self, plan: &Plan, stage: usize) -> Option<f64> {
+                (**self).second_timestep(plan, stage)
+            }
+
             fn steps_each_image(&self) -> bool {
                 (**self).steps_each_image()
             }

@@ -22,6 +22,9 @@ pub struct DenoiserSpec {
     pub context_width: usize,
     /// `true` when it embeds sizes and crops, [`Conditioning::size`] (SDXL).
     pub embeds_size: bool,
+    /// `true` when it embeds an aesthetic score in the place of the target's size (SDXL's
+    /// refiner): it was trained on little noise, and begins with a picture or another model's latent.
+    pub embeds_aesthetic_score: bool,
     /// `true` when it embeds the guidance scale (LCM, arXiv:2310.04378): the prompt alone is then
     /// evaluated.
     pub embeds_guidance: bool,
@@ -43,6 +46,7 @@ impl DenoiserSpec {
             sample_size: [64, 64],
             context_width: 768,
             embeds_size: false,
+            embeds_aesthetic_score: false,
             embeds_guidance: false,
             device: device.clone(),
             dtype: FloatDType::F32,

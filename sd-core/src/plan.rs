@@ -9,6 +9,7 @@ use crate::{Error, NoiseSchedule, Result};
 /// with zero terminal SNR has `alpha = 0` at its end, and with `set_alpha_to_one = false` the last
 /// DDIM step ends just short of `alpha = 1`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Level {
     /// The timestep given to the network, 0 ..= 999; fractions are allowed.
     pub t: f64,

@@ -25,6 +25,15 @@ pub trait Scheduler: Debug + Send + Sync {
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) when the plan has no such stage.
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>>;
 
+    /// Timestep of the second evaluation in stage `stage` of `plan`, for a solver that evaluates
+    /// twice and whose timesteps diffusers lists so (`order = 2` there): a run that is handed over
+    /// to another model may be cut between the two. `None` for every other solver, and where a stage
+    /// takes one evaluation.
+    fn second_timestep(&self, plan: &Plan, stage: usize) -> Option<f64> {
+        let _ = (plan, stage);
+        None
+    }
+
     /// `true` for a solver whose steps follow from the picture: each image of a run is then stepped
     /// by itself, with a sampler of its own, so that it is what its seed draws alone.
     fn steps_each_image(&self) -> bool {

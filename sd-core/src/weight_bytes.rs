@@ -13,3 +13,14 @@ impl WeightBytes {
         self.plain + self.packed
     }
 }
+
+impl std::ops::Add for WeightBytes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            plain: self.plain + other.plain,
+            packed: self.packed + other.packed,
+        }
+    }
+}

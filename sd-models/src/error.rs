@@ -78,6 +78,31 @@ pub enum Error {
         /// The fault.
         reason: String,
     },
+    /// A PyTorch checkpoint that is damaged, or not one at all.
+    #[error("{}: not a sound PyTorch checkpoint: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        reason: String,
+    },
+    /// A PyTorch checkpoint that asks for something to be run that makes no tensor. Nothing of it
+    /// was.
+    #[error("{}: refused, as nothing that a file names is ever run: {what}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The opcode, and the class or function that it would call.
+        what: String,
+    },
+    /// A GGUF file that is damaged.
+    #[error("{}: not a sound GGUF file: {reason}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        reason: String,
+    },
     /// Weights that are not those of the model they should go into.
     #[error("{}: {mismatch}", path.display())]
     Tensors {
@@ -137,6 +162,22 @@ impl Error {
     /// An [`Error::Safetensors`]: what is wrong with the file `path`.
     pub fn safetensors(path: impl Into<PathBuf>, reason: impl Display) -> Self {
         Self::Safetensors {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// An [`Error::Checkpoint`]: what is wrong with the file `path`.
+    pub(crate) fn checkpoint(path: impl Into<PathBuf>, reason: impl Display) -> Self {
+        Self::Checkpoint {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// An [`Error::Gguf`]: what is wrong with the file `path`.
+    pub(crate) fn gguf(path: impl Into<PathBuf>, reason: impl Display) -> Self {
+        Self::Gguf {
             path: path.into(),
             reason: reason.to_string(),
         }

@@ -19,9 +19,10 @@ pub mod vae;
 mod weights;
 
 pub use clip::{
-    Activation, ClipConfig, ClipModel, ClipOutput, ClipTextConfig, ClipTextEncoder, ClipTextFiles,
-    ClipTextModel, ClipVisionConfig, ClipVisionModel, ClipVisionModelWithProjection,
-    ClipVisionOutput, SafetyCheckerConfig, SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
+    Activation, ClipConfig, ClipModel, ClipOutput, ClipPair, ClipPairFiles, ClipReading,
+    ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel, ClipVisionConfig,
+    ClipVisionModel, ClipVisionModelWithProjection, ClipVisionOutput, SafetyCheckerConfig,
+    SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
 };
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
@@ -30,4 +31,4 @@ pub use files::{EmbeddedFile, Files};
 pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
-pub use weights::{Weights, parameter_shapes};
+pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

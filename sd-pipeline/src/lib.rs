@@ -26,6 +26,7 @@
 //! `pipeline.scheduler = Arc::new(Euler::default())` or `pipeline.denoiser = my_denoiser.into()`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod defaults;
 pub mod devices;
 mod error;
 mod finite;
@@ -55,6 +56,7 @@ mod variants;
 mod warm_up;
 mod watermark;
 
+pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
@@ -62,7 +64,7 @@ pub use image_processor::ImageProcessor;
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
-pub use open::{Components, OpenOptions, Placement};
+pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
@@ -72,7 +74,7 @@ pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
-pub use run::{Progress, Run};
+pub use run::{Handover, Progress, Run};
 pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};

@@ -123,6 +123,22 @@ pub(crate) fn check(files: &Files) -> Result<()> {
     })
 }
 
+/// Files at `path`, which is a component's folder or that of a model that has one: a folder, or a
+/// repository in a hub's cache.
+///
+/// # Errors
+/// [`Error::NotAModel`] where it is no folder.
+pub(crate) fn component_files(path: &Path) -> Result<Files> {
+    let files = files(path);
+    match files.on_disk() {
+        Some(path) if !path.is_dir() => Err(Error::NotAModel {
+            path: path.into(),
+            there: NotAModel::of_path(path),
+        }),
+        _ => Ok(files),
+    }
+}
+
 impl NotAModel {
     /// A path that is no folder.
     fn of_path(path: &Path) -> Self {

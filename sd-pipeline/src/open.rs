@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
@@ -59,6 +59,8 @@ pub struct OpenOptions {
     /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
     /// denoiser or the autoencoder.
     pub unknown_settings: UnknownSettings,
+    /// Folders with components in place of the model's own, which are then not read.
+    pub folders: ComponentFolders,
     /// Fate of a picture that the safety checker flags, if the folder ships one; `None`: pictures are
     /// not checked, which the log says. The checker computes in f32, where the autoencoder does.
     pub safety: Option<OnFlagged>,
@@ -66,12 +68,31 @@ pub struct OpenOptions {
     pub components: Components,
 }
 
+/// Folders from which components are taken in place of a model's own: another autoencoder, a U-Net
+/// of fewer steps.
+///
+/// Each is the folder of a model, of which the component of that name is taken, or the component's
+/// own. The kind of pipeline, the scheduler and the noise schedule stay the model's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
+#[non_exhaustive]
+pub struct ComponentFolders {
+    /// Text encoders, and their tokenizers where there are some. A single encoder's folder takes the
+    /// place of the one of its class.
+    pub text_encoder: Option<PathBuf>,
+    /// The denoiser.
+    pub denoiser: Option<PathBuf>,
+    /// The autoencoder. Where its file says no scaling factor, it has the one of the model's own.
+    pub autoencoder: Option<PathBuf>,
+}
+
 /// Components of the program's own, to be used in place of those in a model folder: another
 /// autoencoder, for example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Components {
-    /// In place of the folders `text_encoder` and `tokenizer`.
+    /// In place of the folders of text encoders and tokenizers.
     pub text_encoder: Option<Slot<dyn TextEncoder>>,
     /// In place of the folder `unet`.
     pub denoiser: Option<Slot<dyn Denoiser>>,
@@ -97,6 +118,7 @@ impl OpenOptions {
             tiling: Tiling::Auto,
             memory_budget: None,
             unknown_settings: UnknownSettings::Refuse,
+            folders: ComponentFolders::default(),
             safety: Some(OnFlagged::default()),
             components: Components::default(),
         }
@@ -143,9 +165,11 @@ pub struct Placement {
 }
 
 impl Pipeline {
-    /// Opens a model folder in diffusers layout: `model_index.json` and the sub-folders
-    /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`. A folder's safety checker,
-    /// `safety_checker` and `feature_extractor`, checks what is drawn unless the options say no.
+    /// Opens a model folder in diffusers layout: `model_index.json`, and the sub-folders
+    /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`, with `tokenizer_2` and
+    /// `text_encoder_2` for SDXL. The class of the pipeline that it names says how they are read. A
+    /// folder's safety checker, `safety_checker` and `feature_extractor`, checks what is drawn
+    /// unless the options say no.
     ///
     /// Weights are safetensors files in f32, f16 or bf16, whole or in shards. Loading is strict:
     /// a tensor that is missing, left over or of another shape is an error. The classes of the
@@ -171,7 +195,7 @@ impl Pipeline {
     #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
         model_path::check(files)?;
-        let folder = ModelFolder::open(files)?;
+        let folder = ModelFolder::open(files, &options.folders, options.unknown_settings)?;
         let [text, net, auto] = options.placements()?;
         let Components {
             text_encoder,
@@ -193,14 +217,27 @@ impl Pipeline {
         let training = Training {
             schedule: scheduler_config.noise_schedule()?,
             parameterization: scheduler_config.parameterization()?,
+            embeds_aesthetic_score: false,
         };
 
-        let [text_folder, net_folder, auto_folder] = folder.components();
-        let read = [
-            (text_folder, text_encoder.is_none()),
-            (net_folder, denoiser.is_none()),
-            (auto_folder, autoencoder.is_none()),
-        ];
+        // What the program gives itself is not looked for.
+        let text_encoder = match text_encoder {
+            Some(slot) => Found::Given(slot),
+            None => Found::Files(folder.text_parts()?),
+        };
+        let denoiser = match denoiser {
+            Some(slot) => Found::Given(slot),
+            None => Found::Files(folder.denoiser_part()?),
+        };
+        let autoencoder = match autoencoder {
+            Some(slot) => Found::Given(slot),
+            None => Found::Files(folder.autoencoder_part()?),
+        };
+        let texts = text_encoder.files().into_iter().flatten();
+        let read = texts.map(|part| &part.encoder);
+        let read = read.chain(denoiser.files()).chain(autoencoder.files());
+        let read = read.map(|part| (part.name.clone(), part.files()));
+        let read: Vec<_> = read.collect();
         let variants = Variants::find(files, &read, options.variant.as_deref())?;
         let load = |Placement { device, dtype }: &Placement, folder: &str| LoadOptions {
             device: device.clone(),
@@ -209,11 +246,11 @@ impl Pipeline {
             variant: variants.of(folder),
             unknown_settings: options.unknown_settings,
         };
-        let text_encoder = found(text_encoder, || {
-            folder.text_encoder(&load(&text, text_folder))
-        })?;
-        let denoiser = found(denoiser, || {
-            folder.denoiser(training, &load(&net, net_folder))
+        let text_encoder =
+            text_encoder.opened(|parts| folder.text_encoder(&parts, |name| load(&text, name)))?;
+        let denoiser = denoiser.opened(|part| {
+            let options = load(&net, &part.name);
+            folder.denoiser(&part, training, &options)
         })?;
         let cutting = Cutting {
             tiling: options.tiling,
@@ -221,9 +258,11 @@ impl Pipeline {
                 largest_buffer: largest_buffer(&auto.device),
                 budget: options.memory_budget,
             },
+            scaling_factor: None,
         };
-        let autoencoder = found(autoencoder, || {
-            folder.autoencoder(cutting, &load(&auto, auto_folder))
+        let autoencoder = autoencoder.opened(|part| {
+            let options = load(&auto, &part.name);
+            folder.autoencoder(&part, cutting, &options)
         })?;
 
         let safety_checker = match (options.safety, safety_checker) {
@@ -264,27 +303,38 @@ impl Pipeline {
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
+            kind: folder.kind(),
         })
     }
 }
 
-/// A component of the program's own, or files that are sound.
-enum Found<T: Component + ?Sized> {
+/// A component of the program's own, or files of one.
+enum Found<T: Component + ?Sized, F> {
     Given(Slot<T>),
-    Files(Box<dyn Source<T>>),
+    Files(F),
 }
 
-fn found<T: Component + ?Sized>(
-    given: Option<Slot<T>>,
-    open: impl FnOnce() -> Result<Box<dyn Source<T>>>,
-) -> Result<Found<T>> {
-    Ok(match given {
-        Some(slot) => Found::Given(slot),
-        None => Found::Files(open()?),
-    })
+impl<T: Component + ?Sized, F> Found<T, F> {
+    fn files(&self) -> Option<&F> {
+        match self {
+            Self::Given(_) => None,
+            Self::Files(files) => Some(files),
+        }
+    }
+
+    /// The same with the files found sound.
+    fn opened(
+        self,
+        open: impl FnOnce(F) -> Result<Box<dyn Source<T>>>,
+    ) -> Result<Found<T, Box<dyn Source<T>>>> {
+        Ok(match self {
+            Self::Given(slot) => Found::Given(slot),
+            Self::Files(files) => Found::Files(open(files)?),
+        })
+    }
 }
 
-impl<T: Component + ?Sized> Found<T> {
+impl<T: Component + ?Sized> Found<T, Box<dyn Source<T>>> {
     fn filled(self, residency: Residency) -> Result<Slot<T>> {
         match self {
             Self::Given(slot) => Ok(slot),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
+use crate::defaults::{Defaults, Kind};
 use crate::synchronized::synchronized;
 use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, Slot};
 
@@ -32,6 +33,7 @@ pub struct Pipeline {
     /// The scheduler that was chosen by name: the one above, unless that was assigned.
     pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
+    pub(crate) kind: Kind,
 }
 
 impl Pipeline {
@@ -52,7 +54,14 @@ impl Pipeline {
             name: None,
             scheduler_name: None,
             scheduler_config: None,
+            kind: Kind::default(),
         }
+    }
+
+    /// Numbers for a program that has none of its own: those of the folder's pipeline class in
+    /// diffusers.
+    pub fn defaults(&self) -> Defaults {
+        self.kind.defaults
     }
 
     /// Changes to the scheduler called `name`.
@@ -98,6 +107,32 @@ impl Pipeline {
         synchronized(&[device], "resuming the run", || {
             Run::resume(self, request, path.as_ref())
         })
+    }
+
+    /// Draws what `request` asks for with this base model and then with `refiner`: the base draws
+    /// the share `at` of the noise schedule, the refiner the rest (diffusers' `denoising_end` and
+    /// `denoising_start`; SDXL's authors take 0.8).
+    ///
+    /// It is the loop over two runs: of `request` with its [`end`](Request::end) at `at`, and of
+    /// [`Request::refining`].
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_refined(
+        &self,
+        refiner: &Self,
+        request: &Request,
+        at: f64,
+    ) -> Result<Vec<Picture>> {
+        let request = Request {
+            end: Some(at),
+            ..request.clone()
+        };
+        let mut base = self.start(&request)?;
+        for step in &mut base {
+            step?;
+        }
+        refiner.generate(&request.refining(base.hand_over()?))
     }
 
     /// Draws what `request` asks for: the loop over [`start`](Self::start)'s run.

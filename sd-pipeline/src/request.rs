@@ -7,7 +7,7 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, Unguided,
 };
 
-use crate::Marking;
+use crate::{Handover, Marking, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -39,7 +39,7 @@ pub struct Request {
     /// Steps of the scheduler.
     pub steps: usize,
     /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: that of the
-    /// picture to start from, else what the model was trained at.
+    /// picture or the latents to start from, else what the model was trained at.
     pub width: Option<usize>,
     /// Picture height, likewise.
     pub height: Option<usize>,
@@ -52,6 +52,13 @@ pub struct Request {
     /// Sizes and crops, for a model that is told of them (SDXL). `None`: those of an uncropped
     /// picture of the size that is drawn.
     pub size: Option<SizeConditioning>,
+    /// Sizes and crops of the unconditional branch. `None`: those of the prompt's; of a refiner with
+    /// a lower aesthetic score and no crop, as in diffusers.
+    pub negative_size: Option<SizeConditioning>,
+    /// Share of the noise schedule at which another model goes on, between 0 and 1 (diffusers'
+    /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
+    /// gives what it leaves.
+    pub end: Option<f64>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -82,6 +89,9 @@ pub enum Start {
     Noise,
     /// This noise, `[count, c, height/8, width/8]`, of unit variance.
     Initial(#[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))] Tensor<4>),
+    /// What another model left, as it is: no noise is added, and the run takes the rest of the noise
+    /// schedule (diffusers' `denoising_start`).
+    Handover(Box<Handover>),
     /// A picture with noise on it.
     Picture {
         /// The picture, of the size that is drawn.
@@ -124,11 +134,38 @@ impl Request {
             count: 1,
             start: Start::Noise,
             size: None,
+            negative_size: None,
+            end: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
             evaluation: BranchEvaluation::Together,
             watermark: None,
+        }
+    }
+
+    /// One image of `prompt` with the [defaults](Pipeline::defaults) of `pipeline`'s kind, which are
+    /// diffusers': seed 0, the size the model was trained at.
+    pub fn for_pipeline(pipeline: &Pipeline, prompt: impl Into<Prompt>) -> Self {
+        let defaults = pipeline.defaults();
+        Self {
+            steps: defaults.steps,
+            guidance_scale: defaults.guidance_scale,
+            ..Self::new(prompt)
+        }
+    }
+
+    /// This request to a base model as one to a refiner, which goes on with what the base left. The
+    /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
+    /// diffusers.
+    pub fn refining(&self, handover: Handover) -> Self {
+        let alone = |prompt: &Prompt| Prompt::new(prompt.text.as_str());
+        Self {
+            prompt: alone(&self.prompt),
+            negative_prompt: self.negative_prompt.as_ref().map(alone),
+            start: Start::Handover(Box::new(handover)),
+            end: None,
+            ..self.clone()
         }
     }
 
@@ -179,6 +216,10 @@ impl Request {
         let factor = autoencoder.factor;
         let picture = match &self.start {
             Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
+            Start::Handover(handover) => {
+                let [_, _, h, w] = handover.latents.dims();
+                Some([h * factor, w * factor])
+            }
             _ => None,
         };
         let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
@@ -193,19 +234,19 @@ impl Request {
         }
         let channels = denoiser.latent_channels;
         let shape = [self.count, channels, height / factor, width / factor];
-        match &self.start {
-            Start::Noise => {}
-            Start::Initial(latents) if latents.dims() == shape => {}
-            Start::Initial(latents) => {
-                let expected =
-                    format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
-                return Err(Error::shape("latents", &latents.dims(), expected));
-            }
-            Start::Picture { image, mask, .. } => {
-                same_size("picture", image.dimensions(), [height, width])?;
-                if let Some(mask) = mask {
-                    same_size("mask", mask.dimensions(), [height, width])?;
-                }
+        let latents = match &self.start {
+            Start::Initial(latents) => Some(latents),
+            Start::Handover(handover) => Some(&handover.latents),
+            _ => None,
+        };
+        if let Some(latents) = latents.filter(|latents| latents.dims() != shape) {
+            let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
+            return Err(Error::shape("latents", &latents.dims(), expected));
+        }
+        if let Start::Picture { image, mask, .. } = &self.start {
+            same_size("picture", image.dimensions(), [height, width])?;
+            if let Some(mask) = mask {
+                same_size("mask", mask.dimensions(), [height, width])?;
             }
         }
         Ok(shape)

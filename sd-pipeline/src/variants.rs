@@ -14,13 +14,14 @@ pub(crate) struct Variants<'a> {
 }
 
 impl<'a> Variants<'a> {
-    /// Looks for the variant `asked` in the folders that are read: those of `true`.
+    /// Looks for the variant `asked` in the components that are read, each with its files, of the
+    /// model `files`.
     ///
     /// # Errors
     /// [`Error::NoVariant`] when none of them has it.
     pub(crate) fn find(
         files: &Files,
-        folders: &[(&'a str, bool)],
+        folders: &'a [(String, Files)],
         asked: Option<&'a str>,
     ) -> Result<Self> {
         let mut found = Self {
@@ -31,11 +32,10 @@ impl<'a> Variants<'a> {
             return Ok(found);
         };
         let mut others = Vec::new();
-        let read = folders.iter().filter(|(_, is_read)| *is_read);
-        for (folder, _) in read.clone() {
-            let there = files.folder(folder).variants();
+        for (folder, files) in folders {
+            let there = files.variants();
             if there.iter().any(|variant| variant == asked) {
-                found.folders.push(folder);
+                found.folders.push(folder.as_str());
             } else {
                 tracing::warn!("{folder} has no weights of variant {asked}");
             }
@@ -45,7 +45,7 @@ impl<'a> Variants<'a> {
                     .map(|variant| format!("{variant} ({folder})")),
             );
         }
-        if found.folders.is_empty() && read.count() > 0 {
+        if found.folders.is_empty() && !folders.is_empty() {
             return Err(Error::NoVariant {
                 path: files.path(""),
                 variant: asked.into(),

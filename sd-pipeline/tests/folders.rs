@@ -2,12 +2,14 @@
 //! name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sd_fixtures::Fixture;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::models::{Error as ModelError, Files};
+use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
     Error, OpenOptions, Pipeline, Request, Residency, Result, Start, UnknownSettings, device,
 };
@@ -50,7 +52,31 @@ fn files(case: &Value) -> Files {
     for (name, content) in object(&case["instead"]) {
         files.insert(name, content.to_string().into_bytes());
     }
+    let weights = object(&case["weights"]);
+    if !weights.is_empty() {
+        let text = "text_encoder/model.safetensors".to_string();
+        let more = with_zeros(&files[&text], &weights);
+        files.insert(text, more);
+    }
     Files::memory(files)
+}
+
+/// The tensors of `file` and, all zero, those of `shapes`.
+fn with_zeros(file: &[u8], shapes: &Map<String, Value>) -> Vec<u8> {
+    let own = SafeTensors::deserialize(file).unwrap();
+    let mut all: BTreeMap<String, TensorView<'_>> = own.tensors().into_iter().collect();
+    let zeros = vec![0; 1 << 12];
+    for (name, shape) in shapes {
+        let shape: Vec<usize> = serde_json::from_value(shape.clone()).unwrap();
+        let (dtype, bytes) = match name.ends_with("position_ids") {
+            true => (Dtype::I64, 8),
+            false => (Dtype::F16, 2),
+        };
+        let size = bytes * shape.iter().product::<usize>();
+        let view = TensorView::new(dtype, shape, &zeros[..size]).unwrap();
+        all.insert(name.clone(), view);
+    }
+    safetensors::serialize(all, None).unwrap()
 }
 
 fn object(value: &Value) -> Map<String, Value> {
@@ -105,7 +131,7 @@ fn assert_draws(fixture: &Fixture, name: &str, case: &Value, pipeline: &Pipeline
 fn folders_that_open_draw_what_diffusers_draws() {
     let fixture = Fixture::open("folders");
     let cases = cases(&fixture, "opens");
-    assert_eq!(cases.len(), 14);
+    assert_eq!(cases.len(), 16);
     for (name, case) in cases {
         let opened = open(&case, UnknownSettings::Refuse);
         let pipeline = opened.unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -220,6 +246,207 @@ fn a_class_of_the_index_that_is_not_here_is_named() {
         let pipeline = open(&scheduler(entry), UnknownSettings::Refuse).unwrap();
         assert!(format!("{pipeline:?}").contains("Ddim"));
     }
+}
+
+/// A pipeline's class does what it does in diffusers: its defaults, and what it corrects.
+#[test]
+fn each_class_of_pipelines_is_read_as_by_diffusers() {
+    let fixture = Fixture::open("recipes");
+    let classes = object(&fixture.settings());
+    assert_eq!(classes.len(), 10);
+    for (class, case) in classes {
+        let xl = sd_fixtures::path("xl/base");
+        let folder = tempfile::tempdir().unwrap();
+        let is_xl = class.contains("XL");
+        for (name, bytes) in if is_xl { on_disk(&xl) } else { plain() } {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let change = |name: &str, settings: Value| {
+            let path = folder.path().join(name);
+            let mut file: Map<String, Value> =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            file.extend(object(&settings));
+            std::fs::write(path, Value::from(file).to_string()).unwrap();
+        };
+        let old = json!({"sample_size": 16, "_diffusers_version": "0.6.0"});
+        change("unet/config.json", old);
+        for (scheduler, settings) in object(&case["schedulers"]) {
+            let entry = json!(["diffusers", scheduler]);
+            change(
+                "model_index.json",
+                json!({"_class_name": class, "scheduler": entry}),
+            );
+            let file = json!({"_class_name": scheduler, "beta_schedule": "scaled_linear",
+                "beta_start": 0.00085, "beta_end": 0.012});
+            let with = |settings: &Value| {
+                let mut file = object(&file);
+                file.extend(object(settings));
+                Value::from(file).to_string()
+            };
+            let path = folder.path().join("scheduler/scheduler_config.json");
+            std::fs::write(path, with(&settings["given"])).unwrap();
+            let options = OpenOptions {
+                residency: Residency::OnDemand,
+                ..OpenOptions::new(&device("flex").unwrap())
+            };
+            let pipeline = Pipeline::open(folder.path(), &options).unwrap();
+            let expected = SchedulerConfig::from_json_verbatim(&with(&settings["found"]));
+            let expected = expected.unwrap().scheduler().unwrap();
+            let found = format!("{:?}", pipeline.scheduler);
+            assert_eq!(found, format!("{expected:?}"), "{class}");
+            let side = case["sample_size"].as_u64().unwrap() as usize;
+            assert_eq!(pipeline.denoiser.spec().sample_size, [side; 2], "{class}");
+            let found = pipeline.defaults();
+            let number = |key: &str, found: f64| {
+                let expected = case["defaults"][key].as_f64();
+                assert!(
+                    expected.is_none_or(|e| e == found),
+                    "{class}: {key} {found}"
+                );
+            };
+            number("num_inference_steps", found.steps as f64);
+            number("guidance_scale", found.guidance_scale);
+            number("strength", found.strength);
+            let request = Request::for_pipeline(&pipeline, "a cube");
+            assert_eq!(request.steps, found.steps);
+            assert_eq!(request.guidance_scale, found.guidance_scale);
+        }
+    }
+}
+
+/// Files of the folder `path` and of its sub-folders.
+fn on_disk(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = |path: &Path| {
+        let entries = std::fs::read_dir(path).unwrap();
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    let mut files = BTreeMap::new();
+    for name in names(path) {
+        let part = path.join(&name);
+        if part.is_file() {
+            files.insert(name, std::fs::read(part).unwrap());
+            continue;
+        }
+        for file in names(&part) {
+            let bytes = std::fs::read(part.join(&file)).unwrap();
+            files.insert(format!("{name}/{file}"), bytes);
+        }
+    }
+    files
+}
+
+#[test]
+fn other_kinds_of_models_are_named() {
+    let classes = [
+        ("StableDiffusion3Pipeline", "transformer"),
+        ("FluxPipeline", "Flux"),
+        ("KolorsPipeline", "ChatGLM"),
+        ("PixArtSigmaPipeline", "PixArt"),
+        ("StableDiffusionUpscalePipeline", "upscaler"),
+        ("StableDiffusionDepth2ImgPipeline", "depth"),
+        ("StableDiffusionXLControlNetPipeline", "ControlNet"),
+        ("NobodysPipeline", "NobodysPipeline, supported"),
+    ];
+    for (class, kind) in classes {
+        let case = json!({"files": {"model_index.json": {"_class_name": class}}});
+        let message = refused(&case, UnknownSettings::Warn);
+        for part in [class, kind, "StableDiffusionXLPipeline"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
+
+/// The embedded model with `channels` inputs of its U-Net, as a folder of the class `class`.
+fn with_inputs(channels: usize, class: &str) -> Files {
+    let mut files = plain();
+    let mut change = |name: &str, settings: Value| {
+        let mut file: Map<String, Value> = serde_json::from_slice(&files[name]).unwrap();
+        file.extend(object(&settings));
+        files.insert(name.into(), Value::from(file).to_string().into_bytes());
+    };
+    change("unet/config.json", json!({"in_channels": channels}));
+    change("model_index.json", json!({"_class_name": class}));
+    let path = "unet/diffusion_pytorch_model.safetensors";
+    let weights = SafeTensors::deserialize(&files[path]).unwrap();
+    let tensors = weights.tensors().into_iter().map(|(key, view)| {
+        let (mut shape, mut bytes) = (view.shape().to_vec(), view.data().to_vec());
+        if key == "conv_in.weight" {
+            let old = bytes.len() / shape[0];
+            let rows = bytes.chunks(old).map(|row| {
+                let mut row = row.to_vec();
+                row.resize(old / shape[1] * channels, 0);
+                row
+            });
+            bytes = rows.collect::<Vec<_>>().concat();
+            shape[1] = channels;
+        }
+        (key, view.dtype(), shape, bytes)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(key, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (key, view.unwrap())
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    files.insert(path.into(), file);
+    Files::memory(files)
+}
+
+#[test]
+fn a_model_that_changes_pictures_says_what_is_missing() {
+    for (channels, class, missing) in [
+        (
+            8,
+            "StableDiffusionInstructPix2PixPipeline",
+            "the picture to change",
+        ),
+        (
+            9,
+            "StableDiffusionInpaintPipeline",
+            "a mask of the area to draw",
+        ),
+        (9, "StableDiffusionPipeline", "a mask"),
+    ] {
+        let options = OpenOptions::new(&device("flex").unwrap());
+        let pipeline = Pipeline::from_files(&with_inputs(channels, class), &options).unwrap();
+        let error = pipeline.start(&request()).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            matches!(error, Error::Component(CoreError::InvalidArgument { .. })),
+            "{message}"
+        );
+        let beside = format!("{} channels beside the latent", channels - 4);
+        assert!(
+            message.contains(&beside) && message.contains(missing),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn an_index_says_nothing_that_is_not_read() {
+    let open = |entry: Value, unknown| {
+        let case = json!({"files": {"model_index.json": entry}});
+        open(&case, unknown)
+    };
+    let others = json!({
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "requires_safety_checker": true,
+        "add_watermarker": null,
+        "_ignore_files": ["x"],
+    });
+    assert!(open(others, UnknownSettings::Refuse).is_ok());
+    let more = json!({"controlnet": ["diffusers", "ControlNetModel"]});
+    let error = open(more.clone(), UnknownSettings::Refuse).unwrap_err();
+    assert!(error.to_string().contains("controlnet"), "{error}");
+    assert!(open(more, UnknownSettings::Warn).is_ok());
+    let error = open(json!({"is_cosxl_edit": true}), UnknownSettings::Warn);
+    assert!(error.unwrap_err().to_string().contains("is_cosxl_edit"));
 }
 
 #[test]

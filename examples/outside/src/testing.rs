@@ -7,7 +7,7 @@ use sd_tiny::micro::{Family, Layout, Micro};
 
 /// The files of a model with every layer of `family` and random weights.
 pub(crate) fn files(family: Family) -> Vec<(String, Vec<u8>)> {
-    let micro = Micro::new(family, Layout::Diffusers, 0);
+    let micro = Micro::new(family, Layout::Diffusers, 0).unwrap();
     let files = micro.iter();
     files
         .map(|(name, bytes)| (name.into(), bytes.into()))

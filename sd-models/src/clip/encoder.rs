@@ -3,7 +3,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
-use super::{ClipTextConfig, ClipTextModel};
+use super::{ClipReading, ClipTextConfig, ClipTextModel};
 use crate::{ClipTokenizer, ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// A text encoder's files, found sound; the weights are still in them.
@@ -12,6 +12,7 @@ pub struct ClipTextFiles {
     tokenizer: Arc<ClipTokenizer>,
     config: ClipTextConfig,
     weights: Weights,
+    reading: ClipReading,
     absent: AbsentPrompt,
     options: LoadOptions,
 }
@@ -51,8 +52,22 @@ impl ClipTextFiles {
         options: &LoadOptions,
     ) -> Result<Self> {
         let folder = files.folder(text_encoder);
+        Self::open_in(&folder, &files.folder(tokenizer), file, options)
+    }
+
+    /// As [`open_configured`](Self::open_configured), from the folders `folder` and `tokenizer`
+    /// themselves, wherever they lie.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(
+        folder: &Files,
+        tokenizer: &Files,
+        file: ConfigFile,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         let config = ClipTextConfig::from_file(&file.on_unknown(options.unknown_settings))?;
-        let tokenizer = ClipTokenizer::open(&files.folder(tokenizer))?;
+        let tokenizer = ClipTokenizer::open(tokenizer)?;
         let (positions, length) = (config.max_position_embeddings, tokenizer.max_length());
         if length > positions {
             let field = "max_position_embeddings";
@@ -65,14 +80,39 @@ impl ClipTextFiles {
             ));
         }
         let weights = folder.weights("model", options.variant.as_deref())?;
+        let projects = config.projection.is_some();
+        let weights = weights.only(|name| !is_of_whole_clip(name, projects));
         weights.check(&ClipTextModel::new(config.clone(), &options.device))?;
         Ok(Self {
             tokenizer: Arc::new(tokenizer),
             config,
             weights,
+            reading: ClipReading::default(),
             absent: AbsentPrompt::default(),
             options: options.clone(),
         })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        &self.tokenizer
+    }
+
+    /// The same with `reading` as the choice of what becomes the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the model has no more layers than are left out.
+    pub fn with_reading(self, reading: ClipReading) -> Result<Self> {
+        let layers = self.config.num_hidden_layers;
+        if reading.skipped >= layers {
+            let expected = format!(
+                "expected more than {}: the last are left out",
+                reading.skipped
+            );
+            let (file, field) = (self.weights.path(), "num_hidden_layers");
+            return Err(Error::config(file, field, layers, expected));
+        }
+        Ok(Self { reading, ..self })
     }
 
     /// The same with `absent` in place of a negative prompt that is not given.
@@ -91,19 +131,20 @@ impl ClipTextFiles {
         Ok(ClipTextEncoder {
             tokenizer: self.tokenizer.clone(),
             model,
-            clip_skip: 0,
+            reading: self.reading,
             absent: self.absent,
             bytes,
         })
     }
 }
 
-/// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with.
+/// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with, and
+/// SDXL with a [pair](super::ClipPair) of them.
 #[derive(Debug)]
 pub struct ClipTextEncoder {
     tokenizer: Arc<ClipTokenizer>,
     model: ClipTextModel,
-    clip_skip: usize,
+    reading: ClipReading,
     absent: AbsentPrompt,
     bytes: WeightBytes,
 }
@@ -130,24 +171,25 @@ impl ClipTextEncoder {
         Self {
             tokenizer: Arc::new(tokenizer),
             model,
-            clip_skip: 0,
+            reading: ClipReading::default(),
             absent: AbsentPrompt::default(),
             bytes: WeightBytes::default(),
         }
     }
 
-    /// Leaves out the model's last `layers` layers, as diffusers' `clip_skip` does (A1111's
-    /// "clip skip 2" is 1 here). The final layer norm stays, and so does the pooled embedding.
+    /// Leaves out the last `layers` of the layers that are read, as diffusers' `clip_skip` does
+    /// (A1111's "clip skip 2" is 1 here). Where there is a final layer norm it stays, and so does
+    /// the pooled embedding.
     ///
     /// # Errors
-    /// [`sd_core::Error::InvalidArgument`] when the model has no more layers than that.
+    /// [`sd_core::Error::InvalidArgument`] when no more layers are read than that.
     pub fn with_clip_skip(mut self, layers: usize) -> sd_core::Result<Self> {
-        let most = self.model.config().num_hidden_layers - 1;
+        let most = self.model.config().num_hidden_layers - 1 - self.reading.skipped;
         if layers > most {
             let expected = format!("expected at most {most}");
             return Err(sd_core::Error::invalid("clip_skip", layers, expected));
         }
-        self.clip_skip = layers;
+        self.reading.skipped += layers;
         Ok(self)
     }
 
@@ -164,6 +206,57 @@ impl ClipTextEncoder {
     /// Memory that its weights take.
     pub fn weights(&self) -> WeightBytes {
         self.bytes
+    }
+
+    /// The embedding of each of `texts`, with what was cut of it.
+    pub(super) fn embed(&self, texts: &[&str]) -> sd_core::Result<TextEmbedding> {
+        let tokens = texts.iter().map(|text| self.tokenizer.encode(text));
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        let (ids, truncated): (Vec<_>, Vec<_>) =
+            tokens.into_iter().map(|t| (t.ids, t.truncated)).unzip();
+        let config = self.model.config();
+        let layers = config.num_hidden_layers;
+        let read = layers - self.reading.skipped;
+        let pools = config.projection.is_some();
+        let mut hidden = self
+            .model
+            .hidden_states(&ids, if pools { layers } else { read })?;
+        let pooled = pools.then(|| {
+            let last = self.model.normalize(hidden[layers].clone());
+            self.model.pool(&ids, &last)
+        });
+        let tokens = hidden.swap_remove(read);
+        let tokens = match self.reading.normalized {
+            true => self.model.normalize(tokens),
+            false => tokens,
+        };
+        let embedding = TextEmbedding::new(tokens).with_truncated(truncated);
+        Ok(match pooled {
+            Some(pooled) => embedding.with_pooled(pooled),
+            None => embedding,
+        })
+    }
+}
+
+/// Warns of what was cut, by encoders for `length` tokens.
+pub(super) fn warn_of_cuts(embedding: &TextEmbedding, length: usize) {
+    for cut in embedding.truncated.iter().flatten() {
+        let room = length - 2;
+        tracing::warn!(
+            cut = beginning(cut),
+            "the prompt is longer than {room} tokens, its end is cut"
+        );
+    }
+}
+
+/// `true` of a tensor that a whole CLIP has and its text half has not. People put a whole one's
+/// weights into a text encoder's folder, and transformers takes of them what the class has.
+fn is_of_whole_clip(name: &str, projects: bool) -> bool {
+    let [vision, image, text] = ["vision_model", "visual_projection", "text_projection"];
+    match name.split('.').next() {
+        Some("logit_scale") => true,
+        Some(part) => part == vision || part == image || (part == text && !projects),
+        None => false,
     }
 }
 
@@ -185,30 +278,10 @@ impl TextEncoder for ClipTextEncoder {
                 parts: vec!["a second encoder's text"],
             });
         }
-        let tokens = (prompts.iter()).map(|prompt| self.tokenizer.encode(&prompt.text));
-        let tokens = tokens.collect::<Result<Vec<_>>>()?;
-        let (ids, truncated): (Vec<_>, Vec<_>) =
-            tokens.into_iter().map(|t| (t.ids, t.truncated)).unzip();
-        for cut in truncated.iter().flatten() {
-            let room = self.tokenizer.max_length() - 2;
-            tracing::warn!(
-                cut = beginning(cut),
-                "the prompt is longer than {room} tokens, its end is cut"
-            );
-        }
-        let mut output = self.model.forward(&ids)?;
-        let tokens = if self.clip_skip == 0 {
-            output.last_hidden_state
-        } else {
-            let index = output.hidden_states.len() - 1 - self.clip_skip;
-            self.model
-                .normalize(output.hidden_states.swap_remove(index))
-        };
-        let embedding = TextEmbedding::new(tokens).with_truncated(truncated);
-        Ok(match self.model.config().projection {
-            Some(_) => embedding.with_pooled(output.pooled),
-            None => embedding,
-        })
+        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        let embedding = self.embed(&texts)?;
+        warn_of_cuts(&embedding, self.tokenizer.max_length());
+        Ok(embedding)
     }
 
     fn absent(&self) -> AbsentPrompt {

@@ -31,10 +31,10 @@ impl ClipStack {
         }
     }
 
-    /// The tokens `[n, tokens, width]` and behind them each layer's output.
-    pub(super) fn forward(&self, mut x: Tensor<3>) -> Vec<Tensor<3>> {
+    /// The tokens `[n, tokens, width]` and behind them the outputs of the first `layers` layers.
+    pub(super) fn forward(&self, mut x: Tensor<3>, layers: usize) -> Vec<Tensor<3>> {
         let mut hidden_states = vec![x.clone()];
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             x = layer.forward(x);
             hidden_states.push(x.clone());
         }

@@ -4,6 +4,8 @@ mod config;
 mod encoder;
 mod layer;
 mod model;
+mod pair;
+mod reading;
 mod safety_checker;
 mod supported;
 mod vision;
@@ -13,6 +15,8 @@ mod whole;
 pub use config::{Activation, ClipTextConfig};
 pub use encoder::{ClipTextEncoder, ClipTextFiles};
 pub use model::{ClipOutput, ClipTextModel};
+pub use pair::{ClipPair, ClipPairFiles};
+pub use reading::ClipReading;
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
 };

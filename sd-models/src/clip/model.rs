@@ -86,9 +86,25 @@ impl ClipTextModel {
     /// Runs the model on `n` prompts of token ids, all of one length.
     ///
     /// # Errors
+    /// As [`hidden_states`](Self::hidden_states).
+    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipOutput> {
+        let hidden_states = self.hidden_states(ids, self.config.num_hidden_layers)?;
+        let last_hidden_state = self.normalize(hidden_states[hidden_states.len() - 1].clone());
+        let pooled = self.pool(ids, &last_hidden_state);
+        Ok(ClipOutput {
+            hidden_states,
+            last_hidden_state,
+            pooled,
+        })
+    }
+
+    /// The embedded tokens and the outputs of the first `layers` layers, `[n, tokens, width]` each:
+    /// the layers behind, of which a program may need nothing, are not computed.
+    ///
+    /// # Errors
     /// [`Error::InvalidArgument`] when there is no prompt, lengths differ, are 0 or above
     /// `max_position_embeddings`, or an id is not in the vocabulary.
-    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipOutput> {
+    pub fn hidden_states(&self, ids: &[Vec<u32>], layers: usize) -> Result<Vec<Tensor<3>>> {
         let tokens = self.check(ids)?;
         let n = ids.len();
         let device = self.final_layer_norm.weight.device();
@@ -98,19 +114,11 @@ impl ClipTextModel {
         let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
         let tokens = self.embeddings.token_embedding.forward(indices);
         let x = tokens.cast(positions.dtype()) + positions;
-        let hidden_states = self.encoder.forward(x.clone());
-        let last = hidden_states.last().cloned().unwrap_or(x);
-        let last_hidden_state = self.normalize(last);
-        let pooled = self.pool(ids, &last_hidden_state);
-        Ok(ClipOutput {
-            hidden_states,
-            last_hidden_state,
-            pooled,
-        })
+        Ok(self.encoder.forward(x, layers))
     }
 
-    /// Takes each prompt's vector at its end token.
-    fn pool(&self, ids: &[Vec<u32>], last_hidden_state: &Tensor<3>) -> Tensor<2> {
+    /// Each prompt's vector at its end token, projected if the model has a projection.
+    pub(super) fn pool(&self, ids: &[Vec<u32>], last_hidden_state: &Tensor<3>) -> Tensor<2> {
         let [n, tokens, width] = last_hidden_state.dims();
         let ends = ids.iter().enumerate();
         let rows = ends.map(|(i, ids)| (i * tokens + self.end_position(ids)) as i32);

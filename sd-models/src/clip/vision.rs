@@ -82,7 +82,9 @@ impl ClipVisionModel {
             return Err(Error::shape("pixels", &[n, 3, height, width], expected));
         }
         let tokens = self.pre_layrnorm.forward(self.embeddings.forward(pixels));
-        let hidden_states = self.encoder.forward(tokens.clone());
+        let hidden_states = self
+            .encoder
+            .forward(tokens.clone(), self.config.num_hidden_layers);
         let last = hidden_states.last().cloned().unwrap_or(tokens);
         let class = last.narrow(1, 0, 1).squeeze_dim::<2>(1);
         Ok(ClipVisionOutput {

@@ -5,7 +5,7 @@ mod special;
 mod vocabulary;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::replace::ReplacePattern;
@@ -89,6 +89,11 @@ impl ClipTokenizer {
             end,
             pad,
         })
+    }
+
+    /// The file of the vocabulary.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Number of ids of every text, 77 in Stable Diffusion.

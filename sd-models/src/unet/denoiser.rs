@@ -78,6 +78,14 @@ impl UNetFiles {
         })
     }
 
+    /// The same as a network that embeds an aesthetic score (SDXL's refiner), or does not: its
+    /// `config.json` does not say, diffusers' pipeline does.
+    #[must_use]
+    pub fn with_aesthetic_score(mut self, embeds: bool) -> Self {
+        self.spec.embeds_aesthetic_score = embeds;
+        self
+    }
+
     /// Facts of the network.
     pub fn spec(&self) -> &DenoiserSpec {
         &self.spec

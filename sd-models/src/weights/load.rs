@@ -16,11 +16,12 @@ impl Weights {
     /// `dtype`, one tensor at a time.
     ///
     /// Names are those of [`parameter_shapes`]. Parameters that hold no values yet never get any
-    /// but these. A 1×1 convolution's weight `[out, in, 1, 1]`
-    /// fits a linear layer's `[out, in]`: older VAEs are saved so.
+    /// but these. Sides of 1 do not count: a 1×1 convolution's weight `[out, in, 1, 1]` fits a
+    /// linear layer's `[out, in]` and the other way round, as trainers and converters save them.
     ///
     /// # Errors
     /// [`Error::Tensors`] unless the file has exactly the module's parameters, with their shapes;
+    /// [`Error::Unsupported`] when one of them is not of f16, bf16, f32 or f64;
     /// [`Error::Io`] when the file cannot be read any more.
     pub fn load_into<M: Module>(&self, module: M, dtype: FloatDType) -> Result<M> {
         self.check(&module)?;
@@ -71,6 +72,9 @@ impl Weights {
     pub(crate) fn check_shapes(&self, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
         let mismatch = self.compare(shapes);
         if mismatch.is_empty() {
+            for name in shapes.keys() {
+                self.stored(name)?.check_floats()?;
+            }
             return Ok(());
         }
         Err(Error::Tensors {
@@ -145,9 +149,11 @@ pub(crate) fn size<const D: usize>(tensor: &Tensor<D>) -> u64 {
     (tensor.shape().num_elements() * tensor.dtype().size()) as u64
 }
 
+/// Sides of 1 change nothing of the values' order.
 fn fits(found: &[usize], expected: &[usize]) -> bool {
-    let is_pointwise = expected.len() == 2 && found.len() == 4 && found[2..] == [1, 1];
-    found == expected || (is_pointwise && found[..2] == *expected)
+    let sides = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect();
+    let [found, expected]: [Vec<usize>; 2] = [sides(found), sides(expected)];
+    found == expected
 }
 
 /// The place in a module where a traversal is.

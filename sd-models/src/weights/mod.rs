@@ -1,15 +1,20 @@
-//! Weights as they lie in safetensors files, and how they get into a module.
+//! Weights as they lie in files, and how they get into a module.
 
+mod content;
 mod find;
+mod gguf;
 mod header;
 mod load;
 mod names;
 mod rows;
+mod safetensors;
+mod source;
+mod torch;
 
 pub use load::parameter_shapes;
+pub use source::{TensorInfo, TensorSource, open_source};
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,9 +22,10 @@ use burn::tensor::{DType, TensorData};
 use bytes::Bytes;
 
 pub(crate) use load::size;
+pub(crate) use source::{Format, open};
 
 use crate::files::Located;
-use crate::{Error, FileKind, Result};
+use crate::{Error, Result};
 
 /// The tensors of a checkpoint: names, shapes and number types, the values still in the file.
 ///
@@ -35,36 +41,25 @@ pub struct Weights {
 #[derive(Clone)]
 struct Stored {
     shape: Vec<usize>,
-    dtype: DType,
-    data: Data,
+    /// `None` for numbers that no network has.
+    dtype: Option<DType>,
     /// The file, which differs from [`Weights::path`] in a sharded checkpoint.
-    file: PathBuf,
-}
-
-// Read and not memory-mapped: burn-store's map parses the whole header again for every tensor (7 s
-// for the 1680 of an SDXL U-Net), its pages count as the program's memory, and a file that is cut
-// short meanwhile would end the program with a signal instead of an error.
-#[derive(Clone)]
-enum Data {
-    /// From the first byte to the one behind the last, from the start of the file.
-    File(Arc<File>, [u64; 2]),
-    Memory(Bytes),
+    source: Arc<dyn TensorSource>,
+    /// Number of the tensor in it.
+    index: usize,
 }
 
 impl Weights {
-    /// Opens one safetensors file. The header is checked, no value is read.
+    /// Opens one file of any kind that [`open_source`] does. What it holds is checked, no value is
+    /// read.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Safetensors`] when it is damaged: cut
-    /// short, empty, tensors outside the file or over one another, of sizes that do not fit their
-    /// shapes, twice of one name; [`Error::Kind`] when it is something else, such as a Git LFS
-    /// pointer, a web page or a PyTorch checkpoint; [`Error::Unsupported`] when a tensor is not of f16, bf16, f32
-    /// or f64.
+    /// As [`open_source`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Self::from_located(Located::Disk(path.into()))
     }
 
-    /// The tensors of a safetensors file in memory, shared and not copied; errors call it `path`.
+    /// The tensors of a file in memory, shared and not copied; errors call it `path`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -73,32 +68,25 @@ impl Weights {
     }
 
     fn from_located(located: Located) -> Result<Self> {
-        let (path, entries, source) = match located {
-            Located::Disk(path) => {
-                let (entries, file) = open(&path)?;
-                (path, entries, Source::File(Arc::new(file)))
-            }
-            Located::Memory(path, bytes) => {
-                let entries = header::read(&bytes[..], bytes.len() as u64);
-                let entries = entries.map_err(|e| unsound(&path, FileKind::of_bytes(&bytes), e))?;
-                (path, entries, Source::Memory(bytes))
-            }
-        };
+        Self::from_source(source::open(located)?.sound()?)
+    }
+
+    /// The tensors of a source.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] when two of its names are the same by today's names.
+    pub fn from_source(source: Arc<dyn TensorSource>) -> Result<Self> {
+        let path = source.path().to_path_buf();
         let mut tensors = BTreeMap::new();
-        for entry in entries {
-            let Some(name) = names::current(&entry.name) else {
+        for (index, info) in source.tensors().iter().enumerate() {
+            let Some(name) = names::current(&info.name) else {
                 continue;
             };
-            let Some(dtype) = entry.dtype.filter(DType::is_float) else {
-                let (name, dtype) = (entry.name, entry.dtype_name);
-                let what = format!("tensor {name} is of {dtype}; expected F16, BF16, F32 or F64");
-                return Err(Error::Unsupported { path, what });
-            };
             let stored = Stored {
-                shape: entry.shape,
-                dtype,
-                data: source.data(entry.range),
-                file: path.clone(),
+                shape: info.shape.clone(),
+                dtype: info.dtype,
+                source: source.clone(),
+                index,
             };
             insert(&mut tensors, &path, name, stored)?;
         }
@@ -135,42 +123,28 @@ impl Weights {
         }
     }
 
-    /// The number type a tensor has in the file.
+    /// The number type in which a tensor's values are read; `None` where there is no such tensor,
+    /// or one of numbers that no network has.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.tensors.get(name).map(|tensor| tensor.dtype)
-    }
-}
-
-/// The place of the values of one file's tensors.
-enum Source {
-    File(Arc<File>),
-    Memory(Bytes),
-}
-
-impl Source {
-    /// The values in `range`, which the header's check found within the file.
-    fn data(&self, range: [u64; 2]) -> Data {
-        match self {
-            Self::File(file) => Data::File(file.clone(), range),
-            Self::Memory(bytes) => {
-                let [from, to] = range.map(|offset| offset as usize);
-                Data::Memory(bytes.slice(from..to))
-            }
-        }
+        self.tensors.get(name)?.dtype
     }
 }
 
 impl Stored {
+    /// The number type of the values, which must be one that networks have.
+    fn check_floats(&self) -> Result<DType> {
+        let info = &self.source.tensors()[self.index];
+        let none = || source::no_floats(self.source.path(), info);
+        self.dtype.ok_or_else(none)
+    }
+
     /// Reads the values.
     fn read(&self) -> Result<TensorData> {
-        let size = match &self.data {
-            Data::Memory(bytes) => bytes.len(),
-            Data::File(_, [from, to]) => (to - from) as usize,
-        };
-        let mut bytes = vec![0; size];
+        let dtype = self.check_floats()?;
+        let elements: usize = self.shape.iter().product();
+        let mut bytes = vec![0; elements * dtype.size()];
         self.read_at(0, &mut bytes)?;
-        let shape = self.shape.clone();
-        Ok(TensorData::from_bytes_vec(bytes, shape, self.dtype))
+        Ok(TensorData::from_bytes_vec(bytes, self.shape.clone(), dtype))
     }
 }
 
@@ -198,29 +172,4 @@ fn insert(
     }
     tensors.insert(name, tensor);
     Ok(())
-}
-
-fn open(path: &Path) -> Result<(Vec<header::Entry>, File)> {
-    let io = |source| Error::io(path, source);
-    let file = File::open(path).map_err(io)?;
-    let size = file.metadata().map_err(io)?.len();
-    let entries = header::read(&file, size).map_err(|e| {
-        let kind = FileKind::of_file(path).unwrap_or(FileKind::Unknown);
-        unsound(path, kind, e)
-    })?;
-    Ok((entries, file))
-}
-
-/// The error of a file whose header has the fault `reason`: what else it is, where that shows.
-fn unsound(path: &Path, found: FileKind, reason: String) -> Error {
-    match found {
-        FileKind::Empty | FileKind::Safetensors | FileKind::Unknown => {
-            Error::safetensors(path, reason)
-        }
-        found => Error::Kind {
-            path: path.into(),
-            found,
-            expected: "safetensors",
-        },
-    }
 }

@@ -6,7 +6,7 @@ enum Row {
     Prefix(&'static str),
     /// The whole name begins with this twice, and today's once.
     Twice(&'static str),
-    /// The tensor of this name is no parameter; nothing reads it.
+    /// A tensor of this name, in whatever part of a model, is no parameter; nothing reads it.
     Ignore(&'static str),
     /// A layer `from` directly in `attentions.{n}` is called `to` today.
     Attention {
@@ -21,9 +21,8 @@ const ROWS: &[Row] = &[
     Row::Prefix("text_model."),
     // And the tower of pictures within a safety checker.
     Row::Twice("vision_model."),
-    // 0, 1, 2 …, saved by transformers before 4.31.
+    // 0, 1, 2 …, saved by transformers before 4.31 in each of CLIP's halves.
     Row::Ignore("embeddings.position_ids"),
-    Row::Ignore("vision_model.embeddings.position_ids"),
     // The VAE's attention before diffusers 0.18.
     Row::Attention {
         from: "query",
@@ -59,7 +58,7 @@ pub(super) fn current(name: &str) -> Option<String> {
                     name = rest.into();
                 }
             }
-            Row::Ignore(ignored) if name == *ignored => return None,
+            Row::Ignore(ignored) if is_or_ends_with(&name, ignored) => return None,
             Row::Ignore(_) => {}
             Row::Attention { from, to } => {
                 if let Some(renamed) = rename_in_attention(&name, from, to) {
@@ -69,6 +68,12 @@ pub(super) fn current(name: &str) -> Option<String> {
         }
     }
     Some(name)
+}
+
+/// `true` where the last parts of `name`, between dots, are `end`.
+fn is_or_ends_with(name: &str, end: &str) -> bool {
+    let rest = name.strip_suffix(end);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn rename_in_attention(name: &str, from: &str, to: &str) -> Option<String> {

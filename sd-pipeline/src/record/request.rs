@@ -28,6 +28,8 @@ impl Record {
             ("start", !matches!(request.start, Start::Noise)),
             ("guidance", request.guidance.is_some()),
             ("size", request.size.is_some()),
+            ("negative_size", request.negative_size.is_some()),
+            ("end", request.end.is_some()),
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),

@@ -2,12 +2,12 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use image::{GrayImage, RgbImage};
-use sd_core::{Level, Mask, Noise, SeededNoise, placed};
+use sd_core::{Level, Mask, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
 use crate::memory::{DECODE, Phases};
 use crate::synchronized::synchronized;
-use crate::{Pipeline, Result};
+use crate::{Pipeline, Request, Result, Start};
 
 /// Noise of unit variance, f32.
 pub(super) fn noise(
@@ -19,6 +19,36 @@ pub(super) fn noise(
         noise.normal(shape)?,
         (device, DType::F32),
     ))
+}
+
+/// A check that the run begins with what the denoiser needs: it was trained on that.
+pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
+    let spec = pipeline.denoiser.spec();
+    if spec.embeds_aesthetic_score && matches!(request.start, Start::Noise) {
+        let expected = "a refiner begins with a picture (Start::Picture) or with the latents of a \
+                        base model (Start::Handover, Pipeline::generate_refined)";
+        return Err(sd_core::Error::invalid("start", "noise", expected).into());
+    }
+    Ok(())
+}
+
+/// Takes the `draws` of `noise` that are behind latents handed over.
+pub(super) fn skip(
+    noise: &mut SeededNoise,
+    draws: u64,
+    shape: [usize; 4],
+    plan: &Plan,
+) -> Result<()> {
+    // No solver draws as often in one step; a file that claims it would keep us drawing.
+    let most = 16 * (plan.stages.len() as u64 + 2);
+    if draws > most {
+        let expected = format!("expected at most {most}");
+        return Err(sd_core::Error::invalid("draws of the handover", draws, expected).into());
+    }
+    while noise.draws() < draws {
+        noise.normal(shape)?;
+    }
+    Ok(())
 }
 
 /// A sample of the clean latents of `picture`, one for each of the run's images, f32, on the

@@ -39,12 +39,10 @@ pub(super) fn branches(
     texts: Vec<TextEmbedding>,
 ) -> Result<Vec<Conditioning>> {
     let spec = pipeline.denoiser.spec();
-    let conditioning = texts.into_iter().map(|text| {
+    let kinds = guidance.texts();
+    let conditioning = kinds.iter().zip(texts).map(|(kind, text)| {
         let mut conditioning = Conditioning::from(text);
-        conditioning.size = request.size;
-        if spec.embeds_size && conditioning.size.is_none() {
-            conditioning.size = Some(SizeConditioning::of(size));
-        }
+        conditioning.size = sizes(request, spec, *kind, size);
         conditioning.concat.clone_from(&request.concat);
         conditioning.extensions = request.extensions.clone();
         let own = conditioning.text.tokens.device();
@@ -60,7 +58,50 @@ pub(super) fn branches(
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());
     }
+    let channels = spec.concat_channels;
+    if channels > 0 && conditioning.iter().any(|branch| branch.concat.is_none()) {
+        let beside = pipeline.kind.beside;
+        let expected =
+            format!("this network takes {channels} channels beside the latent: {beside}");
+        return Err(Error::invalid("concat", "absent", expected).into());
+    }
     Ok(conditioning)
+}
+
+/// Aesthetic scores of the prompt's branch and of the others (diffusers'
+/// `StableDiffusionXLImg2ImgPipeline`).
+const AESTHETIC_SCORES: [f64; 2] = [6.0, 2.5];
+
+/// Sizes and crops of the branch of a text, for pictures of `drawn` pixels: those the request says,
+/// else the pictures' own where the denoiser embeds some. A refiner gets the aesthetic scores that
+/// are missing.
+fn sizes(
+    request: &Request,
+    spec: &DenoiserSpec,
+    text: Text,
+    drawn: [usize; 2],
+) -> Option<SizeConditioning> {
+    let size = request.size;
+    let size = size.or_else(|| spec.embeds_size.then(|| SizeConditioning::of(drawn)));
+    let [good, bad] = AESTHETIC_SCORES;
+    let score = |size: SizeConditioning, score: f64| SizeConditioning {
+        aesthetic_score: size.aesthetic_score.or(Some(score)),
+        ..size
+    };
+    match (text, spec.embeds_aesthetic_score) {
+        (Text::Prompt, true) => size.map(|size| score(size, good)),
+        (Text::Prompt, false) => size,
+        (_, false) => request.negative_size.or(size),
+        (_, true) => match request.negative_size {
+            Some(size) => Some(score(size, bad)),
+            // As there, the prompt's crop is not the negative one's.
+            None => size.map(|size| SizeConditioning {
+                crop: [0, 0],
+                aesthetic_score: Some(bad),
+                ..size
+            }),
+        },
+    }
 }
 
 /// One row for each of `texts`.
@@ -111,15 +152,27 @@ fn encoded(
     Ok(prompts.iter().map(row).collect())
 }
 
-/// Words on what the request asks for in vain.
-pub(super) fn warnings(request: &Request, guidance: &dyn Guidance) -> Vec<String> {
+/// Words on what the request asks for in vain, or against the model's nature.
+pub(super) fn warnings(
+    pipeline: &Pipeline,
+    request: &Request,
+    guidance: &dyn Guidance,
+) -> Vec<String> {
     let negative = request.negative_prompt.as_ref();
     let negative = negative.filter(|negative| **negative != Prompt::default());
     let unheard = negative.filter(|_| !guidance.texts().contains(&Text::Negative));
     let warnings = unheard.map(|_| {
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
     });
-    let warnings: Vec<String> = warnings.into_iter().collect();
+    let guided = guidance.texts().len() > 1;
+    let distilled = pipeline
+        .kind
+        .distilled
+        .filter(|distilled| request.steps > distilled.most_steps || (distilled.unguided && guided));
+    let warnings = warnings
+        .into_iter()
+        .chain(distilled.map(|distilled| distilled.advice()));
+    let warnings: Vec<String> = warnings.collect();
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

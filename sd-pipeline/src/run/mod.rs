@@ -2,6 +2,7 @@
 
 mod begin;
 mod branches;
+mod handover;
 mod lease;
 mod solving;
 #[cfg(feature = "stream")]
@@ -12,8 +13,8 @@ use std::path::Path;
 use burn::tensor::{DType, FloatDType, Tensor};
 use image::RgbImage;
 use sd_core::{
-    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, SeededNoise,
-    TextEmbedding, placed,
+    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, Scheduler,
+    SeededNoise, TextEmbedding, placed,
 };
 
 use crate::finite::{self, Witness};
@@ -24,9 +25,11 @@ use crate::synchronized::synchronized;
 use crate::{
     Error, Marking, Picture, Pipeline, Record, Request, Result, Slot, Start, image_from_pixels,
 };
+use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
 
+pub use handover::Handover;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
 pub use stream::RunStream;
@@ -74,6 +77,8 @@ pub struct Run {
     record: Record,
     marking: Option<Marking>,
     done: usize,
+    /// Share of the noise schedule at which another model goes on.
+    end: Option<f64>,
     finished: bool,
     failed: bool,
     /// The other images' runs, where each image is stepped by itself.
@@ -96,7 +101,8 @@ impl Run {
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
-        first_stage(&plan, request)?;
+        stages(&plan, &*pipeline.scheduler, request)?;
+        begin::check(pipeline, request)?;
         if let Some(concat) = &request.concat {
             finite::require("concat", concat)?;
         }
@@ -118,7 +124,7 @@ impl Run {
             Self::of_texts(pipeline, request, texts, phases)?
         };
         run.truncated = truncated;
-        run.warnings = branches::warnings(request, &*guidance);
+        run.warnings = branches::warnings(pipeline, request, &*guidance);
         Ok(run)
     }
 
@@ -140,7 +146,7 @@ impl Run {
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
         let plan = pipeline.scheduler.plan(&schedule, request.steps)?;
-        let first = first_stage(&plan, request)?;
+        let (first, cut) = stages(&plan, &*pipeline.scheduler, request)?;
 
         // The order of draws is diffusers': a picture's posterior, then the initial noise.
         let mut noise = SeededNoise::new(request.seed, request.count);
@@ -166,6 +172,22 @@ impl Run {
                 let x = begin::noised(&clean, &initial, plan.stages[first].from);
                 (initial, x)
             }
+            Start::Handover(handover) => {
+                begin::skip(&mut noise, handover.draws, shape, &plan)?;
+                let x = handover.in_scale_of(plan.stages[first].from);
+                let x = placed(x, &spec.device, FloatDType::F32)?;
+                finite::require("latents", &x)?;
+                let initial = match &handover.noise {
+                    Some(noise) if noise.dims() != shape => {
+                        let expected = format!("{shape:?}, as the latents");
+                        let found = noise.dims();
+                        return Err(sd_core::Error::shape("noise", &found, expected).into());
+                    }
+                    Some(noise) => placed(noise.clone(), &spec.device, FloatDType::F32)?,
+                    None => x.zeros_like(),
+                };
+                (initial, x)
+            }
         };
         let settings = Settings {
             scheduler: pipeline.scheduler.clone(),
@@ -173,6 +195,7 @@ impl Run {
             layers,
             plan,
             first,
+            cut,
             noise: initial,
         };
         Ok(Self {
@@ -198,6 +221,7 @@ impl Run {
             record: Record::begin(pipeline, request, size),
             marking: request.watermark.clone(),
             done: 0,
+            end: request.end,
             finished: false,
             failed: false,
             others: Vec::new(),
@@ -223,6 +247,11 @@ impl Run {
     /// The levels this run visits.
     pub fn plan(&self) -> &Plan {
         &self.settings.plan
+    }
+
+    /// Number of steps it has; a solver that chooses its own steps may take more or fewer.
+    pub fn steps(&self) -> usize {
+        self.settings.steps()
     }
 
     /// The current latents `[count, c, h, w]`, f32, in the solver's scale (`α·x₀ + σ·ε`) at
@@ -381,7 +410,27 @@ impl Run {
         Ok(())
     }
 
-    /// The pictures: of the final latents, or, of a run stopped early, of the clean latents it
+    /// The latents that another model goes on with, in a run that
+    /// [ends before the last step](Request::end).
+    ///
+    /// # Errors
+    /// [`Unsupported`](sd_core::Error::Unsupported) of a run that does not, or is not at its end.
+    pub fn hand_over(&self) -> Result<Handover> {
+        let cut = self.settings.cut.is_some();
+        match self.end.filter(|_| cut && self.is_finished()) {
+            Some(at) => Ok(Handover {
+                noise: Some(self.settings.noise.clone()),
+                draws: self.noise.draws(),
+                ..Handover::new(self.x.clone(), self.level, at)
+            }),
+            None => {
+                let what = "a run is handed over at its end, which `Request::end` says";
+                Err(sd_core::Error::Unsupported(what.into()).into())
+            }
+        }
+    }
+
+    /// The pictures: of the final latents, or, of a run stopped early or handed over, of the clean latents it
     /// predicts. Decoded one after the other, so memory does not grow with their number.
     ///
     /// With a safety checker these are the pictures as they may be shown: finished ones are checked,
@@ -395,7 +444,7 @@ impl Run {
     /// NaN in it or an infinite value.
     pub fn images(&self) -> Result<Vec<Picture>> {
         let latents = self.runs().map(|run| match &run.denoised {
-            Some(denoised) if !run.finished => denoised.clone(),
+            Some(denoised) if !run.finished || run.settings.cut.is_some() => denoised.clone(),
             _ => run.x.clone(),
         });
         let latents = Tensor::cat(latents.collect(), 0);
@@ -462,7 +511,7 @@ impl Run {
         let round = unfinished.map(|run| run.done).min().unwrap_or_default();
         let mut all = Progress {
             done: round + 1,
-            total: self.settings.plan.stages.len() - self.settings.first,
+            total: self.settings.steps(),
             fraction: 1.0,
             evaluations: 0,
         };
@@ -483,7 +532,8 @@ impl Run {
     }
 
     fn step(&mut self) -> Result<Progress> {
-        let total = self.settings.plan.stages.len() - self.settings.first;
+        let total = self.settings.steps();
+        let halves = self.settings.cut.is_some_and(|cut| cut.halves) && self.done + 1 == total;
         let _span = tracing::info_span!(
             "step", index = self.done, shape = ?self.x.dims(), device = ?self.spec.device
         )
@@ -506,7 +556,8 @@ impl Run {
                     Box::new(guided)
                 };
                 let noise = &mut self.noise;
-                let (mut step, evaluations) = self.solving.step(self.x.clone(), model, noise)?;
+                let (mut step, evaluations) =
+                    self.solving.step(self.x.clone(), halves, model, noise)?;
                 step.x = self.solving.after_step(step.x, step.level)?;
                 let outputs = lease.witnesses();
                 check_finite(outputs, &step.x, done + 1, spec.dtype.into())?;
@@ -521,7 +572,8 @@ impl Run {
         }
         let (step, evaluations) = result?;
         self.done += 1;
-        self.finished = step.done;
+        let cut = self.settings.cut.is_some();
+        self.finished = step.done || (cut && self.done == total);
         if self.finished {
             self.lease.give_back();
         }
@@ -531,7 +583,10 @@ impl Run {
         Ok(Progress {
             done: self.done,
             total,
-            fraction: step.progress,
+            fraction: match cut {
+                true => self.done as f64 / total as f64,
+                false => step.progress,
+            },
             evaluations,
         })
     }
@@ -555,12 +610,26 @@ fn check_finite(outputs: Vec<Witness>, x: &Tensor<4>, step: usize, dtype: DType)
     .into())
 }
 
-/// The stage at which `request` begins.
-fn first_stage(plan: &Plan, request: &Request) -> Result<usize> {
-    match &request.start {
-        Start::Picture { strength, .. } => Ok(plan.first_stage(request.steps, *strength)?),
-        _ => Ok(0),
+/// The stage at which `request` begins, and the place at which another model goes on.
+fn stages(
+    plan: &Plan,
+    scheduler: &dyn Scheduler,
+    request: &Request,
+) -> Result<(usize, Option<Cut>)> {
+    let first = match &request.start {
+        Start::Picture { strength, .. } => plan.first_stage(request.steps, *strength)?,
+        Start::Handover(handover) => Cut::at("handover", handover.at, plan, scheduler)?.stage,
+        _ => 0,
+    };
+    let cut = request.end.map(|end| Cut::at("end", end, plan, scheduler));
+    let cut = cut.transpose()?;
+    if first >= cut.map_or(plan.stages.len(), |cut| cut.end()) {
+        let name = "end";
+        let value = request.end.unwrap_or(1.0);
+        let expected = "expected more: no step is left before it";
+        return Err(sd_core::Error::invalid(name, value, expected).into());
     }
+    Ok((first, cut))
 }
 
 impl Iterator for Run {
@@ -585,7 +654,7 @@ impl std::fmt::Debug for Run {
         f.debug_struct("Run")
             .field("latents", &self.shown.0.dims())
             .field("done", &self.done)
-            .field("of", &self.settings.plan.stages.len())
+            .field("of", &self.settings.steps())
             .finish_non_exhaustive()
     }
 }

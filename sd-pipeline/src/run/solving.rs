@@ -6,6 +6,8 @@ use sd_core::{
     Scheduler, StartedLayer, Step,
 };
 
+use super::handover::{Cut, FirstHalf};
+
 /// All settings of a run's arithmetic.
 pub(super) struct Settings {
     pub(super) scheduler: Arc<dyn Scheduler>,
@@ -14,8 +16,22 @@ pub(super) struct Settings {
     pub(super) plan: Plan,
     /// The stage the run begins with.
     pub(super) first: usize,
+    /// The place at which another model goes on, where there is one.
+    pub(super) cut: Option<Cut>,
     /// The initial noise, of unit variance.
     pub(super) noise: Tensor<4>,
+}
+
+impl Settings {
+    /// The number behind the run's last stage.
+    pub(super) fn end(&self) -> usize {
+        self.cut.map_or(self.plan.stages.len(), |cut| cut.end())
+    }
+
+    /// Number of the run's steps.
+    pub(super) fn steps(&self) -> usize {
+        self.end() - self.first
+    }
 }
 
 /// All that steps of a run remember, but for the latent and the noise.
@@ -64,17 +80,34 @@ impl Solving {
         Ok(solving)
     }
 
-    /// The next step; `model` makes the innermost model under the guide. Also gives the number of
-    /// evaluations.
+    /// The next step, or its first half; `model` makes the innermost model under the guide. Also
+    /// gives the number of evaluations.
     pub(super) fn step<'a>(
         &'a mut self,
         x: Tensor<4>,
+        halves: bool,
         model: impl FnOnce(&'a mut dyn Guide) -> Box<dyn Model + 'a>,
         noise: &mut dyn Noise,
     ) -> Result<(Step, usize)> {
         let mut model = model(&mut *self.guide);
         for layer in &mut self.layers {
             model = layer.wrap(model)?;
+        }
+        if halves {
+            let mut half = FirstHalf::new(model);
+            let step = self.sampler.step(x, &mut half, noise);
+            let evaluations = half.evaluations();
+            let step = match half.reached() {
+                Some((x, level, denoised)) => Step {
+                    x,
+                    level,
+                    denoised,
+                    progress: 1.0,
+                    done: true,
+                },
+                None => step?,
+            };
+            return Ok((step, evaluations));
         }
         let step = self.sampler.step(x, &mut *model, noise)?;
         let evaluations = model.evaluations();

@@ -6,7 +6,7 @@ use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{Components, OnFlagged, OpenOptions, Placement, Residency, devices};
+use crate::{ComponentFolders, Components, OnFlagged, OpenOptions, Placement, Residency, devices};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -31,6 +31,8 @@ struct Options {
     memory_budget: Option<u64>,
     #[serde(default)]
     unknown_settings: UnknownSettings,
+    #[serde(default)]
+    folders: ComponentFolders,
     #[serde(default = "checked")]
     safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
@@ -125,6 +127,7 @@ impl Serialize for OpenOptions {
             tiling: self.tiling,
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
+            folders: self.folders.clone(),
             safety: self.safety,
             components: self.components.clone(),
         };
@@ -152,6 +155,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             tiling: options.tiling,
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
+            folders: options.folders,
             safety: options.safety,
             components: options.components,
         })

@@ -63,6 +63,12 @@ impl Scheduler for DpmSolverSde {
         };
         PlannedSampler::start(plan, first, sampler)
     }
+
+    fn second_timestep(&self, plan: &Plan, stage: usize) -> Option<f64> {
+        let stage = plan.stages.get(stage)?;
+        let middle = (stage.from.sigma * stage.to.sigma).sqrt();
+        (middle > 0.0).then(|| self.levels.table(&plan.schedule).level(middle).t)
+    }
 }
 
 struct DpmSolverSdeSampler {

@@ -42,6 +42,11 @@ impl Scheduler for Heun {
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
         PlannedSampler::start(plan, first, self.clone())
     }
+
+    fn second_timestep(&self, plan: &Plan, stage: usize) -> Option<f64> {
+        let to = plan.stages.get(stage)?.to;
+        (to.sigma > 0.0).then_some(to.t)
+    }
 }
 
 impl Solver for Heun {

@@ -88,6 +88,13 @@ impl Scheduler for Kdpm2 {
         };
         PlannedSampler::start(plan, first, sampler)
     }
+
+    fn second_timestep(&self, plan: &Plan, stage: usize) -> Option<f64> {
+        let stage = plan.stages.get(stage)?;
+        let (down, _) = ancestral(stage.from.sigma, stage.to.sigma, self.eta);
+        let middle = (stage.from.sigma * down).sqrt();
+        (down > 0.0).then(|| self.levels.table(&plan.schedule).level(middle).t)
+    }
 }
 
 struct Kdpm2Sampler {

@@ -1,231 +1,210 @@
-//! The settings of the published models with narrow tensors, in both layouts.
+//! Settings of the published models with narrow tensors: what every file of a class says, under
+//! what a family's row of [`families`] says.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use sd_pipeline::models::{ConfigFile, Result};
+use serde_json::{Map, Value, json};
 
-use super::{Family, GROUPS, tokenizer};
+use super::classes::Class;
+use super::{Family, GROUPS, families, tokenizer};
 
-/// Channels at each resolution, of the U-Net and of the autoencoder, in this ratio to the first.
-const RATIO: [usize; 4] = [1, 2, 3, 3];
-const CHANNELS: usize = 4;
-/// Width of the prompt's tokens.
-const WIDTH: usize = 16;
+/// Channels of the first block, of the U-Net and of the autoencoder.
+pub(super) const CHANNELS: usize = 4;
+/// Channels of the autoencoder at each resolution, in this ratio to the first.
+pub(super) const RATIO: [usize; 4] = [1, 2, 3, 3];
+/// Width of the prompt's tokens where there is one text encoder, and of each where there are two.
+pub(super) const TEXT: usize = 16;
+pub(super) const TEXT_1: usize = 4;
+pub(super) const TEXT_2: usize = 8;
 /// Side of a latent; pictures are 128×128.
-const SIDE: usize = 16;
-const SCALING_FACTOR: f64 = 0.18215;
+pub(super) const SIDE: usize = 16;
 
-fn channels() -> [usize; 4] {
-    RATIO.map(|ratio| ratio * CHANNELS)
+const VERSION: &str = "0.42.1";
+
+type Object = Map<String, Value>;
+
+/// Channels in this ratio to the first block's.
+pub(super) fn channels(ratio: &[usize]) -> Vec<usize> {
+    ratio.iter().map(|ratio| ratio * CHANNELS).collect()
 }
 
-/// The JSON files of diffusers' layout, without the tokenizer's.
-pub(super) fn files(family: Family) -> BTreeMap<String, Vec<u8>> {
-    [
-        ("model_index.json", index(family)),
-        ("scheduler/scheduler_config.json", scheduler(family)),
-        ("text_encoder/config.json", text_encoder(family)),
-        ("unet/config.json", unet(family)),
-        ("vae/config.json", vae()),
-    ]
-    .map(|(name, settings)| (name.into(), bytes(settings)))
-    .into()
+/// What the files of a family say.
+pub(super) struct Settings {
+    /// Of `model_index.json`.
+    index: Object,
+    /// Of each component's own file.
+    components: BTreeMap<String, Object>,
 }
 
-/// A JSON file with its settings in alphabetical order, whichever order `serde_json` keeps.
-pub(super) fn bytes(settings: Value) -> Vec<u8> {
-    let Value::Object(settings) = settings else {
-        unreachable!("a file of settings is an object")
-    };
-    let sorted: BTreeMap<String, Value> = settings.into_iter().collect();
-    serde_json::to_vec_pretty(&sorted).expect("JSON can be written")
-}
+impl Settings {
+    pub(super) fn new(family: Family) -> Self {
+        let mut said = said(family);
+        let mut index = said.remove("index").unwrap_or_default();
+        index.insert("_diffusers_version".into(), VERSION.into());
+        let component = |(name, entry): (&String, &Value)| {
+            let mut settings = common(entry.get(1)?.as_str()?)?;
+            settings.extend(said.remove(name).unwrap_or_default());
+            Some((name.clone(), settings))
+        };
+        let components = index.iter().filter_map(component).collect();
+        Self { index, components }
+    }
 
-fn index(family: Family) -> Value {
-    let scheduler = match family {
-        Family::Sd1 => "PNDMScheduler",
-        Family::Sd2 => "DDIMScheduler",
-    };
-    json!({
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.42.1",
-        "feature_extractor": [null, null],
-        "requires_safety_checker": false,
-        "safety_checker": [null, null],
-        "scheduler": ["diffusers", scheduler],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    })
-}
+    /// The class of a component and its file, of one that the family has and that has weights.
+    pub(super) fn component(&self, name: &str) -> Option<(&'static Class, ConfigFile)> {
+        let class = Class::named(self.index.get(name)?.get(1)?.as_str()?)?;
+        let file = self.components.get(name)?.clone();
+        Some((class, ConfigFile::new(format!("{name}/config.json"), file)))
+    }
 
-fn scheduler(family: Family) -> Value {
-    let (class, prediction) = match family {
-        Family::Sd1 => ("PNDMScheduler", "epsilon"),
-        Family::Sd2 => ("DDIMScheduler", "v_prediction"),
-    };
-    json!({
-        "_class_name": class,
-        "_diffusers_version": "0.42.1",
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "clip_sample": false,
-        "num_train_timesteps": 1000,
-        "prediction_type": prediction,
-        "set_alpha_to_one": false,
-        "skip_prk_steps": true,
-        "steps_offset": 1,
-        "trained_betas": null,
-    })
-}
+    /// The file of a component that the family has, as the library reads it.
+    pub(super) fn read<C>(&self, name: &str, how: impl Fn(&ConfigFile) -> Result<C>) -> C {
+        let file = self.component(name);
+        let (_, file) = file.unwrap_or_else(|| unreachable!("the family has a {name}"));
+        read(&file, how)
+    }
 
-/// Layers of the text encoder. Stable Diffusion 2 leaves OpenCLIP's last one out.
-pub(super) fn text_layers(family: Family) -> usize {
-    match family {
-        Family::Sd1 => 12,
-        Family::Sd2 => 23,
+    /// One setting of a component.
+    pub(super) fn get(&self, component: &str, field: &str) -> Option<&Value> {
+        self.components.get(component)?.get(field)
+    }
+
+    /// The JSON files of diffusers' layout, without the tokenizers'.
+    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let index = ("model_index.json".into(), bytes(&self.index));
+        let components = self.components.iter().map(|(name, settings)| {
+            let stem = match name.as_str() {
+                "scheduler" => "scheduler_config",
+                _ => "config",
+            };
+            (format!("{name}/{stem}.json"), bytes(settings))
+        });
+        components.chain([index]).collect()
+    }
+
+    /// The folders of the tokenizers, and the token that each fills its prompts up with.
+    pub(super) fn tokenizers(&self) -> impl Iterator<Item = (String, usize)> {
+        let folders = [
+            ("tokenizer", "text_encoder"),
+            ("tokenizer_2", "text_encoder_2"),
+        ];
+        let found = folders.map(|(folder, encoder)| {
+            let pad = self.get(encoder, "pad_token_id")?.as_u64()? as usize;
+            Some((folder.to_string(), pad))
+        });
+        found.into_iter().flatten()
     }
 }
 
-pub(super) fn text_encoder(family: Family) -> Value {
-    let activation = match family {
-        Family::Sd1 => "quick_gelu",
-        Family::Sd2 => "gelu",
-    };
-    json!({
-        "architectures": ["CLIPTextModel"],
-        "attention_dropout": 0.0,
-        "bos_token_id": tokenizer::COUNT - 2,
-        "dropout": 0.0,
-        "eos_token_id": tokenizer::COUNT - 1,
-        "hidden_act": activation,
-        "hidden_size": WIDTH,
-        "initializer_factor": 1.0,
-        "initializer_range": 0.02,
-        "intermediate_size": 2 * WIDTH,
-        "layer_norm_eps": 1e-5,
-        "max_position_embeddings": 77,
-        "model_type": "clip_text_model",
-        "num_attention_heads": 2,
-        "num_hidden_layers": text_layers(family),
-        "pad_token_id": tokenizer::pad(family).1,
-        "projection_dim": WIDTH,
-        "torch_dtype": "float16",
-        "vocab_size": tokenizer::COUNT,
-    })
+/// A file as the library reads it.
+pub(super) fn read<C>(file: &ConfigFile, how: impl Fn(&ConfigFile) -> Result<C>) -> C {
+    how(file).expect("the micro models' settings are in range")
 }
 
-pub(super) fn unet(family: Family) -> Value {
-    // diffusers calls the number of heads their dimension. Stable Diffusion 1 has as many at every
-    // resolution, Stable Diffusion 2 heads of one width.
-    let (heads, linear) = match family {
-        Family::Sd1 => (json!(2), false),
-        Family::Sd2 => (json!(RATIO), true),
-    };
-    json!({
-        "_class_name": "UNet2DConditionModel",
-        "_diffusers_version": "0.42.1",
-        "act_fn": "silu",
-        "attention_head_dim": heads,
-        "block_out_channels": channels(),
-        "center_input_sample": false,
-        "cross_attention_dim": WIDTH,
-        "down_block_types": [
-            "CrossAttnDownBlock2D",
-            "CrossAttnDownBlock2D",
-            "CrossAttnDownBlock2D",
-            "DownBlock2D",
-        ],
-        "downsample_padding": 1,
-        "flip_sin_to_cos": true,
-        "freq_shift": 0,
-        "in_channels": 4,
-        "layers_per_block": 2,
-        "mid_block_scale_factor": 1,
-        "norm_eps": 1e-5,
-        "norm_num_groups": GROUPS,
-        "out_channels": 4,
-        "sample_size": SIDE,
-        "up_block_types": [
-            "UpBlock2D",
-            "CrossAttnUpBlock2D",
-            "CrossAttnUpBlock2D",
-            "CrossAttnUpBlock2D",
-        ],
-        "use_linear_projection": linear,
-    })
+/// What the rows of a family and of all it descends from say, the nearest last.
+fn said(family: Family) -> BTreeMap<String, Object> {
+    let families::Row { parent, files } = families::row(family);
+    let mut said = parent.map_or_else(BTreeMap::new, said);
+    for (name, settings) in object(files) {
+        said.entry(name).or_default().extend(object(settings));
+    }
+    said
 }
 
-pub(super) fn vae() -> Value {
-    json!({
-        "_class_name": "AutoencoderKL",
-        "_diffusers_version": "0.42.1",
-        "act_fn": "silu",
-        "block_out_channels": channels(),
-        "down_block_types": (["DownEncoderBlock2D"; 4]),
-        "in_channels": 3,
-        "latent_channels": 4,
-        "layers_per_block": 2,
-        "norm_num_groups": GROUPS,
-        "out_channels": 3,
-        "sample_size": 8 * SIDE,
-        "scaling_factor": SCALING_FACTOR,
-        "up_block_types": (["UpDecoderBlock2D"; 4]),
-    })
+fn object(value: Value) -> Object {
+    let Value::Object(object) = value else {
+        unreachable!("a file of settings is an object")
+    };
+    object
 }
 
-/// The configuration of the original code, as its `v1-inference.yaml` and `v2-inference-v.yaml`.
-pub(super) fn yaml(family: Family) -> String {
-    let (parameterization, heads, linear, encoder) = match family {
-        Family::Sd1 => ("eps", "num_heads: 2", false, "FrozenCLIPEmbedder"),
-        Family::Sd2 => ("v", "num_head_channels: 4", true, "FrozenOpenCLIPEmbedder"),
-    };
-    let side = 8 * SIDE;
-    format!(
-        "\
-model:
-  target: ldm.models.diffusion.ddpm.LatentDiffusion
-  params:
-    linear_start: 0.00085
-    linear_end: 0.0120
-    timesteps: 1000
-    parameterization: {parameterization}
-    scale_factor: {SCALING_FACTOR}
-    unet_config:
-      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
-      params:
-        image_size: {SIDE}
-        in_channels: 4
-        out_channels: 4
-        model_channels: {CHANNELS}
-        attention_resolutions: [4, 2, 1]
-        num_res_blocks: 2
-        channel_mult: {RATIO:?}
-        {heads}
-        use_spatial_transformer: true
-        use_linear_in_transformer: {linear}
-        transformer_depth: 1
-        context_dim: {WIDTH}
-        legacy: false
-    first_stage_config:
-      target: ldm.models.autoencoder.AutoencoderKL
-      params:
-        embed_dim: 4
-        ddconfig:
-          double_z: true
-          z_channels: 4
-          resolution: {side}
-          in_channels: 3
-          out_ch: 3
-          ch: {CHANNELS}
-          ch_mult: {RATIO:?}
-          num_res_blocks: 2
-          attn_resolutions: []
-          dropout: 0.0
-    cond_stage_config:
-      target: ldm.modules.encoders.modules.{encoder}
-"
-    )
+/// A JSON file with its settings in alphabetical order, whichever order `serde_json` keeps.
+pub(super) fn bytes(settings: &Object) -> Vec<u8> {
+    let sorted: BTreeMap<&String, &Value> = settings.iter().collect();
+    serde_json::to_vec_pretty(&sorted).expect("JSON can be written")
+}
+
+/// What every file of a class says; of a class without a file nothing.
+fn common(class: &str) -> Option<Object> {
+    let mut settings = object(match class {
+        "CLIPTokenizer" => return None,
+        "CLIPTextModel" | "CLIPTextModelWithProjection" => json!({
+            "architectures": [class],
+            "attention_dropout": 0.0,
+            "bos_token_id": tokenizer::COUNT - 2,
+            "dropout": 0.0,
+            "eos_token_id": tokenizer::COUNT - 1,
+            "hidden_size": TEXT,
+            "initializer_factor": 1.0,
+            "initializer_range": 0.02,
+            "intermediate_size": 2 * TEXT,
+            "layer_norm_eps": 1e-5,
+            "max_position_embeddings": 77,
+            "model_type": "clip_text_model",
+            "num_attention_heads": 2,
+            "pad_token_id": tokenizer::COUNT - 1,
+            "projection_dim": TEXT,
+            "torch_dtype": "float16",
+            "vocab_size": tokenizer::COUNT,
+        }),
+        "UNet2DConditionModel" => json!({
+            "act_fn": "silu",
+            "center_input_sample": false,
+            "downsample_padding": 1,
+            "flip_sin_to_cos": true,
+            "freq_shift": 0,
+            "in_channels": 4,
+            "layers_per_block": 2,
+            "mid_block_scale_factor": 1,
+            "norm_eps": 1e-5,
+            "norm_num_groups": GROUPS,
+            "out_channels": 4,
+            "sample_size": SIDE,
+        }),
+        "AutoencoderKL" => json!({
+            "act_fn": "silu",
+            "block_out_channels": channels(&RATIO),
+            "down_block_types": (["DownEncoderBlock2D"; 4]),
+            "in_channels": 3,
+            "latent_channels": 4,
+            "layers_per_block": 2,
+            "norm_num_groups": GROUPS,
+            "out_channels": 3,
+            "sample_size": 8 * SIDE,
+            "up_block_types": (["UpDecoderBlock2D"; 4]),
+        }),
+        "AutoencoderTiny" => json!({
+            "act_fn": "relu",
+            "decoder_block_out_channels": ([2 * CHANNELS; 4]),
+            "encoder_block_out_channels": ([2 * CHANNELS; 4]),
+            "force_upcast": false,
+            "in_channels": 3,
+            "latent_channels": 4,
+            "latent_magnitude": 3,
+            "latent_shift": 0.5,
+            "num_decoder_blocks": [3, 3, 3, 1],
+            "num_encoder_blocks": [1, 3, 3, 3],
+            "out_channels": 3,
+            "scaling_factor": 1.0,
+            "upsampling_scaling_factor": 2,
+        }),
+        _scheduler => json!({
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "clip_sample": false,
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "set_alpha_to_one": false,
+            "skip_prk_steps": true,
+            "steps_offset": 1,
+            "trained_betas": null,
+        }),
+    });
+    if !settings.contains_key("architectures") {
+        settings.insert("_class_name".into(), class.into());
+        settings.insert("_diffusers_version".into(), VERSION.into());
+    }
+    Some(settings)
 }

@@ -3,29 +3,131 @@
 use std::collections::BTreeMap;
 
 use safetensors::Dtype;
+use sd_pipeline::models::ClipTextConfig;
 use sd_pipeline::models::ldm::{self, Layout, Numbering, Storage};
+use sd_pipeline::models::unet::UNetConfig;
+use sd_pipeline::models::vae::VaeConfig;
 
-use super::Family;
+use super::config::{CHANNELS, RATIO, SIDE, Settings, TEXT};
 use super::values::{self, Tensor};
 
 type Tensors = BTreeMap<String, Tensor>;
 
-/// All tensors of a checkpoint, from those of the components under diffusers' names.
-pub(super) fn tensors(
-    family: Family,
-    text: Tensors,
-    unet: Tensors,
-    vae: Tensors,
-    seed: u64,
-) -> Tensors {
-    let layout = Layout::unet(&super::unet_config(family), Numbering::Contiguous);
-    let unet = in_file(unet, &layout.under(ldm::UNET));
-    let vae = in_file(vae, &Layout::vae(&super::vae_config()).under(ldm::VAE));
-    let text = match family {
-        Family::Sd1 => clip(text),
-        Family::Sd2 => open_clip(text, seed),
-    };
-    unet.into_iter().chain(vae).chain(text).collect()
+/// What the original code has of a family: its text encoder, and what its configuration says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Original {
+    /// The text encoder's tensors from those under diffusers' names, its shape and the seed.
+    text: fn(Tensors, ClipTextConfig, u64) -> Tensors,
+    encoder: &'static str,
+    heads: &'static str,
+    linear: bool,
+    parameterization: &'static str,
+}
+
+/// As `v1-inference.yaml`.
+pub(super) const V1: Original = Original {
+    text: clip,
+    encoder: "FrozenCLIPEmbedder",
+    heads: "num_heads: 2",
+    linear: false,
+    parameterization: "eps",
+};
+
+/// As `v2-inference-v.yaml`.
+pub(super) const V2: Original = Original {
+    text: open_clip,
+    encoder: "FrozenOpenCLIPEmbedder",
+    heads: "num_head_channels: 4",
+    linear: true,
+    parameterization: "v",
+};
+
+impl Original {
+    /// The files of a model of these components, whose tensors have diffusers' names.
+    pub(super) fn files(
+        &self,
+        settings: &Settings,
+        mut components: BTreeMap<&str, Tensors>,
+        seed: u64,
+    ) -> BTreeMap<String, Vec<u8>> {
+        let mut part = |name| components.remove(name).unwrap_or_default();
+        let unet = Layout::unet(
+            &settings.read("unet", UNetConfig::new),
+            Numbering::Contiguous,
+        );
+        let vae = Layout::vae(&settings.read("vae", VaeConfig::new));
+        let text = settings.read("text_encoder", ClipTextConfig::from_file);
+        let text = (self.text)(part("text_encoder"), text, seed);
+        let parts = [
+            in_file(part("unet"), &unet.under(ldm::UNET)),
+            in_file(part("vae"), &vae.under(ldm::VAE)),
+            text,
+        ];
+        let tensors = parts.into_iter().flatten().collect();
+        BTreeMap::from([
+            ("model.safetensors".into(), values::safetensors(&tensors)),
+            ("model.yaml".into(), self.yaml(settings).into_bytes()),
+        ])
+    }
+
+    /// The configuration of the original code.
+    fn yaml(&self, settings: &Settings) -> String {
+        let Self {
+            encoder,
+            heads,
+            linear,
+            parameterization,
+            ..
+        } = self;
+        let scaling_factor = settings.get("vae", "scaling_factor");
+        let scaling_factor = scaling_factor.unwrap_or_else(|| unreachable!("the row says it"));
+        let side = 8 * SIDE;
+        format!(
+            "\
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 0.00085
+    linear_end: 0.0120
+    timesteps: 1000
+    parameterization: {parameterization}
+    scale_factor: {scaling_factor}
+    unet_config:
+      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
+      params:
+        image_size: {SIDE}
+        in_channels: 4
+        out_channels: 4
+        model_channels: {CHANNELS}
+        attention_resolutions: [4, 2, 1]
+        num_res_blocks: 2
+        channel_mult: {RATIO:?}
+        {heads}
+        use_spatial_transformer: true
+        use_linear_in_transformer: {linear}
+        transformer_depth: 1
+        context_dim: {TEXT}
+        legacy: false
+    first_stage_config:
+      target: ldm.models.autoencoder.AutoencoderKL
+      params:
+        embed_dim: 4
+        ddconfig:
+          double_z: true
+          z_channels: 4
+          resolution: {side}
+          in_channels: 3
+          out_ch: 3
+          ch: {CHANNELS}
+          ch_mult: {RATIO:?}
+          num_res_blocks: 2
+          attn_resolutions: []
+          dropout: 0.0
+    cond_stage_config:
+      target: ldm.modules.encoders.modules.{encoder}
+"
+        )
+    }
 }
 
 /// A component's tensors as a file of this layout has them.
@@ -60,21 +162,19 @@ fn in_file(tensors: Tensors, layout: &Layout) -> Tensors {
 }
 
 /// Stable Diffusion 1 holds transformers' text encoder as it is, with a table of positions.
-fn clip(text: Tensors) -> Tensors {
+fn clip(mut text: Tensors, _: ClipTextConfig, _: u64) -> Tensors {
     let positions = Tensor {
         dtype: Dtype::I64,
         shape: vec![1, 77],
         bytes: (0..77_i64).flat_map(i64::to_le_bytes).collect(),
     };
-    let mut text = text;
     text.insert("embeddings.position_ids".into(), positions);
     in_file(text, &Layout::clip().under(ldm::TEXT))
 }
 
 /// Stable Diffusion 2 holds OpenCLIP's: one layer more than is used, and the two parameters that
 /// only pictures need.
-fn open_clip(mut text: Tensors, seed: u64) -> Tensors {
-    let mut config = super::text_config(Family::Sd2);
+fn open_clip(mut text: Tensors, mut config: ClipTextConfig, seed: u64) -> Tensors {
     let layers = config.num_hidden_layers;
     let [used, unused] = [layers - 1, layers].map(|i| format!("encoder.layers.{i}."));
     let mut more: BTreeMap<String, Vec<usize>> = text

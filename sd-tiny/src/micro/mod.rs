@@ -11,7 +11,7 @@
 //! use sd_tiny::micro::{Family, Layout, Micro};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0);
+//! let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0)?;
 //! let options = OpenOptions::new(&device("flex")?);
 //! let pipeline = Pipeline::from_files(&micro.files(), &options)?;
 //! let picture = &pipeline.generate(&Request::new("anything"))?[0];
@@ -25,7 +25,9 @@
 //! The bytes of a family, layout and seed do not change within a minor version, nor from one
 //! machine to another.
 
+mod classes;
 mod config;
+mod families;
 mod ldm;
 mod tokenizer;
 mod values;
@@ -34,14 +36,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use sd_pipeline::Device;
-use sd_pipeline::models::unet::{UNet2DConditionModel, UNetConfig};
-use sd_pipeline::models::vae::{AutoencoderKL, VaeConfig};
-use sd_pipeline::models::{ClipTextConfig, ClipTextModel, ConfigFile, Files, parameter_shapes};
-use serde_json::Value;
+use sd_pipeline::models::Files;
 
-/// Shapes by diffusers' names.
-type Shapes = BTreeMap<String, Vec<usize>>;
+use config::Settings;
+use ldm::Original;
 
 /// A kind of model that the library opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +51,114 @@ pub enum Family {
     /// Stable Diffusion 2.1: OpenCLIP's text encoder, linear projections, heads of equal width,
     /// prediction of the velocity; DDIM.
     Sd2,
+    /// SD-Turbo: Stable Diffusion 2 that predicts the noise, for one step; Euler, trailing.
+    SdTurbo,
+    /// Stable Diffusion 1.5 for inpainting: a mask and the masked picture beside the latent.
+    Sd1Inpaint,
+    /// Stable Diffusion 2 for inpainting.
+    Sd2Inpaint,
+    /// InstructPix2Pix: Stable Diffusion 1.5 with the picture to edit beside the latent.
+    InstructPix2Pix,
+    /// A latent consistency model of Stable Diffusion 1: the guidance scale is embedded.
+    Lcm,
+    /// small-sd (BK-SDM-Base): Stable Diffusion 1 with one layer less in each block.
+    SmallSd,
+    /// tiny-sd (BK-SDM-Tiny): three blocks, attention in all, and no middle.
+    TinySd,
+    /// SDXS-512-DreamShaper: tiny-sd without attention in the finest block, for one step, with an
+    /// `AutoencoderTiny`.
+    Sdxs,
+    /// SDXS-512-0.9: Stable Diffusion 2's text encoder, and no attention of the finest block's
+    /// pixels to each other.
+    Sdxs09,
+    /// Stable Diffusion XL: two text encoders, one with a pooled output, and sizes and crops
+    /// embedded; Euler.
+    Sdxl,
+    /// Stable Diffusion XL's refiner: the second text encoder only, and an aesthetic score.
+    SdxlRefiner,
+    /// Stable Diffusion XL for inpainting.
+    SdxlInpaint,
+    /// SDXL-Turbo: its weights are another's here, its scheduler Euler ancestral, trailing.
+    SdxlTurbo,
+    /// SDXL-Lightning: Euler, trailing.
+    SdxlLightning,
+    /// A latent consistency model of Stable Diffusion XL.
+    LcmXl,
+    /// SSD-1B: Stable Diffusion XL with fewer transformers and a middle of one residual block.
+    Ssd1b,
+    /// Segmind Vega: with fewer still.
+    Vega,
+    /// KOALA 700M: one layer a block, and no middle.
+    Koala700m,
+    /// KOALA 1B: with a middle.
+    Koala1b,
 }
 
 impl Family {
     /// Every family there is.
-    pub const ALL: [Self; 2] = [Self::Sd1, Self::Sd2];
+    pub const ALL: [Self; 21] = [
+        Self::Sd1,
+        Self::Sd2,
+        Self::SdTurbo,
+        Self::Sd1Inpaint,
+        Self::Sd2Inpaint,
+        Self::InstructPix2Pix,
+        Self::Lcm,
+        Self::SmallSd,
+        Self::TinySd,
+        Self::Sdxs,
+        Self::Sdxs09,
+        Self::Sdxl,
+        Self::SdxlRefiner,
+        Self::SdxlInpaint,
+        Self::SdxlTurbo,
+        Self::SdxlLightning,
+        Self::LcmXl,
+        Self::Ssd1b,
+        Self::Vega,
+        Self::Koala700m,
+        Self::Koala1b,
+    ];
+
+    /// Layouts that there are of the family.
+    pub fn layouts(self) -> &'static [Layout] {
+        match self.original() {
+            Some(_) => &[Layout::Diffusers, Layout::Ldm],
+            None => &[Layout::Diffusers],
+        }
+    }
+
+    /// What the original code has of the family.
+    fn original(self) -> Option<Original> {
+        match self {
+            Self::Sd1 => Some(ldm::V1),
+            Self::Sd2 => Some(ldm::V2),
+            _ => None,
+        }
+    }
 }
+
+/// A family and a layout that it has no model in; see [`Family::layouts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSuchLayout {
+    /// The family asked for.
+    pub family: Family,
+    /// The layout asked for.
+    pub layout: Layout,
+}
+
+impl std::fmt::Display for NoSuchLayout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { family, layout } = self;
+        let layouts = family.layouts();
+        write!(
+            f,
+            "{family:?} has no micro model in the layout {layout:?}, only in {layouts:?}"
+        )
+    }
+}
+
+impl std::error::Error for NoSuchLayout {}
 
 /// Layout of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +178,14 @@ pub enum Layout {
 /// Groups of the micro models' group normalisations: `norm_num_groups` of their configurations.
 pub const GROUPS: usize = 4;
 
+/// Components with weights, and the stream of random numbers of each.
+const STREAMS: &[(&str, u64)] = &[
+    ("text_encoder", 0),
+    ("unet", 1),
+    ("vae", 2),
+    ("text_encoder_2", 3),
+];
+
 /// The files of a micro model, in memory.
 #[derive(Clone)]
 pub struct Micro {
@@ -85,42 +193,44 @@ pub struct Micro {
 }
 
 impl Micro {
-    /// The model of `family` in `layout` whose weights come from `seed`. Both layouts of one seed
+    /// The model of `family` in `layout` whose weights come from `seed`. All layouts of one seed
     /// hold the same weights.
-    pub fn new(family: Family, layout: Layout, seed: u64) -> Self {
-        // Modules without values belong to no device yet; naming one starts nothing.
-        let device = Device::default();
-        let text = parameter_shapes(&ClipTextModel::new(text_config(family), &device));
-        let vae = parameter_shapes(&AutoencoderKL::new(&vae_config(), &device));
-        let [text, unet, vae] = [(text, 0), (unet(family, &device), 1), (vae, 2)]
-            .map(|(shapes, stream)| values::random(shapes, seed, stream));
-        let files = match layout {
-            Layout::Diffusers => {
-                let mut files = config::files(family);
-                // As in the published files, which are older than transformers' shorter names.
-                let text = text.into_iter();
-                let text = text.map(|(name, tensor)| (format!("text_model.{name}"), tensor));
-                for (name, tensors) in [
-                    ("text_encoder/model.safetensors", text.collect()),
-                    ("unet/diffusion_pytorch_model.safetensors", unet),
-                    ("vae/diffusion_pytorch_model.safetensors", vae),
-                ] {
-                    files.insert(name.into(), values::safetensors(&tensors));
+    ///
+    /// # Errors
+    /// [`NoSuchLayout`] of a layout that is not among [`Family::layouts`].
+    pub fn new(family: Family, layout: Layout, seed: u64) -> Result<Self, NoSuchLayout> {
+        let settings = Settings::new(family);
+        let mut components = BTreeMap::new();
+        for (name, stream) in STREAMS {
+            if let Some((class, file)) = settings.component(name) {
+                let shapes = (class.shapes)(&file);
+                let tensors = values::random(shapes, seed, *stream);
+                components.insert(*name, (class, tensors));
+            }
+        }
+        let files = match (layout, family.original()) {
+            (Layout::Diffusers, _) => {
+                let mut files = settings.files();
+                for (name, (class, tensors)) in components {
+                    let tensors = (tensors.into_iter())
+                        .map(|(tensor, values)| (class.published(tensor), values));
+                    let file = format!("{name}/{}.safetensors", class.stem);
+                    files.insert(file, values::safetensors(&tensors.collect()));
                 }
                 files
             }
-            Layout::Ldm => {
-                let tensors = ldm::tensors(family, text, unet, vae, seed);
-                BTreeMap::from([
-                    ("model.safetensors".into(), values::safetensors(&tensors)),
-                    ("model.yaml".into(), config::yaml(family).into_bytes()),
-                ])
+            (Layout::Ldm, Some(original)) => {
+                let tensors = components.into_iter();
+                let tensors = tensors.map(|(name, (_, tensors))| (name, tensors));
+                original.files(&settings, tensors.collect(), seed)
             }
+            (Layout::Ldm, None) => return Err(NoSuchLayout { family, layout }),
         };
-        let tokenizer = tokenizer::files(family);
-        Self {
-            files: files.into_iter().chain(tokenizer).collect(),
-        }
+        let tokenizers = settings.tokenizers();
+        let tokenizers = tokenizers.flat_map(|(folder, pad)| tokenizer::files(&folder, pad));
+        Ok(Self {
+            files: tokenizers.chain(files).collect(),
+        })
     }
 
     /// The files as the library opens them.
@@ -155,42 +265,4 @@ impl std::fmt::Debug for Micro {
         let sizes = self.iter().map(|(name, bytes)| (name, bytes.len()));
         f.debug_map().entries(sizes).finish()
     }
-}
-
-fn unet(family: Family, device: &Device) -> Shapes {
-    let mut shapes = parameter_shapes(&UNet2DConditionModel::new(&unet_config(family), device));
-    // The library's linear layer serves both kinds of projection.
-    let convolutions = config::unet(family)["use_linear_projection"] == false;
-    let projection = |name: &str| {
-        ["proj_in.weight", "proj_out.weight"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    };
-    for (name, shape) in &mut shapes {
-        if convolutions && projection(name) {
-            shape.extend([1, 1]);
-        }
-    }
-    shapes
-}
-
-fn text_config(family: Family) -> ClipTextConfig {
-    read(config::text_encoder(family), ClipTextConfig::from_file)
-}
-
-fn unet_config(family: Family) -> UNetConfig {
-    read(config::unet(family), UNetConfig::new)
-}
-
-fn vae_config() -> VaeConfig {
-    read(config::vae(), VaeConfig::new)
-}
-
-/// A configuration as the library reads it.
-fn read<C>(config: Value, read: impl Fn(&ConfigFile) -> sd_pipeline::models::Result<C>) -> C {
-    let Value::Object(settings) = config else {
-        unreachable!("a configuration is an object")
-    };
-    let config = read(&ConfigFile::new("config.json", settings));
-    config.expect("the micro models' settings are in range")
 }

@@ -1,40 +1,38 @@
 //! CLIP's tokenizer with a vocabulary of single bytes: complete, and without a merge.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{Family, config};
+use super::config;
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// The files of the folder `tokenizer`.
-pub(super) fn files(family: Family) -> Vec<(String, Vec<u8>)> {
-    let special = json!({
-        "bos_token": START,
-        "eos_token": END,
-        "pad_token": pad(family).0,
-        "unk_token": END,
-    });
+/// The files of the folder `folder`, of a tokenizer that fills a prompt up to 77 tokens with token
+/// `pad`.
+pub(super) fn files(folder: &str, pad: usize) -> Vec<(String, Vec<u8>)> {
+    let pad = tokens().nth(pad).unwrap_or_else(|| END.into());
+    let special = [
+        ("bos_token", START),
+        ("eos_token", END),
+        ("pad_token", &pad),
+        ("unk_token", END),
+    ];
+    let special: Map<String, Value> = special
+        .map(|(k, v)| (k.into(), v.into()))
+        .into_iter()
+        .collect();
     let mut config = special.clone();
-    config["model_max_length"] = 77.into();
-    config["tokenizer_class"] = "CLIPTokenizer".into();
-    let vocabulary: Map<String, Value> = tokens().zip((0..).map(Value::from)).collect();
+    config.insert("model_max_length".into(), 77.into());
+    config.insert("tokenizer_class".into(), "CLIPTokenizer".into());
+    let vocabulary = tokens().zip((0..).map(Value::from)).collect();
     [
-        ("vocab.json", config::bytes(Value::Object(vocabulary))),
+        ("vocab.json", config::bytes(&vocabulary)),
         ("merges.txt", b"#version: 0.2\n".into()),
-        ("special_tokens_map.json", config::bytes(special)),
-        ("tokenizer_config.json", config::bytes(config)),
+        ("special_tokens_map.json", config::bytes(&special)),
+        ("tokenizer_config.json", config::bytes(&config)),
     ]
-    .map(|(name, bytes)| (format!("tokenizer/{name}"), bytes))
+    .map(|(name, bytes)| (format!("{folder}/{name}"), bytes))
     .into()
-}
-
-/// The token that fills a prompt up to 77, and its number.
-pub(super) fn pad(family: Family) -> (&'static str, usize) {
-    match family {
-        Family::Sd1 => (END, COUNT - 1),
-        Family::Sd2 => ("!", 0),
-    }
 }
 
 /// In the order of CLIP's own vocabulary: the bytes within a word, the bytes that end one, and the

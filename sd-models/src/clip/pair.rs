@@ -1,0 +1,143 @@
+use burn::tensor::{Device, Tensor};
+use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
+
+use super::encoder::warn_of_cuts;
+use super::{ClipTextEncoder, ClipTextFiles};
+use crate::{Error, Result};
+
+/// Files of two text encoders side by side, found sound; the weights are still in them.
+#[derive(Debug, Clone)]
+pub struct ClipPairFiles {
+    first: ClipTextFiles,
+    second: ClipTextFiles,
+    absent: AbsentPrompt,
+}
+
+impl ClipPairFiles {
+    /// Two encoders' files.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when their tokenizers make prompts of different lengths.
+    pub fn new(first: ClipTextFiles, second: ClipTextFiles) -> Result<Self> {
+        let [expected, found] = [&first, &second].map(|files| files.tokenizer().max_length());
+        if found != expected {
+            let expected = format!("expected the first tokenizer's, {expected}");
+            let file = second.tokenizer().path();
+            return Err(Error::config(file, "model_max_length", found, expected));
+        }
+        Ok(Self {
+            first,
+            second,
+            absent: AbsentPrompt::default(),
+        })
+    }
+
+    /// The same with `absent` in place of a negative prompt that is not given.
+    #[must_use]
+    pub fn with_absent(self, absent: AbsentPrompt) -> Self {
+        Self { absent, ..self }
+    }
+
+    /// The device to load them to.
+    pub fn device(&self) -> &Device {
+        self.first.device()
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// As [`ClipTextFiles::load`].
+    pub fn load(&self) -> Result<ClipPair> {
+        Ok(ClipPair {
+            first: self.first.load()?,
+            second: self.second.load()?,
+            absent: self.absent,
+        })
+    }
+}
+
+/// Two CLIP text encoders side by side, as SDXL has them (Podell et al. 2023, arXiv:2307.01952,
+/// section 2.1).
+///
+/// Each token's vectors are put one behind the other. The pooled vector is that of the first
+/// encoder with a projection, which is SDXL's second one.
+#[derive(Debug)]
+pub struct ClipPair {
+    first: ClipTextEncoder,
+    second: ClipTextEncoder,
+    absent: AbsentPrompt,
+}
+
+impl ClipPair {
+    /// Two encoders.
+    ///
+    /// # Errors
+    /// [`sd_core::Error::InvalidArgument`] when their tokenizers make prompts of different lengths.
+    pub fn new(first: ClipTextEncoder, second: ClipTextEncoder) -> sd_core::Result<Self> {
+        let [expected, found] = [&first, &second].map(|one| one.tokenizer().max_length());
+        if found != expected {
+            let expected = format!("expected the first tokenizer's, {expected}");
+            let name = "length of the second tokenizer's prompts";
+            return Err(sd_core::Error::invalid(name, found, expected));
+        }
+        Ok(Self {
+            first,
+            second,
+            absent: AbsentPrompt::default(),
+        })
+    }
+
+    /// The encoders.
+    pub fn encoders(&self) -> [&ClipTextEncoder; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// Memory that the weights of both take.
+    pub fn weights(&self) -> WeightBytes {
+        self.first.weights() + self.second.weights()
+    }
+}
+
+impl TextEncoder for ClipPair {
+    /// The vectors of [`ClipTokenizer::max_length`](crate::ClipTokenizer::max_length) tokens per
+    /// prompt, as wide as those of both encoders together. The second encoder reads the prompt's
+    /// second text; where there is none, or an empty one, the first, as in diffusers.
+    fn encode(&self, prompts: &[Prompt]) -> sd_core::Result<TextEmbedding> {
+        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        let seconds: Vec<&str> = prompts.iter().map(second_text).collect();
+        let first = self.first.embed(&texts)?;
+        let mut other = self.second.embed(&seconds)?;
+        // Of a text that both read both cut the same.
+        for (cut, same) in other.truncated.iter_mut().zip(&first.truncated) {
+            if cut == same {
+                *cut = None;
+            }
+        }
+        let length = self.first.tokenizer().max_length();
+        warn_of_cuts(&first, length);
+        warn_of_cuts(&other, length);
+        let truncated = first.truncated.into_iter().zip(other.truncated);
+        let truncated = truncated.map(|cuts| match cuts {
+            (Some(first), Some(second)) => Some(format!("{first} {second}")),
+            (first, second) => first.or(second),
+        });
+        let tokens = Tensor::cat(vec![first.tokens, other.tokens], 2);
+        let embedding = TextEmbedding::new(tokens).with_truncated(truncated.collect());
+        Ok(match first.pooled.or(other.pooled) {
+            Some(pooled) => embedding.with_pooled(pooled),
+            None => embedding,
+        })
+    }
+
+    fn absent(&self) -> AbsentPrompt {
+        self.absent
+    }
+}
+
+/// The text of the second encoder.
+fn second_text(prompt: &Prompt) -> &str {
+    let second = prompt.second.as_deref();
+    second
+        .filter(|text| !text.is_empty())
+        .unwrap_or(&prompt.text)
+}

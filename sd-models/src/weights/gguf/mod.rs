@@ -1,0 +1,98 @@
+//! GGUF files (ggml's `docs/gguf.md`), as stable-diffusion.cpp and ComfyUI-GGUF write them.
+//!
+//! Quantised tensors are read as the f32 that ggml makes of them, a few blocks at a time.
+
+mod blocks;
+mod header;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::content::Content;
+use super::source::{CutShort, TensorInfo, TensorSource, no_floats};
+use crate::{Error, Result};
+use blocks::Encoding;
+
+/// Bytes of quantised values that are in memory at once.
+const WINDOW: usize = 1 << 16;
+
+/// A GGUF file.
+pub(super) struct Gguf {
+    path: PathBuf,
+    content: Content,
+    tensors: Vec<TensorInfo>,
+    /// For each tensor the place of its first byte and the encoding of its values.
+    places: Vec<(u64, &'static Encoding)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Gguf {
+    /// Reads and checks what stands before the values.
+    pub(super) fn open(path: PathBuf, content: Content) -> Result<(Self, Option<CutShort>)> {
+        let header = header::read(&content).map_err(|fault| match fault {
+            header::Fault::Io(source) => Error::io(&path, source),
+            header::Fault::Damaged(reason) => Error::gguf(&path, reason),
+        })?;
+        let (mut tensors, mut places) = (Vec::new(), Vec::new());
+        for (info, start, encoding) in header.tensors {
+            tensors.push(info);
+            places.push((start, encoding));
+        }
+        let source = Self {
+            path,
+            content,
+            tensors,
+            places,
+            metadata: header.metadata,
+        };
+        Ok((source, header.cut_short))
+    }
+}
+
+impl TensorSource for Gguf {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
+        let info = &self.tensors[tensor];
+        let dtype = info.dtype.ok_or_else(|| no_floats(&self.path, info))?;
+        let (start, encoding) = self.places[tensor];
+        let io = |source| Error::io(&self.path, source);
+        let Some(decode) = encoding.decode else {
+            let offset = start + (first * dtype.size()) as u64;
+            return self.content.read_at(offset, to).map_err(io);
+        };
+        // Whole blocks, of which the first and the last may be wanted in part.
+        let end = first + to.len() / size_of::<f32>();
+        let (mut block, last) = (first / encoding.elements, end.div_ceil(encoding.elements));
+        let most = WINDOW / encoding.bytes;
+        let mut bytes = vec![0; encoding.bytes * (last - block).min(most)];
+        let mut values = vec![0.0; encoding.elements];
+        while block < last {
+            let count = (last - block).min(most);
+            let bytes = &mut bytes[..encoding.bytes * count];
+            let offset = start + (block * encoding.bytes) as u64;
+            self.content.read_at(offset, bytes).map_err(io)?;
+            for bytes in bytes.chunks_exact(encoding.bytes) {
+                decode(bytes, &mut values);
+                let begin = block * encoding.elements;
+                for (i, value) in values.iter().enumerate() {
+                    if let Some(at) = (begin + i).checked_sub(first).filter(|at| first + at < end) {
+                        to[4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
+                    }
+                }
+                block += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Kinds of pipelines, as rows: diffusers' pipeline classes, each read in its own source.
+
+use sd_models::ClipReading;
+
+use crate::Defaults;
+
+/// Facts that the kind of pipeline says of a folder and its files do not.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    /// `_class_name` of `model_index.json`.
+    pub(super) class: &'static str,
+    /// Folders of each text encoder and its tokenizer.
+    pub(super) text_encoders: &'static [[&'static str; 2]],
+    /// Choice of the hidden state that is read of each.
+    pub(super) reading: ClipReading,
+    /// `force_zeros_for_empty_prompt` where the index does not say it; `None` where it has no say: an
+    /// absent negative prompt is then an empty one.
+    pub(super) zeros: Option<bool>,
+    /// Settings of the scheduler's file that diffusers corrects as it opens such a folder, and
+    /// their right values as JSON.
+    pub(super) corrections: &'static [(&'static str, &'static str)],
+    /// `true` when diffusers does not believe a denoiser that was written in its first months that
+    /// it was trained at less than 64 latent pixels.
+    pub(super) corrects_sample_size: bool,
+    /// The things that go into the channels beside the latent, where there are such.
+    pub(super) beside: &'static str,
+    /// Arguments of the pipeline that a caller need not give.
+    pub(super) defaults: Defaults,
+}
+
+const ONE: &[[&str; 2]] = &[["text_encoder", "tokenizer"]];
+const TWO: &[[&str; 2]] = &[
+    ["text_encoder", "tokenizer"],
+    ["text_encoder_2", "tokenizer_2"],
+];
+
+const STABLE_DIFFUSION: Recipe = Recipe {
+    class: "StableDiffusionPipeline",
+    text_encoders: ONE,
+    reading: ClipReading::LAST,
+    zeros: None,
+    corrections: &[("steps_offset", "1"), ("clip_sample", "false")],
+    corrects_sample_size: true,
+    beside: "a mask and a picture",
+    defaults: Defaults::STABLE_DIFFUSION,
+};
+
+const XL: Recipe = Recipe {
+    class: "StableDiffusionXLPipeline",
+    text_encoders: TWO,
+    reading: ClipReading::PENULTIMATE,
+    zeros: Some(true),
+    corrections: &[],
+    corrects_sample_size: false,
+    defaults: Defaults {
+        guidance_scale: 5.0,
+        strength: 0.3,
+        ..Defaults::STABLE_DIFFUSION
+    },
+    ..STABLE_DIFFUSION
+};
+
+const CONSISTENCY: Recipe = Recipe {
+    class: "LatentConsistencyModelPipeline",
+    corrections: &[],
+    corrects_sample_size: false,
+    defaults: Defaults {
+        steps: 4,
+        guidance_scale: 8.5,
+        ..Defaults::STABLE_DIFFUSION
+    },
+    ..STABLE_DIFFUSION
+};
+
+/// The kinds of pipelines whose parts are the ones opened here.
+pub(super) static RECIPES: &[Recipe] = &[
+    STABLE_DIFFUSION,
+    Recipe {
+        class: "StableDiffusionImg2ImgPipeline",
+        ..STABLE_DIFFUSION
+    },
+    Recipe {
+        class: "StableDiffusionInpaintPipeline",
+        corrections: &[("steps_offset", "1"), ("skip_prk_steps", "true")],
+        beside: "a mask of the area to draw and the picture without it",
+        defaults: Defaults {
+            strength: 1.0,
+            ..Defaults::STABLE_DIFFUSION
+        },
+        ..STABLE_DIFFUSION
+    },
+    Recipe {
+        class: "StableDiffusionInstructPix2PixPipeline",
+        corrections: &[],
+        corrects_sample_size: false,
+        beside: "the picture to change",
+        defaults: Defaults {
+            steps: 100,
+            ..Defaults::STABLE_DIFFUSION
+        },
+        ..STABLE_DIFFUSION
+    },
+    CONSISTENCY,
+    Recipe {
+        class: "LatentConsistencyModelImg2ImgPipeline",
+        ..CONSISTENCY
+    },
+    XL,
+    Recipe {
+        class: "StableDiffusionXLImg2ImgPipeline",
+        ..XL
+    },
+    Recipe {
+        class: "StableDiffusionXLInpaintPipeline",
+        beside: "a mask of the area to draw and the picture without it",
+        defaults: Defaults {
+            guidance_scale: 7.5,
+            strength: 0.9999,
+            ..XL.defaults
+        },
+        ..XL
+    },
+    Recipe {
+        class: "StableDiffusionXLInstructPix2PixPipeline",
+        beside: "the picture to change",
+        defaults: Defaults {
+            steps: 100,
+            ..XL.defaults
+        },
+        ..XL
+    },
+];
