@@ -148,7 +148,7 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
     let marked = Request {
         width: Some(256),
         height: Some(256),
-        watermark: Some(Watermark::SDXL.into()),
+        watermark: Some(Watermark::sdxl().into()),
         ..request.clone()
     };
     let folder = tempfile::tempdir().unwrap();
