@@ -174,12 +174,14 @@ fn pictures_are_drawn_again() {
 #[test]
 fn what_records_do_not_hold() {
     let mut pipeline = tiny();
-    let mut unrecorded = |request: &Request, pipeline: &Pipeline| {
+    let unrecorded = |request: &Request, pipeline: &Pipeline| {
         let mut run = pipeline.start(request).unwrap();
         run.next().unwrap().unwrap();
         let early = run.images().unwrap().remove(0).record.unrecorded;
         assert_eq!(early.last().unwrap(), "steps that were not taken");
-        run.by_ref().for_each(|step| drop(step.unwrap()));
+        for step in run.by_ref() {
+            step.unwrap();
+        }
         let record = run.images().unwrap().remove(0).record;
         match record.request() {
             Err(RecordError::Unrecorded(names)) => names,
