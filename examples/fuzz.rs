@@ -22,7 +22,8 @@ use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_bran
 use sd_pipeline::models::{ClipTokenizer, Files};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
-    Components, OpenOptions, Pipeline, Request, Residency, device, read_latents, write_latents,
+    Components, OpenOptions, Picture, Pipeline, Record, Request, Residency, RgbImage, device,
+    read_latents, write_latents,
 };
 use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
@@ -122,7 +123,7 @@ fn fuzz(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         }
         sound &= faults == 0;
         println!(
-            "{:12} {} cases, {read} read, {faults} faults, {:.1} s, longest {:.3} s, most {} KiB",
+            "{:13} {} cases, {read} read, {faults} faults, {:.1} s, longest {:.3} s, most {} KiB",
             reader.name,
             arguments.cases,
             clock.elapsed().as_secs_f64(),
@@ -286,6 +287,73 @@ fn saved(
     })
 }
 
+/// Records in files of each format, and those of other programs.
+fn records(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
+    let text = "a red cube\nNegative prompt: grey\nSteps: 4, Sampler: \"Euler, a\", CFG scale: 7.5, \
+                Seed: 3, Size: 64x64, Model: tiny, Version: v1";
+    let mut picture = Picture::new(RgbImage::new(9, 7), 3);
+    picture.record = Record::from_parameters(text)?;
+    let formats: [(_, _, Mutate); 3] = [
+        ("record-png", "a.png", mutate::png),
+        ("record-jpeg", "a.jpg", mutate::blocks),
+        ("record-webp", "a.webp", mutate::blocks),
+    ];
+    let mut readers = Vec::new();
+    for (name, path, mutate) in formats {
+        let path = folder.join(path);
+        picture.write(&path)?;
+        readers.push(Reader {
+            name,
+            file: std::fs::read(&path)?,
+            mutate,
+            read: Box::new(move |file| {
+                std::fs::write(&path, file)?;
+                Record::read(&path)?.request()?;
+                Ok(())
+            }),
+        });
+    }
+    let texts: [(_, _, &[u8], &str, Mutate); 3] = [
+        ("record-a1111", "parameters", &[], text, mutate::lines),
+        ("record-comfy", "prompt", &[], GRAPH, mutate::json),
+        (
+            "record-invoke",
+            "invokeai_metadata",
+            &[0; 4],
+            INVOKE,
+            mutate::json,
+        ),
+    ];
+    for (name, keyword, flags, text, mutate) in texts {
+        readers.push(Reader {
+            name,
+            file: text.into(),
+            mutate,
+            read: Box::new(move |text| {
+                let kind = if flags.is_empty() { b"tEXt" } else { b"iTXt" };
+                let data = [keyword.as_bytes(), &[0], flags, &text].concat();
+                let chunk = mutate::png_chunk(kind, &data);
+                Record::from_bytes(&[b"\x89PNG\r\n\x1A\n", &*chunk].concat())?.request()?;
+                Ok(())
+            }),
+        });
+    }
+    Ok(readers)
+}
+
+/// A graph of ComfyUI.
+const GRAPH: &str = r#"{"3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 4, "cfg": 6.5,
+    "sampler_name": "euler", "scheduler": "normal", "denoise": 1, "model": ["4", 0],
+    "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}},
+    "4": {"inputs": {"ckpt_name": "a"}}, "5": {"inputs": {"width": 64, "height": 64}},
+    "6": {"inputs": {"text": "a \"red\" cube"}}, "7": {"inputs": {"conditioning": ["8", 0]}},
+    "8": {"inputs": {"text": "grey"}}}"#;
+
+/// InvokeAI's metadata.
+const INVOKE: &str = r#"{"positive_prompt": "a red cube", "negative_prompt": "grey", "seed": 1,
+    "steps": 4, "scheduler": "euler", "cfg_scale": 7.5, "width": 64, "height": 64,
+    "model": {"name": "a", "hash": "b"}, "app_version": "5"}"#;
+
 fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0)?;
     let files = micro
@@ -412,5 +480,6 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
             Ok(())
         }),
     });
+    readers.extend(records(folder)?);
     Ok(readers)
 }

@@ -31,9 +31,10 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let record = arguments.redraw.as_ref().map(Record::read).transpose()?;
     let redrawn = record.as_ref().map(Record::request).transpose()?;
     let mut report = Report {
-        seed: redrawn
+        seed: record
             .as_ref()
-            .map_or(arguments.seed.value, |request| request.seed),
+            .and_then(|record| record.seed)
+            .unwrap_or(arguments.seed.value),
         ..Report::default()
     };
     if arguments.seed.random {
@@ -71,6 +72,17 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.model.is_none() {
         pipeline.name = Some("sd-tiny".into());
     }
+    if let Some(record) = record
+        .as_ref()
+        .filter(|record| record.model != pipeline.name)
+    {
+        let [drew, draws] = [&record.model, &pipeline.name].map(|name| name.as_deref());
+        tell(format_args!(
+            "warning: the picture was drawn by the model {:?}, and now by {:?}",
+            drew.unwrap_or_default(),
+            draws.unwrap_or_default(),
+        ));
+    }
     let refiner = arguments.refiner.as_ref();
     let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
     let refiner = refiner.transpose()?;
@@ -82,6 +94,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Some(file) => Start::Initial(read_latents(file, &device)?),
             None => Start::Noise,
         },
+        watermark: arguments.watermark.clone().map(Into::into),
         ..arguments.request(&pipeline)
     };
     let request = redrawn.unwrap_or(asked);
@@ -109,6 +122,9 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(file) = &arguments.latents_out {
         write_latents(run.latents(), file)?;
     }
+    // Of those that were drawn with it, the one that is drawn again.
+    let one = record.and_then(|record| images.get(record.index));
+    let images = one.map_or(&*images, std::slice::from_ref);
     for (image, file) in images.iter().zip(arguments.output_files()) {
         match arguments.no_record {
             true => write_picture(image, file)?,

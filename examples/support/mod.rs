@@ -15,9 +15,30 @@ use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
     ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
-    PipelineMemory, Prompt, Request, UnknownSettings, WeightBytes, WeightStorage,
+    PipelineMemory, Prompt, Request, UnknownSettings, Watermark, WeightBytes, WeightStorage,
 };
 use serde_json::json;
+
+/// What a picture's record says, and nobody else then.
+const RECORDED: [&str; 15] = [
+    "prompt",
+    "negative",
+    "second",
+    "negative_second",
+    "refiner",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "scheduler",
+    "seed",
+    "count",
+    "dtype",
+    "latents_in",
+    "watermark",
+];
+/// The bits of SDXL's watermark.
+const SDXL_MARK: &str = "101100111110110010010000011110111011000110011110";
 
 /// Draws pictures from a prompt.
 #[derive(Parser)]
@@ -101,8 +122,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
     /// A picture of this program: draw it again, from the record in it
-    #[arg(long, value_name = "PICTURE", conflicts_with_all = ["latents_in", "count"])]
+    #[arg(long, value_name = "PICTURE", conflicts_with_all = RECORDED)]
     pub(crate) redraw: Option<PathBuf>,
+    /// Put an invisible watermark into the picture: SDXL's, or --watermark=0101…
+    #[arg(long, value_name = "BITS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = SDXL_MARK)]
+    pub(crate) watermark: Option<Watermark>,
     /// Write no record of how it was drawn into the picture
     #[arg(long)]
     pub(crate) no_record: bool,

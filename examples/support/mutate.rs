@@ -255,3 +255,53 @@ fn string(random: &mut Random) -> String {
         _ => string.into(),
     }
 }
+
+/// A PNG file of which one chunk is changed, with the check sum of what it then has, or any bytes.
+pub(crate) fn png(file: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut chunks = Vec::new();
+    let mut rest = &file[8.min(file.len())..];
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if behind.len() < length + 8 {
+            break;
+        }
+        chunks.push(behind[..4 + length].to_vec());
+        rest = &behind[length + 8..];
+    }
+    if chunks.is_empty() || random.one_in(4) {
+        return bytes(file.to_vec(), random);
+    }
+    for _ in 0..=random.below(2) {
+        let at = random.below(chunks.len());
+        let other = chunks[random.below(chunks.len())].clone();
+        match random.below(4) {
+            0 => chunks.insert(at, other),
+            1 => chunks[at].extend(&other[4..]),
+            _ => {
+                let data = bytes(chunks[at].split_off(4), random);
+                chunks[at].extend(data);
+            }
+        }
+    }
+    let chunks = chunks
+        .iter()
+        .flat_map(|chunk| png_chunk(&chunk[..4], &chunk[4..]));
+    b"\x89PNG\r\n\x1A\n".iter().copied().chain(chunks).collect()
+}
+
+/// A chunk of a PNG file.
+pub(crate) fn png_chunk(kind: &[u8], data: &[u8]) -> Vec<u8> {
+    let whole = [kind, data].concat();
+    let sum = whole.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ if sum & 1 == 1 { 0xEDB8_8320 } else { 0 }
+        })
+    });
+    let length = (data.len() as u32).to_be_bytes();
+    [&length[..], &whole, &(!sum).to_be_bytes()].concat()
+}
+
+/// A file of blocks with lengths, of which any bytes are changed.
+pub(crate) fn blocks(file: &[u8], random: &mut Random) -> Vec<u8> {
+    bytes(file.to_vec(), random)
+}

@@ -55,8 +55,8 @@ fn quoted(value: &str) -> String {
 pub(super) fn read(text: &str) -> Option<Record> {
     let text = text.trim().replace("\r\n", "\n");
     let (prompts, last) = text.rsplit_once('\n').unwrap_or(("", &text));
-    let mut settings = settings(last);
-    if settings.len() < 3 {
+    let (pairs, mut settings) = settings(last);
+    if pairs < 3 {
         return None;
     }
     let (mut prompt, mut negative) = (String::new(), None::<String>);
@@ -120,11 +120,12 @@ fn finite(text: &str) -> Option<f64> {
 }
 
 /// The pairs of a line by A1111's pattern: a key of two characters or more, a colon, and a quoted
-/// text or all that is before the next comma.
-fn settings(line: &str) -> BTreeMap<String, String> {
+/// text or all that is before the next comma. And how many there are, of which later ones may replace
+/// earlier ones.
+fn settings(line: &str) -> (usize, BTreeMap<String, String>) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let in_key = |c: char| is_word(c) || matches!(c, ' ' | '-' | '/');
-    let mut pairs = BTreeMap::new();
+    let (mut count, mut pairs) = (0, BTreeMap::new());
     let mut rest = line;
     while let Some(start) = rest.find(is_word) {
         if pairs.len() == MOST {
@@ -146,9 +147,10 @@ fn settings(line: &str) -> BTreeMap<String, String> {
         let (value, behind) = quoted_prefix(value).unwrap_or_else(plain);
         let value = serde_json::from_str::<String>(value).unwrap_or_else(|_| value.into());
         pairs.insert(key.to_owned(), value);
+        count += 1;
         rest = behind;
     }
-    pairs
+    (count, pairs)
 }
 
 /// A quoted text that a comma or the end follows, with its quotes, and what is behind it.

@@ -94,11 +94,14 @@ fn skip(file: &mut impl Seek, length: u64) -> io::Result<()> {
     file.seek_relative(length as i64)
 }
 
+/// Keyword and text of a chunk, if it is sound.
+type Text = Option<(String, String)>;
+
 fn read_png(mut file: impl Read + Seek, found: &mut Found) -> io::Result<()> {
     loop {
         let length = u64::from(u32::from_be_bytes(bytes(&mut file)?));
         let kind: [u8; 4] = bytes(&mut file)?;
-        let text: Option<fn(&[u8]) -> Option<(String, String)>> = match &kind {
+        let text: Option<fn(&[u8]) -> Text> = match &kind {
             b"tEXt" => Some(text_chunk),
             b"zTXt" => Some(packed_chunk),
             b"iTXt" => Some(international_chunk),
@@ -150,18 +153,18 @@ fn unpacked(data: &[u8]) -> Option<Vec<u8>> {
     (read.ok()? as u64 <= TEXT_LIMIT).then_some(text)
 }
 
-fn text_chunk(data: &[u8]) -> Option<(String, String)> {
+fn text_chunk(data: &[u8]) -> Text {
     let (keyword, text) = until_zero(data)?;
     Some((latin(keyword), latin_or_utf8(text)))
 }
 
-fn packed_chunk(data: &[u8]) -> Option<(String, String)> {
+fn packed_chunk(data: &[u8]) -> Text {
     let (keyword, rest) = until_zero(data)?;
     let packed = rest.strip_prefix(&[0])?;
     Some((latin(keyword), latin_or_utf8(&unpacked(packed)?)))
 }
 
-fn international_chunk(data: &[u8]) -> Option<(String, String)> {
+fn international_chunk(data: &[u8]) -> Text {
     let (keyword, rest) = until_zero(data)?;
     let (flags, rest) = rest.split_first_chunk::<2>()?;
     let (_language, rest) = until_zero(rest)?;

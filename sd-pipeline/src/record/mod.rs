@@ -60,6 +60,12 @@ pub struct Record {
     pub height: Option<usize>,
     /// Share of the run that was taken, of a picture made from another.
     pub strength: Option<f64>,
+    /// Number of pictures that were drawn at once, which shows in their last bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// Number of this one among them, from 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub index: usize,
     /// Precision that the denoiser computed in, as "F32".
     pub precision: Option<String>,
     /// Invisible watermark in the picture.
@@ -91,6 +97,10 @@ pub enum RecordError {
     /// A picture into which went what no record holds.
     #[error("it was drawn with what its record does not hold: {}", .0.join(", "))]
     Unrecorded(Vec<String>),
+}
+
+fn is_zero(index: &usize) -> bool {
+    *index == 0
 }
 
 impl Record {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
-use sd_core::Prompt;
+use sd_core::{BranchEvaluation, Prompt};
 
 use super::{Record, RecordError, SOFTWARE};
 use crate::{Marking, Pipeline, Request, Start};
@@ -33,6 +33,10 @@ impl Record {
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),
+            (
+                "evaluation",
+                request.evaluation != BranchEvaluation::Together,
+            ),
         ];
         let unrecorded = unrecorded.into_iter().filter(|(_, is)| *is);
         let negative = request.negative_prompt.as_ref();
@@ -51,6 +55,7 @@ impl Record {
             width: Some(width),
             height: Some(height),
             strength,
+            count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.dtype)),
             watermark: request
                 .watermark
@@ -62,11 +67,14 @@ impl Record {
     }
 
     /// The request that draws this picture again, on the same model with the same
-    /// [scheduler](Self::scheduler) and [precision](Self::dtype).
+    /// [scheduler](Self::scheduler) and [precision](Self::dtype). Of a picture that was drawn with
+    /// others it draws these too, for the same bytes: it is that of number [`index`](Self::index).
+    /// Alone, with `seed` and a `count` of 1, it may differ by a grey level here and there.
     ///
     /// # Errors
-    /// [`RecordError::Lacks`] without prompt, seed, steps or guidance scale, and
-    /// [`RecordError::Unrecorded`] for a picture into which more went than the record holds.
+    /// [`RecordError::Lacks`] without seed, steps, guidance scale or a place among the pictures it
+    /// was drawn with, and [`RecordError::Unrecorded`] for a picture into which more went than the
+    /// record holds.
     pub fn request(&self) -> Result<Request, RecordError> {
         if !self.unrecorded.is_empty() {
             return Err(RecordError::Unrecorded(self.unrecorded.clone()));
@@ -79,6 +87,13 @@ impl Record {
             None => Prompt::from(text),
         };
         let negative = self.negative_prompt.as_ref();
+        let (count, index) = (self.count.unwrap_or(1), self.index);
+        if index >= count {
+            return Err(RecordError::Lacks(
+                "place of its own among those drawn with it",
+            ));
+        }
+        let seed = self.seed.ok_or(RecordError::Lacks("seed"))?;
         Ok(Request {
             negative_prompt: negative.map(|text| prompt(text, &self.second_negative_prompt)),
             guidance_scale: self
@@ -87,7 +102,8 @@ impl Record {
             steps: self.steps.ok_or(RecordError::Lacks("number of steps"))?,
             width: self.width,
             height: self.height,
-            seed: self.seed.ok_or(RecordError::Lacks("seed"))?,
+            seed: seed.wrapping_sub(index as u64),
+            count,
             watermark: self.watermark.clone().map(Marking::from),
             ..Request::new(prompt(&self.prompt, &self.second_prompt))
         })

@@ -466,7 +466,7 @@ impl Run {
                     let latent = placed(latent, &spec.device, spec.dtype)?;
                     image_from_pixels(autoencoder.decode(latent)?)
                 });
-                self.picture(image?, seed)
+                self.picture(image?, k, seed)
             };
             let seeds = self.runs().flat_map(|run| run.noise.seeds());
             seeds.enumerate().map(decode).collect::<Result<Vec<_>>>()
@@ -481,13 +481,16 @@ impl Run {
     }
 
     /// `image` with the mark that was asked for, and with its record.
-    fn picture(&self, image: RgbImage, seed: u64) -> Result<Picture> {
+    fn picture(&self, image: RgbImage, k: usize, seed: u64) -> Result<Picture> {
         let marked = match &self.marking {
             Some(marking) => marking.embed(&image)?,
             None => None,
         };
         let mut record = self.record.clone();
         record.seed = Some(seed);
+        if record.count.is_some() {
+            record.index = k;
+        }
         if marked.is_none() {
             record.watermark = None;
         }
