@@ -60,6 +60,9 @@ fn weights_that_are_something_else_are_said_to_be() {
     assert_eq!(refused(XML.as_bytes()).0, FileKind::WebPage);
     assert_eq!(refused(b"<HTML><body>").0, FileKind::WebPage);
     assert_eq!(refused(b"\x1f\x8b\x08\0\0\0\0\0\0").0, FileKind::Gzip);
+    let mut tar = vec![b'a'; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    assert_eq!(refused(&tar).0, FileKind::Tar);
     let answer = br#"{"error":"Invalid credentials"}"#;
     assert_eq!(refused(answer).0, FileKind::Json);
     // These can be opened, whatever they are called, and say themselves what is wrong with them.

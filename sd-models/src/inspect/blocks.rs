@@ -14,6 +14,9 @@ pub(super) fn weights(block: &str, modules: &[&str]) -> Vec<String> {
     modules.iter().map(weight).collect()
 }
 
+/// More numbers than any list of layers has.
+const MAX_NUMBERS: usize = 256;
+
 /// What `N` is where there are tensors `{start}N.…`, sorted.
 pub(super) fn numbers(part: &Part<'_>, start: &str) -> Vec<usize> {
     let mut numbers: Vec<usize> = part
@@ -24,6 +27,7 @@ pub(super) fn numbers(part: &Part<'_>, start: &str) -> Vec<usize> {
         .collect();
     numbers.sort_unstable();
     numbers.dedup();
+    numbers.truncate(MAX_NUMBERS);
     numbers
 }
 

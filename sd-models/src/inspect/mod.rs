@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::Located;
 use crate::weights::{self, TensorInfo};
-use crate::{Error, Result};
+use crate::{Error, Files, Result};
 use parts::{Part, Parts, Role};
 
 /// Kind of what a file holds.
@@ -133,7 +133,12 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     let stem = path
         .file_stem()
         .map(|stem| stem.to_string_lossy().to_lowercase());
-    let config = std::fs::read_to_string(path.with_extension("yaml")).ok();
+    let folder = Files::directory(path.parent().unwrap_or(Path::new("")));
+    let config = path.with_extension("yaml");
+    let config = config
+        .file_name()
+        .map(|name| folder.text(&name.to_string_lossy()));
+    let config = config.and_then(Result::ok);
     let beside = prediction::Beside {
         name: stem.unwrap_or_default(),
         config,
@@ -197,6 +202,10 @@ fn describe(tensors: &[TensorInfo], beside: &prediction::Beside<'_>) -> Inspecti
         found.channels = facts.in_channels;
         found.layout = parts.denoiser().map(|part| part.layout);
         found.missing.extend(facts.missing.iter().cloned());
+        if facts.family == Some("sd2") && facts.in_channels == Some(8) {
+            let words = "task: a network of 8 channels may edit pictures (pix2pix) or estimate depth (Marigold)";
+            found.ambiguous.push(words.into());
+        }
         if facts.is_unet {
             prediction::decide(&mut found, facts, beside, parts.marks());
         }

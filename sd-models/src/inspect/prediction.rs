@@ -25,9 +25,8 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
         found.prediction_reason = Some(reason);
     };
     if let Some(config) = &beside.config {
-        let is_v = config.contains("parameterization: \"v\"")
-            || config.contains("parameterization: v")
-            || config.contains("VScaling");
+        let quoteless = config.replace(['"', '\''], "");
+        let is_v = quoteless.contains("parameterization: v") || config.contains("VScaling");
         let prediction = if is_v { VPrediction } else { Epsilon };
         return say(prediction, "the .yaml beside the file".into());
     }
@@ -89,6 +88,7 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
         (Some("bk_v2_base" | "bk_v2_small" | "bk_v2_tiny"), _) => {
             say(Epsilon, "the family's: distilled from 2.1 base".into());
         }
+        (Some("svd"), _) => say(VPrediction, "the family's".into()),
         (Some(_), _) => say(Epsilon, "the family's".into()),
         (None, _) => found
             .ambiguous

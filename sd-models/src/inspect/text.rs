@@ -61,6 +61,8 @@ fn spelling(has: impl Fn(&str) -> bool) -> Option<(&'static Spelling, &'static s
 }
 
 const T5: &str = "encoder.block.";
+/// The same as llama.cpp names it.
+const T5_GGUF: &str = "enc.blk.";
 
 pub(super) fn is_text(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
     let has = |start: &str| {
@@ -71,12 +73,14 @@ pub(super) fn is_text(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
     };
     // A vision model has layers of the same names, and no table of tokens.
     let is_vision = has("vision_model.") || has("visual.");
-    has(T5) || spelling(has).is_some() && !is_vision
+    has(T5) || has(T5_GGUF) || spelling(has).is_some() && !is_vision
 }
 
 /// Width of a token.
 pub(super) fn width(part: &Part<'_>) -> Option<usize> {
-    let t5 = part.side("shared.weight", 1);
+    let t5 = part
+        .side("shared.weight", 1)
+        .or(part.side("token_embd.weight", 1));
     t5.or_else(|| {
         let (spelling, prefix) = spelling(|start| part.any(start))?;
         part.side(&format!("{prefix}{}", spelling.table), 1)

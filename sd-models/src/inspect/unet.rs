@@ -339,6 +339,15 @@ fn transformer(
     }
 }
 
+/// Parts of names that networks have which are built around a U-Net of these families, and theirs.
+const FOREIGN: &[(&str, &str)] = &[
+    ("time_stack.", "svd"),
+    ("temporal_transformer_blocks.", "svd"),
+    ("temp_convs.", "text_to_video"),
+    ("temopral_conv.", "text_to_video"),
+    ("motion_modules.", "animatediff"),
+];
+
 /// The family whose U-Net has this structure.
 fn family(
     part: &Part<'_>,
@@ -346,6 +355,12 @@ fn family(
     width: Option<usize>,
     in_channels: Option<usize>,
 ) -> Option<&'static str> {
+    let foreign = FOREIGN
+        .iter()
+        .find(|(mark, _)| part.tensors.keys().any(|name| name.contains(mark)));
+    if let Some((_, family)) = foreign {
+        return Some(family);
+    }
     let blocks = structure.down.len();
     let layers = structure.down.iter().map(Vec::len).max().unwrap_or(0);
     let depth = |block: usize| {
@@ -362,7 +377,8 @@ fn family(
         .side("label_emb.0.0.weight", 1)
         .or(part.side("add_embedding.linear_1.weight", 1));
     Some(match (width?, blocks, layers, middle) {
-        _ if part.any("encoder_hid_proj.") => "kolors",
+        (2048, ..) if part.side("encoder_hid_proj.weight", 1) == Some(4096) => "kolors",
+        _ if part.any("encoder_hid_proj.") => return None,
         (1024, ..) if in_channels == Some(7) => "x4_upscaler",
         // The picture of CLIP in place of the text's: unCLIP.
         (1024, 4, 2, _) if added.is_some() => return None,

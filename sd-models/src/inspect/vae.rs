@@ -20,6 +20,8 @@ struct Spelling {
     down: &'static str,
     up: &'static str,
     layer: &'static str,
+    /// Convolutions that halve and double a picture's sides.
+    resample: [&'static str; 2],
     middle: [&'static str; 2],
     shortcut: &'static str,
     attention: &'static str,
@@ -33,6 +35,7 @@ const ORIGINAL: Spelling = Spelling {
     down: "down.",
     up: "up.",
     layer: "block.",
+    resample: ["downsample.conv", "upsample.conv"],
     middle: ["mid.block_1.", "mid.block_2."],
     shortcut: "nin_shortcut",
     attention: "mid.attn_1.",
@@ -48,6 +51,7 @@ const DIFFUSERS: Spelling = Spelling {
     down: "down_blocks.",
     up: "up_blocks.",
     layer: "resnets.",
+    resample: ["downsamplers.0.conv", "upsamplers.0.conv"],
     middle: ["mid_block.resnets.0.", "mid_block.resnets.1."],
     shortcut: "conv_shortcut",
     attention: "mid_block.attentions.0.",
@@ -167,7 +171,16 @@ fn side_missing(part: &Part<'_>, spelling: &Spelling, side: &str, blocks: &str) 
         .flat_map(|(_, layers)| layers.last())
         .max()
         .map_or(0, |last| last + 1);
-    for (level, layers) in &layers {
+    for (at, (level, layers)) in layers.iter().enumerate() {
+        // The original code numbers the way up from the picture's resolution too.
+        let (resample, is_last) = match side {
+            "encoder." => (spelling.resample[0], at + 1 == levels.len()),
+            _ if spelling.up == ORIGINAL.up => (spelling.resample[1], at == 0),
+            _ => (spelling.resample[1], at + 1 == levels.len()),
+        };
+        if !is_last {
+            expected.extend(pairs(&format!("{blocks}{level}."), &[resample]));
+        }
         let start = format!("{blocks}{level}.{}", spelling.layer);
         let absent = (0..most.min(16)).filter(|layer| !layers.contains(layer));
         missing.extend(absent.map(|layer| format!("{}{start}{layer}", part.prefix)));
