@@ -19,7 +19,7 @@ use mutate::Random;
 use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
 use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
-use sd_pipeline::models::{ClipTokenizer, Files};
+use sd_pipeline::models::{ClipTokenizer, Files, inspect, open_source};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
     Components, OpenOptions, Picture, Pipeline, Record, Request, Residency, RgbImage, device,
@@ -250,6 +250,26 @@ impl Denoiser for Quiet {
     }
 }
 
+/// A file of tensors, some values of each of which are read.
+fn checkpoint(name: &'static str, file: &[u8], path: PathBuf) -> Reader {
+    Reader {
+        name,
+        file: file.to_vec(),
+        mutate: mutate::binary,
+        read: Box::new(move |file| {
+            std::fs::write(&path, file)?;
+            let source = open_source(&path)?;
+            for (number, tensor) in source.tensors().iter().enumerate() {
+                if let Some(dtype) = tensor.dtype {
+                    let values = tensor.elements().min(10_000) as usize;
+                    source.read(number, 0, &mut vec![0; values * dtype.size()])?;
+                }
+            }
+            Ok(())
+        }),
+    }
+}
+
 /// A run saved in its middle. Read, it goes on for a step.
 fn saved(
     pipeline: Pipeline,
@@ -466,6 +486,29 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     let map = serde_json::json!({ "metadata": { "total_size": vae.len() }, "weight_map": map });
     files.insert(index.into(), map.to_string().into_bytes());
     readers.push(in_folder(&files, index, "shards", no_vae)?);
+
+    let pickle = &include_bytes!("../fixtures/data/checkpoints/legacy.ckpt")[..];
+    readers.push(checkpoint("pickle", pickle, folder.join("model.ckpt")));
+    let archive = &include_bytes!("../fixtures/data/checkpoints/zip.ckpt")[..];
+    readers.push(checkpoint("zip", archive, folder.join("model.bin")));
+    let gguf = &include_bytes!("../fixtures/data/gguf/notes.gguf")[..];
+    readers.push(checkpoint("gguf", gguf, folder.join("model.gguf")));
+    let path = folder.join("model.safetensors");
+    let micro = Micro::new(Family::Sd1, Layout::Ldm, 0);
+    let single = micro
+        .iter()
+        .find(|(name, _)| name.ends_with(".safetensors"));
+    let (_, single) = single.ok_or("the micro model is one file")?;
+    readers.push(Reader {
+        name: "inspect",
+        file: single.to_vec(),
+        mutate: mutate::safetensors,
+        read: Box::new(move |file| {
+            std::fs::write(&path, file)?;
+            inspect(&path)?;
+            Ok(())
+        }),
+    });
 
     let path = folder.join("latents");
     let latents = sd_pipeline::burn::tensor::Tensor::<4>::zeros([2, 4, 8, 8], &flex);

@@ -67,6 +67,22 @@ pub(crate) fn safetensors(file: &[u8], random: &mut Random) -> Vec<u8> {
     sometimes_bytes(whole, random)
 }
 
+/// A binary file with some of its bytes changed, mostly so few that much of it stays right.
+pub(crate) fn binary(file: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut file = file.to_vec();
+    for _ in 0..=random.below(3) {
+        let at = random.below(file.len());
+        let numbers = [0, 1, 0x7f, 0x80, 0xff, b'R', b'.', random.next() as u8];
+        if let Some(byte) = file.get_mut(at) {
+            *byte = numbers[random.below(numbers.len())];
+        }
+    }
+    match random.one_in(3) {
+        true => bytes(file, random),
+        false => file,
+    }
+}
+
 /// A text with some of its lines changed.
 pub(crate) fn lines(file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut lines: Vec<Vec<u8>> = file.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();

@@ -34,6 +34,8 @@ pub enum FileKind {
     Onnx,
     /// A file that is compressed as a whole.
     Gzip,
+    /// A tar archive, which torch wrote before its version 0.1.10.
+    Tar,
     /// A safetensors file, sound or not.
     Safetensors,
     /// JSON, sound or not.
@@ -54,6 +56,7 @@ impl FileKind {
             [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => return Self::Torch,
             [b'G', b'G', b'U', b'F', ..] => return Self::Gguf,
             [0x1f, 0x8b, ..] => return Self::Gzip,
+            _ if bytes.get(257..262) == Some(b"ustar") => return Self::Tar,
             [_, _, _, _, _, 0, 0, 0, b'{', ..] => return Self::Safetensors,
             _ => {}
         }
@@ -137,6 +140,10 @@ impl fmt::Display for FileKind {
             Self::Gguf => "a GGUF file",
             Self::Onnx => "an ONNX file",
             Self::Gzip => "a gzip archive",
+            Self::Tar => {
+                "a tar archive, as PyTorch wrote before its version 0.1.10: save it anew with a \
+                 later one"
+            }
             Self::Safetensors => "a safetensors file",
             Self::Json => "a JSON file",
             Self::Text(line) => return write!(f, "a text that begins with {line:?}"),

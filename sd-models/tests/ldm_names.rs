@@ -404,3 +404,245 @@ fn sdxls_text_encoders_are_as_diffusers_converts_them() {
         [(name.to_string(), Storage::Whole)]
     );
 }
+
+/// A distilled SDXL.
+fn distilled(more: Value) -> ConfigFile {
+    let mut config = json!({
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20],
+        "block_out_channels": [320, 640, 1280],
+        "cross_attention_dim": 2048,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "projection_class_embeddings_input_dim": 2816,
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "use_linear_projection": true,
+    });
+    for (field, value) in more.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    settings(config)
+}
+
+fn ssd_1b() -> ConfigFile {
+    distilled(json!({
+        "mid_block_type": "UNetMidBlock2D",
+        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], [0, 0, 0]],
+        "transformer_layers_per_block": [[0, 0], [2, 2], [4, 4]],
+    }))
+}
+
+fn vega() -> ConfigFile {
+    distilled(json!({
+        "mid_block_type": "UNetMidBlock2D",
+        "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 0],
+        "transformer_layers_per_block": [[0, 0], [1, 1], [2, 2]],
+    }))
+}
+
+fn koala() -> ConfigFile {
+    distilled(json!({
+        "layers_per_block": 1,
+        "mid_block_type": null,
+        "transformer_layers_per_block": [0, 2, 5],
+    }))
+}
+
+fn tiny() -> ConfigFile {
+    one_layer(json!({
+        "block_out_channels": [320, 640, 1280],
+        "cross_attention_dim": 768,
+        "down_block_types": (["CrossAttnDownBlock2D"; 3]),
+        "mid_block_type": null,
+        "up_block_types": (["CrossAttnUpBlock2D"; 3]),
+    }))
+}
+
+fn small() -> ConfigFile {
+    one_layer(json!({"cross_attention_dim": 768}))
+}
+
+/// Every pair is a row's, in both directions, with the operation that makes the one of the other.
+#[track_caller]
+fn assert_all_pairs(list: &str, layout: &Layout) {
+    let pairs = sd_fixtures::pairs(list);
+    assert!(pairs.len() > 200, "{list}");
+    for [file, diffusers, operation] in pairs {
+        // These are of the encoder itself, which single files have within `model`.
+        let file = match list.starts_with("clip-") {
+            true => format!("model.{file}"),
+            false => file,
+        };
+        let diffusers = diffusers.strip_prefix("text_model.").unwrap_or(&diffusers);
+        let place = layout.in_file(diffusers);
+        let place = place.unwrap_or_else(|| panic!("{list}: {diffusers}"));
+        assert_eq!(place.name, file, "{list}: {diffusers}");
+        let found = match place.storage {
+            Storage::Whole | Storage::Pointwise => "-".into(),
+            Storage::Transposed => "transpose".into(),
+            Storage::Rows { of, .. } => {
+                let width = if list.ends_with("-g") { 1280 } else { 1024 };
+                let rows = place.storage.rows(of * width);
+                format!("rows_{}:{}", rows.start, rows.end)
+            }
+        };
+        assert_eq!(found, operation, "{list}: {diffusers}");
+        let back = layout.in_diffusers(&file);
+        assert!(
+            back.contains(&(diffusers.into(), place.storage)),
+            "{list}: {file} is {back:?}"
+        );
+    }
+}
+
+#[test]
+fn every_pair_of_diffusers_own_converters_is_a_rows() {
+    use Numbering::{Contiguous, ThreePerResolution};
+    let of = |name: &str| list(name).0;
+    let unets = [
+        ("unet-sd1-sd2", of("sd15_unet"), Contiguous),
+        ("unet-sd1-sd2", of("sd21_unet"), Contiguous),
+        ("unet-sdxl", of("sdxl_unet"), Contiguous),
+        ("unet-sdxl-refiner", of("refiner_unet"), Contiguous),
+        ("unet-ssd-1b", ssd_1b(), Contiguous),
+        ("unet-segmind-vega", vega(), Contiguous),
+        ("unet-koala-700m-compact", koala(), Contiguous),
+        ("unet-small-sd-gap", small(), ThreePerResolution),
+        ("unet-tiny-sd-gap", tiny(), ThreePerResolution),
+    ];
+    for (list, config, numbering) in unets {
+        assert_all_pairs(list, &unet(&config, numbering));
+    }
+    let vae = VaeConfig::new(&of("sd_vae")).unwrap();
+    assert_all_pairs("vae", &Layout::vae(&vae));
+    for (list, layers) in [("clip-openclip-g", 32), ("clip-openclip-h-23-layers", 23)] {
+        let mut config = open_clip(layers);
+        if layers == 23 {
+            config.projection = None;
+        }
+        assert_all_pairs(list, &Layout::open_clip(&config));
+    }
+}
+
+/// Every tensor of a real file that a component has is of a row.
+#[test]
+fn every_tensor_of_the_files_that_people_have_is_a_rows() {
+    use Numbering::{Contiguous, ThreePerResolution};
+    let of = |name: &str| list(name).0;
+    let first = || Layout::clip().under(ldm::TEXT);
+    let second = |layers| Layout::open_clip(&open_clip(layers));
+    let xl = || {
+        let [one, two] = [0, 1].map(ldm::embedder);
+        vec![Layout::clip().under(&one), second(32).under(&two)]
+    };
+    let files = [
+        (
+            "sd15-pruned-emaonly",
+            of("sd15_unet"),
+            Contiguous,
+            vec![first()],
+        ),
+        (
+            "sd15-pruned-with-ema",
+            of("sd15_unet"),
+            Contiguous,
+            vec![first()],
+        ),
+        (
+            "sd15-inpainting",
+            of("inpaint_unet"),
+            Contiguous,
+            vec![first()],
+        ),
+        (
+            "sd15-instruct-pix2pix",
+            of("sd15_unet"),
+            Contiguous,
+            vec![first()],
+        ),
+        (
+            "sd21",
+            of("sd21_unet"),
+            Contiguous,
+            vec![second(24).under(ldm::TEXT)],
+        ),
+        (
+            "sd2-inpainting",
+            of("sd21_unet"),
+            Contiguous,
+            vec![second(24).under(ldm::TEXT)],
+        ),
+        (
+            "sd2-depth",
+            of("sd21_unet"),
+            Contiguous,
+            vec![second(24).under(ldm::TEXT)],
+        ),
+        (
+            "sd2-short-text-encoder",
+            of("sd21_unet"),
+            Contiguous,
+            vec![second(23).under(ldm::TEXT)],
+        ),
+        (
+            "sd-turbo",
+            of("sd21_unet"),
+            Contiguous,
+            vec![second(24).under(&ldm::embedder(0))],
+        ),
+        ("sdxl-base", of("sdxl_unet"), Contiguous, xl()),
+        (
+            "sdxl-vpred-ztsnr-markers",
+            of("sdxl_unet"),
+            Contiguous,
+            xl(),
+        ),
+        ("sdxl-inpainting", of("sdxl_unet"), Contiguous, xl()),
+        (
+            "sdxl-refiner",
+            of("refiner_unet"),
+            Contiguous,
+            vec![second(32).under(&ldm::embedder(0))],
+        ),
+        ("ssd-1b", ssd_1b(), Contiguous, xl()),
+        ("segmind-vega", vega(), Contiguous, xl()),
+        ("lcm-sd15-unet", of("lcm_unet"), Contiguous, vec![]),
+        ("koala-700m-unet-compact", koala(), Contiguous, vec![]),
+        (
+            "small-sd-gap-numbering",
+            small(),
+            ThreePerResolution,
+            vec![first()],
+        ),
+        (
+            "tiny-sd-gap-numbering",
+            tiny(),
+            ThreePerResolution,
+            vec![first()],
+        ),
+    ];
+    let vae = VaeConfig::new(&of("sd_vae")).unwrap();
+    for (name, config, numbering, texts) in files {
+        let mut layouts = vec![
+            unet(&config, numbering).under(ldm::UNET),
+            Layout::vae(&vae).under(ldm::VAE),
+        ];
+        layouts.extend(texts);
+        let mut mapped = HashSet::new();
+        for (tensor, ..) in sd_fixtures::tensors(&format!("ldm/{name}")) {
+            let is_ours = [ldm::UNET, ldm::VAE, ldm::TEXT, "conditioner"]
+                .iter()
+                .any(|p| tensor.starts_with(&format!("{p}.")));
+            if !is_ours || tensor.ends_with("position_ids") || tensor.ends_with("logit_scale") {
+                continue;
+            }
+            let count = layouts
+                .iter()
+                .filter(|layout| !layout.in_diffusers(&tensor).is_empty())
+                .count();
+            assert_eq!(count, 1, "{name}: {tensor}");
+            mapped.insert(tensor);
+        }
+        assert!(mapped.len() > 500, "{name}");
+    }
+}

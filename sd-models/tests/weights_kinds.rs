@@ -59,18 +59,27 @@ fn weights_that_are_something_else_are_said_to_be() {
     assert!(message.contains("a web page"), "{message}");
     assert_eq!(refused(XML.as_bytes()).0, FileKind::WebPage);
     assert_eq!(refused(b"<HTML><body>").0, FileKind::WebPage);
-    assert_eq!(
-        refused(b"PK\x03\x04\0\0\0\0archive/data.pkl").0,
-        FileKind::Torch
-    );
-    assert_eq!(
-        refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j").0,
-        FileKind::Torch
-    );
-    assert_eq!(refused(b"GGUF\x03\0\0\0\0\0").0, FileKind::Gguf);
     assert_eq!(refused(b"\x1f\x8b\x08\0\0\0\0\0\0").0, FileKind::Gzip);
+    let mut tar = vec![b'a'; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    assert_eq!(refused(&tar).0, FileKind::Tar);
     let answer = br#"{"error":"Invalid credentials"}"#;
     assert_eq!(refused(answer).0, FileKind::Json);
+    // These can be opened, whatever they are called, and say themselves what is wrong with them.
+    for (bytes, words) in [
+        (
+            &b"PK\x03\x04\0\0\0\0archive/data.pkl"[..],
+            "not a sound PyTorch checkpoint",
+        ),
+        (
+            b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j",
+            "not a sound PyTorch checkpoint",
+        ),
+        (b"GGUF\x03\0\0\0\0\0", "not a sound GGUF file"),
+    ] {
+        let error = Weights::from_bytes("model.safetensors", bytes.to_vec()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
     let (_, message) = refused(b"Entry not found\n");
     assert!(message.contains("\"Entry not found\""), "{message}");
     // A long first line is cut, and between characters.

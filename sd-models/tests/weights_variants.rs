@@ -79,7 +79,7 @@ fn a_variant_that_is_asked_for_is_the_one_that_opens() {
 #[test]
 fn without_it_the_variants_that_are_there_are_named() {
     let names = ["bf16", "non_ema"].map(|v| format!("{STEM}.{v}.safetensors"));
-    let others = ["model.fp16.safetensors", "diffusion_pytorch_model.bin"];
+    let others = ["model.fp16.safetensors", "pytorch_model.bin"];
     let names: Vec<&str> = names.iter().map(String::as_str).chain(others).collect();
     let folder = folder(&names);
     let error = open(folder.path(), None).unwrap_err();
@@ -94,10 +94,7 @@ fn without_it_the_variants_that_are_there_are_named() {
         panic!("{error:?}");
     };
     assert_eq!(variants, ["bf16", "non_ema"]);
-    assert_eq!(
-        others,
-        ["diffusion_pytorch_model.bin", "model.fp16.safetensors"]
-    );
+    assert_eq!(others, ["model.fp16.safetensors", "pytorch_model.bin"]);
     assert_eq!(tried.len(), 4);
     for name in tried.iter().chain(&variants).chain(&others) {
         assert!(message.contains(name), "{message}");
@@ -159,4 +156,35 @@ fn a_variants_name_leads_nowhere_else() {
         let error = open(&inside, Some(variant)).unwrap_err();
         assert!(matches!(error, Error::NoWeights { .. }), "{error:?}");
     }
+}
+
+#[test]
+fn checkpoints_are_opened_where_nothing_else_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = sd_fixtures::path("checkpoints/zip.ckpt");
+    let put = |name: &str| fs::copy(&checkpoint, folder.path().join(name)).unwrap();
+    let files = Files::directory(folder.path());
+    let opened = |stem: &str, variant| {
+        let path = files.weights(stem, variant)?.path().to_path_buf();
+        Ok::<_, Error>(path.file_name().unwrap().to_str().unwrap().to_string())
+    };
+    assert!(opened(STEM, None).is_err());
+    put("diffusion_pytorch_model.fp16.bin");
+    assert_eq!(
+        opened(STEM, None).unwrap(),
+        "diffusion_pytorch_model.fp16.bin"
+    );
+    put("diffusion_pytorch_model.bin");
+    assert_eq!(opened(STEM, None).unwrap(), "diffusion_pytorch_model.bin");
+    assert_eq!(
+        opened(STEM, Some("fp16")).unwrap(),
+        "diffusion_pytorch_model.fp16.bin"
+    );
+    assert!(opened(STEM, Some("bf16")).is_err());
+    assert_eq!(files.variants(), ["fp16"]);
+    put("pytorch_model.bin");
+    assert_eq!(opened("model", None).unwrap(), "pytorch_model.bin");
+    let safe = folder.path().join("model.fp16.safetensors");
+    fs::write(safe, file(1.0, &["bias"])).unwrap();
+    assert_eq!(opened("model", None).unwrap(), "model.fp16.safetensors");
 }

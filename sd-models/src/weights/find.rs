@@ -54,6 +54,28 @@ impl Names {
             ],
         }
     }
+
+    /// Those of PyTorch checkpoints, which folders of before 2023 have alone. transformers' are
+    /// not called as its safetensors files are.
+    fn of_checkpoints(stem: &str, variant: Option<&str>) -> Self {
+        let stem = match stem {
+            "model" => "pytorch_model",
+            stem => stem,
+        };
+        let Some(v) = variant else {
+            return Self {
+                single: format!("{stem}.bin"),
+                indices: vec![format!("{stem}.bin.index.json")],
+            };
+        };
+        Self {
+            single: format!("{stem}.{v}.bin"),
+            indices: vec![
+                format!("{stem}.bin.index.{v}.json"),
+                format!("{stem}.{v}.bin.index.json"),
+            ],
+        }
+    }
 }
 
 /// The variant that a file of weights, or an index, is of. Shards without an index have none: they
@@ -61,10 +83,12 @@ impl Names {
 fn variant(name: &str) -> Option<&str> {
     let parts: Vec<&str> = name.split('.').collect();
     match parts[..] {
-        [stem, variant, "safetensors"] if !is_shard(stem) && !is_shard(variant) => Some(variant),
-        [_, "safetensors", "index", variant, "json"]
-        | [_, "safetensors", variant, "index", "json"]
-        | [_, variant, "safetensors", "index", "json"] => Some(variant),
+        [stem, variant, "safetensors" | "bin"] if !is_shard(stem) && !is_shard(variant) => {
+            Some(variant)
+        }
+        [_, "safetensors" | "bin", "index", variant, "json"]
+        | [_, "safetensors" | "bin", variant, "index", "json"]
+        | [_, variant, "safetensors" | "bin", "index", "json"] => Some(variant),
         _ => None,
     }
 }
@@ -86,7 +110,8 @@ impl Files {
     /// With a `variant` (`fp16`) only its files will do: `{stem}.fp16.safetensors`, or
     /// `{stem}.safetensors.index.fp16.json` and its shards. Without, it is
     /// `{stem}.safetensors` or `{stem}.safetensors.index.json`, and where there is neither, the
-    /// `fp16` files.
+    /// `fp16` files. Only where there are none of these, PyTorch's `{stem}.bin` is opened, which
+    /// transformers calls `pytorch_model.bin`.
     ///
     /// # Errors
     /// [`Error::NoWeights`] when no such file is there; as [`Weights::open`] when one is damaged;
@@ -98,8 +123,12 @@ impl Files {
             None => vec![None, Some("fp16")],
         };
         let mut tried = Vec::new();
-        for variant in variants {
-            let Names { single, indices } = Names::new(stem, variant);
+        let safetensors = variants.iter().map(|v| (Names::new(stem, *v), true));
+        let checkpoints = variants
+            .iter()
+            .map(|v| (Names::of_checkpoints(stem, *v), false));
+        for (names, is_named) in safetensors.chain(checkpoints) {
+            let Names { single, indices } = names;
             if let Some(located) = self.locate(&single) {
                 return Weights::from_located(located);
             }
@@ -107,7 +136,9 @@ impl Files {
                 return self.sharded(index);
             }
             // The first index is the one that is written today.
-            tried.extend([single].into_iter().chain(indices.into_iter().take(1)));
+            if is_named {
+                tried.extend([single].into_iter().chain(indices.into_iter().take(1)));
+            }
         }
         Err(self.no_weights(stem, tried))
     }

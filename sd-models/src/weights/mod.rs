@@ -22,7 +22,7 @@ use burn::tensor::{DType, TensorData};
 use bytes::Bytes;
 
 pub(crate) use load::size;
-pub(crate) use source::{Format, open};
+pub(crate) use source::open;
 
 use crate::files::Located;
 use crate::{Error, Result};

@@ -672,7 +672,10 @@ impl Machine {
             _ => return Err(self.refused("BUILD", object)),
         }
         let Some(Object::Dict(attributes)) = self.object(state) else {
-            return Err(self.refused("BUILD of a dictionary with", state));
+            let state = self.name_of(state);
+            return Err(Fault::Refused(format!(
+                "BUILD of a dictionary with {state}"
+            )));
         };
         let parameters = attributes.iter().find(|(key, _)| {
             matches!(self.object(*key), Some(Object::Text(name)) if &**name == "_parameters")

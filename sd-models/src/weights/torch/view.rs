@@ -128,3 +128,53 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::globals;
+    use super::*;
+
+    /// A storage that is larger than what is in memory at once, transposed, permuted and expanded.
+    #[test]
+    fn a_view_of_a_large_storage_is_read_in_blocks() {
+        let numbers: Vec<u16> = (0..800_000u32).map(|i| (i ^ i >> 16) as u16).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let content = Content::Memory(bytes.into());
+        let views: [(&[usize], &[u64]); 4] = [
+            (&[1000, 800], &[1, 1000]),
+            (&[80, 100, 100], &[1, 8000, 80]),
+            (&[3, 250, 7], &[0, 2999, 0]),
+            (&[400, 1], &[2000, 5]),
+        ];
+        for (shape, strides) in views {
+            let view = View::new(
+                Tensor {
+                    storage: 0,
+                    element: globals::number_type("torch.float16").unwrap(),
+                    offset: 0,
+                    shape: shape.to_vec(),
+                    strides: strides.to_vec(),
+                },
+                0,
+            );
+            let elements: usize = shape.iter().product();
+            let expected = (0..elements).map(|mut i| {
+                let sides = shape.iter().zip(strides).rev();
+                let place: u64 = sides
+                    .map(|(side, stride)| {
+                        let at = (i % side) as u64 * stride;
+                        i /= side;
+                        at
+                    })
+                    .sum();
+                numbers[place as usize]
+            });
+            let expected: Vec<u8> = expected.flat_map(u16::to_le_bytes).collect();
+            let (mut found, chunk) = (vec![0; 2 * elements], 2 * 1001);
+            for (i, to) in found.chunks_mut(chunk * 50).enumerate() {
+                view.read(&content, i * chunk * 50 / 2, to).unwrap();
+            }
+            assert!(found == expected, "{shape:?}");
+        }
+    }
+}
