@@ -14,7 +14,7 @@ use sd_core::{
     TextEncoder, WeightBytes,
 };
 use sd_models::unet::UNetFiles;
-use sd_models::vae::{Limits, Tiling, VaeFiles};
+use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions};
 
 use crate::devices::compiles_kernels;
@@ -114,20 +114,30 @@ static DENOISERS: &[(&str, Opener<dyn Denoiser, Training>)] = &[(
 )];
 
 /// Autoencoders, likewise.
-static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] = &[(
-    "AutoencoderKL",
-    |files, folder, mut file, cutting, options| {
-        if let Some(factor) = cutting
-            .scaling_factor
-            .filter(|_| !file.has("scaling_factor"))
-        {
-            file = file.with("scaling_factor", factor);
-        }
-        let vae = VaeFiles::open_configured(files, folder, file, options)?;
-        let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
-        Ok(Box::new(vae))
-    },
-)];
+static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] = &[
+    (
+        "AutoencoderKL",
+        |files, folder, mut file, cutting, options| {
+            if let Some(factor) = cutting
+                .scaling_factor
+                .filter(|_| !file.has("scaling_factor"))
+            {
+                file = file.with("scaling_factor", factor);
+            }
+            let vae = VaeFiles::open_configured(files, folder, file, options)?;
+            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
+            Ok(Box::new(vae))
+        },
+    ),
+    (
+        "AutoencoderTiny",
+        |files, folder, file, cutting, options| {
+            let vae = TinyVaeFiles::open_configured(files, folder, file, options)?;
+            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
+            Ok(Box::new(vae))
+        },
+    ),
+];
 
 impl Source<dyn TextEncoder> for ClipTextFiles {
     fn spec(&self) -> &() {
@@ -192,5 +202,21 @@ impl Source<dyn Autoencoder> for VaeFiles {
 
     fn uses_threads(&self) -> bool {
         !compiles_kernels(&VaeFiles::spec(self).device)
+    }
+}
+
+impl Source<dyn Autoencoder> for TinyVaeFiles {
+    fn spec(&self) -> &AutoencoderSpec {
+        TinyVaeFiles::spec(self)
+    }
+
+    fn load(&self) -> Result<(Arc<dyn Autoencoder>, WeightBytes)> {
+        let vae = TinyVaeFiles::load(self)?;
+        let weights = vae.weights();
+        Ok((Arc::new(vae), weights))
+    }
+
+    fn uses_threads(&self) -> bool {
+        !compiles_kernels(&TinyVaeFiles::spec(self).device)
     }
 }
