@@ -96,7 +96,7 @@ pub enum Family {
 
 impl Family {
     /// Every family there is.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 19] = [
         Self::Sd1,
         Self::Sd2,
         Self::SdTurbo,
@@ -106,8 +106,6 @@ impl Family {
         Self::Lcm,
         Self::SmallSd,
         Self::TinySd,
-        Self::Sdxs,
-        Self::Sdxs09,
         Self::Sdxl,
         Self::SdxlRefiner,
         Self::SdxlInpaint,
