@@ -4,7 +4,8 @@ use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_
 use crate::simd::Isa;
 use crate::weight::{WeightRows, WeightStorage};
 
-/// Last part of a layer, applied to its sums: `activation(sum + bias) + residual`.
+/// Last part of a layer, applied to its sums: `activation(sum + bias) + residual`, or what of it is
+/// above zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One value per output channel.
@@ -13,6 +14,8 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// Added last; laid out as the output.
     pub residual: Option<&'a [f32]>,
+    /// `true` when results below zero become zero behind all of that (ReLU). NaN stays NaN.
+    pub rectified: bool,
 }
 
 pub(crate) fn pointer(x: Option<&[f32]>) -> *const f32 {
@@ -49,6 +52,7 @@ pub fn linear(
         bias: pointer(epilogue.bias),
         residual: pointer(epilogue.residual),
         activation: epilogue.activation,
+        rectified: epilogue.rectified,
     };
     if rows > 0 && outputs > 0 {
         product(rows, source, weight, store);

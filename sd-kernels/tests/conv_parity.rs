@@ -13,6 +13,7 @@ struct Case {
     weight: Vec<f32>,
     bias: Vec<f32>,
     residual: Vec<f32>,
+    rectified: bool,
 }
 
 impl Case {
@@ -30,6 +31,7 @@ impl Case {
             weight,
             bias: values(3, shape.outputs),
             residual: values(4, n * out_height * out_width * shape.outputs),
+            rectified: false,
         }
     }
 
@@ -59,7 +61,9 @@ impl Case {
                             }
                         }
                     }
-                    out.push(silu(sum) + f64::from(self.residual[out.len()]));
+                    let sum = silu(sum) + f64::from(self.residual[out.len()]);
+                    let least = if self.rectified { 0.0 } else { f64::MIN };
+                    out.push(sum.max(least));
                 }
             }
         }
@@ -73,6 +77,7 @@ impl Case {
             bias: Some(&self.bias),
             activation: Activation::Silu,
             residual: Some(&self.residual),
+            rectified: self.rectified,
         };
         packed
             .forward_by(algorithm, &self.x, self.picture, epilogue, &mut out)
@@ -109,6 +114,21 @@ fn every_algorithm_at_odd_sizes() {
     for (n, height, width) in [(1, 1, 1), (3, 5, 7), (2, 8, 8), (1, 13, 4), (1, 2, 31)] {
         for (inputs, outputs) in [(16, 32), (48, 5), (32, 67), (80, 3)] {
             Case::new(ConvShape::same(inputs, outputs, 3), n, height, width).check(&ALL);
+        }
+    }
+}
+
+#[test]
+fn results_below_zero_become_zero_and_nan_stays() {
+    for (inputs, outputs) in [(16, 32), (48, 5)] {
+        let mut case = Case::new(ConvShape::same(inputs, outputs, 3), 2, 5, 7);
+        case.rectified = true;
+        case.check(&ALL);
+        case.residual[outputs] = f32::NAN;
+        for (algorithm, _) in ALL {
+            let out = case.found(Isa::best(), algorithm);
+            let nan = |(i, x): (usize, &f32)| x.is_nan() == (i == outputs);
+            assert!(out.iter().enumerate().all(nan), "{algorithm:?}");
         }
     }
 }

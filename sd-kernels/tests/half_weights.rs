@@ -103,7 +103,7 @@ fn check_linear(rows: usize, inputs: usize, outputs: usize) {
             let epilogue = Epilogue {
                 bias: Some(&bias),
                 activation: Activation::Silu,
-                residual: None,
+                ..Epilogue::default()
             };
             linear(&x, rows, &packed, epilogue, &mut out).unwrap();
             out

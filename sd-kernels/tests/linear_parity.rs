@@ -58,6 +58,7 @@ fn check_linear(rows: usize, inputs: usize, outputs: usize) {
                 bias: Some(&bias),
                 activation,
                 residual: Some(&residual),
+                rectified: false,
             };
             linear(&x, rows, &packed, epilogue, &mut out).unwrap();
             let what = format!("{} {activation:?} {rows}×{inputs}→{outputs}", isa.name());

@@ -129,10 +129,19 @@ fn every_row_is_read_both_ways() {
     let unets = [
         "sd15_unet",
         "inpaint_unet",
+        "pix2pix_unet",
         "sd21_unet",
         "sdxl_unet",
         "refiner_unet",
+        "ssd_1b_unet",
+        "vega_unet",
+        "koala_700m_unet",
+        "koala_1b_unet",
+        "small_sd_unet",
+        "tiny_sd_unet",
+        "sdxs_512_ds_unet",
         "lcm_unet",
+        "upscaler_unet",
     ];
     for name in unets {
         let (config, names) = list(name);
@@ -161,6 +170,47 @@ fn assert_pairs(layout: &Layout, pairs: &[(&str, &str)]) {
         let back = layout.in_diffusers(file);
         assert!(back.iter().any(|(name, _)| name == diffusers), "{back:?}");
     }
+}
+
+/// Tensor by tensor the pairs of `fixtures/gen/ldm_pairs.py`.
+#[track_caller]
+fn assert_single_file(layout: &Layout, ours: &Shapes, single: &str) {
+    let expected = sd_fixtures::names(&format!("single_file_{single}"));
+    assert_eq!(ours.len(), expected.len(), "{single}");
+    for (name, expected) in ours.keys().zip(&expected) {
+        let place = layout.in_file(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(&place.name, expected, "{single}: {name}");
+    }
+    assert_bijective(layout, ours.keys());
+}
+
+#[test]
+fn whole_networks_are_as_converters_name_them() {
+    let contiguous = [
+        ("sd15_unet", "sd1"),
+        ("sd21_unet", "sd1"),
+        ("sdxl_unet", "sdxl"),
+        ("refiner_unet", "refiner"),
+        ("ssd_1b_unet", "ssd_1b"),
+        ("vega_unet", "vega"),
+        ("koala_700m_unet", "koala_700m"),
+    ];
+    for (ours, single) in contiguous {
+        let (config, names) = list(ours);
+        assert_single_file(&unet(&config, Numbering::Contiguous), &names, single);
+    }
+    let three = [
+        ("small_sd_unet", "small_sd_gaps"),
+        ("tiny_sd_unet", "tiny_sd_gaps"),
+    ];
+    for (ours, single) in three {
+        let (config, names) = list(ours);
+        let layout = unet(&config, Numbering::ThreePerResolution);
+        assert_single_file(&layout, &names, single);
+    }
+    let (config, names) = list("sd_vae");
+    let layout = Layout::vae(&VaeConfig::new(&config).unwrap());
+    assert_single_file(&layout, &names, "vae");
 }
 
 #[test]
@@ -228,6 +278,9 @@ fn sdxl_is_as_diffusers_converts_it() {
         ),
     ];
     assert_pairs(&unet(&config, Numbering::Contiguous), &pairs);
+    let (config, _) = list("upscaler_unet");
+    let pair = ("label_emb.weight", "class_embedding.weight");
+    assert_pairs(&unet(&config, Numbering::Contiguous), &[pair]);
     let (config, _) = list("lcm_unet");
     let name = "time_embedding.cond_proj.weight";
     assert_pairs(&unet(&config, Numbering::Contiguous), &[(name, name)]);

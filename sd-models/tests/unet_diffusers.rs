@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use sd_core::{
     Cancel, Conditioning, Denoiser, Network, NoiseSchedule, Parameterization, SizeConditioning,
     TextEmbedding,
 };
 use sd_fixtures::Fixture;
 use sd_models::Files;
-use sd_models::unet::{UNet, UNetEmbeddings, timestep_embedding};
+use sd_models::unet::{ClassLabel, UNet, UNetEmbeddings, timestep_embedding};
 
 fn open(name: &str) -> Arc<UNet> {
     let files = Files::directory(sd_fixtures::path(""));
@@ -30,25 +30,46 @@ fn tensor<const D: usize>(fixture: &Fixture, i: usize, name: &str) -> Option<Ten
     there.then(|| fixture.tensor(&key, &Device::flex()))
 }
 
+/// The rows of a matrix, none where there is no such.
+fn rows(fixture: &Fixture, i: usize, name: &str) -> Vec<Vec<f32>> {
+    let Some(matrix) = tensor::<2>(fixture, i, name) else {
+        return Vec::new();
+    };
+    let width = matrix.dims()[1];
+    let values = matrix.try_into_vec_as::<f32>().expect("floats");
+    values.chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+fn class_labels(fixture: &Fixture, i: usize) -> Vec<usize> {
+    let labels = tensor::<1>(fixture, i, "class_labels");
+    let labels = labels.map(|labels| labels.try_into_vec_as::<f32>().expect("floats"));
+    let labels = labels.into_iter().flatten();
+    labels.map(|label| label as usize).collect()
+}
+
 /// The fixture's case `i` without the embedding of a guidance scale: one branch for each sample,
 /// for each may have sizes of its own.
 fn branches(unet: &UNet, fixture: &Fixture, i: usize) -> Vec<Conditioning> {
     let mut text = TextEmbedding::new(tensor(fixture, i, "context").expect("a prompt"));
     text.pooled = tensor(fixture, i, "pooled");
-    let sizes = tensor::<2>(fixture, i, "time_ids").map(|t| t.try_to_vec_as::<f32>().unwrap());
+    let sizes = rows(fixture, i, "time_ids");
+    let labels = class_labels(fixture, i);
     let inputs = tensor::<4>(fixture, i, "x").expect("a latent");
     let (latent, beside) = (unet.spec().latent_channels, unet.spec().concat_channels);
     let branch = |k: usize| {
         let mut branch = Conditioning::new(text.row(k));
-        branch.size = sizes.as_ref().map(|sizes| {
-            let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(|j| sizes[k * 6 + j] as usize);
+        branch.size = sizes.get(k).map(|sizes| {
+            let at = |j: usize| sizes.get(j).map_or(0, |size| *size as usize);
             SizeConditioning {
-                original: [a, b],
-                crop: [c, d],
-                target: [e, f],
-                aesthetic_score: None,
+                original: [at(0), at(1)],
+                crop: [at(2), at(3)],
+                target: [at(4), at(5)],
+                aesthetic_score: (sizes.len() == 5).then(|| f64::from(sizes[4])),
             }
         });
+        if let Some(label) = labels.get(k) {
+            branch.extensions.insert(ClassLabel(*label));
+        }
         let concat = inputs.clone().narrow(0, k, 1);
         branch.concat = (beside > 0).then(|| concat.narrow(1, latent, beside));
         branch
@@ -81,7 +102,16 @@ fn bare(unet: &UNet, fixture: &Fixture, i: usize, t: f64) -> Tensor<4> {
     });
     let guidance = tensor(fixture, i, "guidance");
     let prompt = tensor(fixture, i, "context").expect("a prompt");
-    let embeddings = UNetEmbeddings { added, guidance };
+    let labels: Vec<i64> = class_labels(fixture, i).iter().map(|l| *l as i64).collect();
+    let labels = (!labels.is_empty()).then(|| {
+        let labels = TensorData::new(labels.clone(), [labels.len()]);
+        Tensor::<1, Int>::from_data(labels, &device)
+    });
+    let embeddings = UNetEmbeddings {
+        added,
+        guidance,
+        class_labels: labels,
+    };
     let context = unet.model().prepare(&prompt, embeddings);
     let time = unet.model().embed_time(sines(t, time.channels), &context);
     let x = tensor(fixture, i, "x").expect("a latent");
@@ -151,6 +181,65 @@ fn inpainting_and_every_setting_off_default() {
 #[test]
 fn other_depths_up_than_down() {
     check("unet_asymmetric");
+}
+
+#[test]
+fn a_refiner_told_of_scores() {
+    check("unet_refiner");
+}
+
+#[test]
+fn a_distilled_stable_diffusion_xl_that_is_told_the_guidance() {
+    check("unet_lcm_xl");
+}
+
+#[test]
+fn a_depth_for_each_layer_and_a_middle_of_one_residual_block() {
+    check("unet_ssd_1b");
+    check("unet_vega");
+}
+
+#[test]
+fn no_middle_and_one_layer_at_each_resolution() {
+    check("unet_koala");
+    check("unet_small_sd");
+    check("unet_tiny_sd");
+}
+
+#[test]
+fn one_step_networks() {
+    check("unet_sdxs_ds");
+    check("unet_sdxs_09");
+}
+
+#[test]
+fn channels_beside_the_latent() {
+    check("unet_pix2pix");
+}
+
+#[test]
+fn an_upscaler_told_its_noise_level() {
+    check("unet_upscaler");
+    let unet = open("unet_upscaler");
+    let fixture = Fixture::open("unet_upscaler");
+    let mut branch = branches(&unet, &fixture, 0).remove(0);
+    for wrong in [None, Some(ClassLabel(10))] {
+        branch.extensions.take::<ClassLabel>();
+        if let Some(label) = wrong {
+            branch.extensions.insert(label);
+        }
+        let error = unet.clone().prepare(vec![branch.clone()]).err();
+        let error = error.expect("no class of this network's").to_string();
+        assert!(error.contains("class label"), "{error}");
+        assert!(error.contains("0 to 9"), "{error}");
+    }
+    // A network that embeds none says so too.
+    let plain = open("unet_pix2pix");
+    let fixture = Fixture::open("unet_pix2pix");
+    let mut branch = branches(&plain, &fixture, 0).remove(0);
+    branch.extensions.insert(ClassLabel(0));
+    let error = plain.prepare(vec![branch]).err().expect("it reads none");
+    assert!(error.to_string().contains("a class label"), "{error}");
 }
 
 #[test]

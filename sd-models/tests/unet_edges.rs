@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use sd_core::{
     Cancel, Conditioning, Denoiser, Error, Network, NoiseSchedule, Parameterization,
     SizeConditioning, TextEmbedding,
 };
 use sd_fixtures::Fixture;
 use sd_models::Files;
-use sd_models::unet::UNet;
+use sd_models::unet::{UNet, UNetEmbeddings, timestep_embedding};
 
 fn open(name: &str, dtype: FloatDType) -> Arc<UNet> {
     let files = Files::directory(sd_fixtures::path(""));
@@ -51,6 +51,66 @@ fn assert_invalid<T: std::fmt::Debug>(result: sd_core::Result<T>, expected: &str
     match result {
         Err(Error::InvalidArgument { name, .. }) => assert_eq!(name, expected),
         other => panic!("expected an invalid {expected}, got {other:?}"),
+    }
+}
+
+/// bf16 holds no odd number above 256, and of the multiples of 8 above 2048 every second; f16 no odd
+/// one above 2048.
+#[test]
+fn sizes_are_exact_in_half_precision() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        let unet = open("unet_sdxl", dtype);
+        let fixture = Fixture::open("unet_sdxl");
+        let half = |key: &str| fixture.tensor::<4>(key, &Device::flex()).cast(dtype);
+        let (x, t) = (half("0.x"), 500.0);
+        let tokens: Tensor<3> = fixture.tensor("0.context", &Device::flex());
+        let pooled: Tensor<2> = fixture.tensor("0.pooled", &Device::flex());
+        let (tokens, pooled) = (tokens.cast(dtype), pooled.cast(dtype));
+        let drawn = |sides: [usize; 2]| {
+            let text = TextEmbedding::new(tokens.clone()).with_pooled(pooled.clone());
+            let mut branch = Conditioning::new(text);
+            branch.size = Some(SizeConditioning {
+                crop: [sides[1], 0],
+                ..SizeConditioning::of(sides)
+            });
+            let network = unet.clone().prepare(vec![branch]).expect("prepares");
+            let drawn = predict(&*network, x.clone(), t).expect("predicts");
+            drawn
+                .cast(FloatDType::F32)
+                .try_into_vec_as::<f32>()
+                .expect("floats")
+        };
+        let expected = |sides: [usize; 2]| {
+            let config = unet.config();
+            let sines = |t: f64, channels| timestep_embedding(t, channels, true, 0.0);
+            let upload = |values: Vec<f32>| {
+                let (width, place) = (values.len(), (&Device::flex(), DType::from(dtype)));
+                Tensor::<2>::from_data(TensorData::new(values, [1, width]), place)
+            };
+            let [h, w] = sides.map(|side| side as f64);
+            let numbers = [h, w, w, 0.0, h, w];
+            let channels = config.text_time.expect("sizes").time_channels;
+            let sizes = numbers.into_iter().flat_map(|size| sines(size, channels));
+            let added = Tensor::cat(vec![pooled.clone(), upload(sizes.collect())], 1);
+            let embeddings = UNetEmbeddings {
+                added: Some(added),
+                ..UNetEmbeddings::default()
+            };
+            let context = unet.model().prepare(&tokens, embeddings);
+            let time = upload(sines(t, config.time.channels));
+            let time = unet.model().embed_time(time, &context);
+            let cancel = Cancel::new();
+            let out = unet
+                .model()
+                .forward(x.clone(), &time, &context, None, &cancel);
+            let out = out.expect("predicts").cast(FloatDType::F32);
+            out.try_into_vec_as::<f32>().expect("floats")
+        };
+        for sides in [[2056, 2056], [4104, 4097], [4097, 2056]] {
+            assert_eq!(drawn(sides), expected(sides), "{dtype:?} {sides:?}");
+        }
+        // Were it rounded, these were one.
+        assert_ne!(drawn([2056, 4097]), drawn([2048, 4096]), "{dtype:?}");
     }
 }
 

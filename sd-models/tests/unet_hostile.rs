@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use sd_models::unet::{UNet2DConditionModel, UNetConfig};
-use sd_models::vae::{AutoencoderKL, VaeConfig};
+use sd_models::vae::{AutoencoderKL, AutoencoderTiny, TinyVaeConfig, VaeConfig};
 use sd_models::{ConfigFile, Error};
 use serde_json::{Map, Value, json};
 
@@ -97,7 +97,7 @@ fn wrong_settings_of_the_unet_are_named() {
         ("encoder_hid_dim_type", json!("text_proj")),
         ("class_embed_type", json!("timestep")),
         ("class_embeddings_concat", json!(true)),
-        ("num_class_embeds", json!(1000)),
+        ("num_class_embeds", json!(0)),
         ("attention_type", json!("gated")),
         ("time_embedding_type", json!("fourier")),
         ("time_embedding_act_fn", json!("silu")),
@@ -156,8 +156,8 @@ fn wrong_settings_of_the_vae_are_named() {
         ("sample_size", json!([512, 0])),
         ("sample_size", json!([512, 512, 512])),
         ("sample_size", json!("512")),
-        ("latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
-        ("latents_std", json!([1.0, 1.0, 1.0, 1.0])),
+        ("latents_mean", json!([0.0, 0.0, 0.0])),
+        ("latents_mean", json!(0.0)),
         ("_class_name", json!("AutoencoderTiny")),
     ];
     for (field, value) in cases {
@@ -166,6 +166,59 @@ fn wrong_settings_of_the_vae_are_named() {
             Ok(_) => panic!("{field} = {value} is accepted"),
         }
     }
+    // Of two lists and a shift, which one is wrong.
+    let (mean, std) = (json!(vec![0.0; 4]), json!(vec![1.0; 4]));
+    let cases = [
+        (mean.clone(), Value::Null, Value::Null, "latents_std"),
+        (Value::Null, std.clone(), Value::Null, "latents_mean"),
+        (
+            mean.clone(),
+            json!([1, 1, 1, 0]),
+            Value::Null,
+            "latents_std",
+        ),
+        (mean.clone(), json!([1, 1, 1]), Value::Null, "latents_std"),
+        (mean, std, json!(0.1), "shift_factor"),
+    ];
+    for (mean, std, shift, field) in cases {
+        let file = with("sd_vae", "latents_mean", mean).with("latents_std", std);
+        let error = VaeConfig::new(&file.with("shift_factor", shift));
+        assert_names(&error.expect_err(field), field);
+    }
+}
+
+#[test]
+fn wrong_settings_of_the_tiny_vae_are_named() {
+    let cases = [
+        ("in_channels", json!(0)),
+        ("latent_channels", json!(-4)),
+        ("encoder_block_out_channels", json!([64, 64, 64, 128])),
+        ("encoder_block_out_channels", json!([64, 64, 64])),
+        ("encoder_block_out_channels", json!(64)),
+        ("decoder_block_out_channels", json!([0, 0, 0, 0])),
+        ("decoder_block_out_channels", json!([])),
+        ("num_encoder_blocks", json!([])),
+        ("num_encoder_blocks", json!(vec![1; 9])),
+        ("num_encoder_blocks", json!([1, 3, 3, 1u64 << 40])),
+        ("num_decoder_blocks", json!([3, 3, 1])),
+        ("num_decoder_blocks", json!([3, 3, 3, -1])),
+        ("scaling_factor", json!(0)),
+        ("shift_factor", json!([0.0])),
+        ("act_fn", json!("silu")),
+        ("upsample_fn", json!("bilinear")),
+        ("upsampling_scaling_factor", json!(4)),
+        ("a_setting_of_tomorrow", json!(1)),
+        ("_class_name", json!("AutoencoderKL")),
+    ];
+    for (field, value) in cases {
+        match TinyVaeConfig::new(&with("taesd", field, value.clone())) {
+            Err(error) => assert_names(&error, field),
+            Ok(_) => panic!("{field} = {value} is accepted"),
+        }
+    }
+    let empty = TinyVaeConfig::new(&ConfigFile::new("config.json", Map::new()));
+    let taesd = TinyVaeConfig::new(&ConfigFile::new("config.json", base("taesd")));
+    assert_eq!(empty.expect("good"), taesd.expect("good"));
 }
 
 #[test]
@@ -187,6 +240,7 @@ fn what_is_absent_is_as_in_diffusers() {
         norm_num_groups: 32,
         scaling_factor: 0.18215,
         shift_factor: 0.0,
+        latents: None,
         use_quant_conv: true,
         use_post_quant_conv: true,
         mid_block_add_attention: true,
@@ -310,6 +364,14 @@ proptest! {
         if let Ok(config) = UNetConfig::new(&file) {
             let model = UNet2DConditionModel::new(&config, &Device::flex());
             prop_assert!(count(&model) < 300_000);
+        }
+    }
+
+    #[test]
+    fn a_mutated_tiny_vae_is_refused_or_small(file in mutated("taesd")) {
+        if let Ok(config) = TinyVaeConfig::new(&file) {
+            let model = AutoencoderTiny::new(&config, &Device::flex());
+            prop_assert!(count(&model) < 10_000);
         }
     }
 

@@ -33,6 +33,30 @@ fn sinusoids_are_torchs() {
 }
 
 #[test]
+fn sizes_are_not_rounded_before_their_sines() {
+    let fixture = Fixture::open("unet_timestep");
+    let sizes = fixture.values("sizes");
+    let embed = |size: &f64| timestep_embedding(*size, 256, true, 0.0);
+    let found: Vec<f32> = sizes.iter().flat_map(embed).collect();
+    // As above, at a frequency of about 1 and an angle of 4104.
+    fixture.assert_close(
+        "sizes.256",
+        &found,
+        4104.0 / 999.0 * ONE_FREQUENCY_ROUNDED_OTHERWISE,
+    );
+    let slope = -(10_000f64.ln()) / 128.0;
+    let angles = |size: &f64| {
+        let size = *size;
+        let angles = (0..128).map(move |i| size * (slope * f64::from(i)).exp());
+        let cosines = angles.clone().map(f64::cos);
+        cosines.chain(angles.map(f64::sin)).collect::<Vec<_>>()
+    };
+    for (found, exact) in found.iter().zip(sizes.iter().flat_map(angles)) {
+        assert!((f64::from(*found) - exact).abs() < 5e-4);
+    }
+}
+
+#[test]
 fn an_odd_width_ends_with_a_zero() {
     assert_eq!(timestep_embedding(5.0, 7, true, 0.0)[6], 0.0);
 }

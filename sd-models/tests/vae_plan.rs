@@ -18,6 +18,7 @@ fn full_width() -> AutoencoderKL {
         norm_num_groups: 32,
         scaling_factor: 0.18215,
         shift_factor: 0.0,
+        latents: None,
         use_quant_conv: true,
         use_post_quant_conv: true,
         mid_block_add_attention: true,

@@ -67,7 +67,7 @@ fn check_strips(vae: &Vae, sizes: &[(usize, usize, usize)], tolerance: f32) {
 
 #[test]
 fn strips_equal_the_whole_at_odd_sizes() {
-    for folder in ["vae_four", "vae_two"] {
+    for folder in ["vae_four", "vae_two", "vae_three"] {
         let sizes = [(1, 11, 7), (2, 9, 5), (1, 1, 3), (3, 6, 1)];
         check_strips(&open(folder), &sizes, 1e-5);
     }

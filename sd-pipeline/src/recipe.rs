@@ -12,7 +12,7 @@ use sd_core::{
     Parameterization, TextEncoder, WeightBytes,
 };
 use sd_models::unet::UNetFiles;
-use sd_models::vae::{Limits, Tiling, VaeFiles};
+use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, UnknownSettings};
 use sd_schedulers::SchedulerConfig;
 
@@ -516,20 +516,31 @@ static DENOISERS: &[(&str, Opener<dyn Denoiser, Training>)] = &[(
 )];
 
 /// Autoencoders, likewise.
-static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] = &[(
-    "AutoencoderKL",
-    |files, folder, mut file, cutting, options| {
-        if let Some(factor) = cutting
-            .scaling_factor
-            .filter(|_| !file.has("scaling_factor"))
-        {
-            file = file.with("scaling_factor", factor);
-        }
-        let vae = VaeFiles::open_configured(files, folder, file, options)?;
-        let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
-        Ok(Box::new(vae))
-    },
-)];
+static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] = &[
+    (
+        "AutoencoderKL",
+        |files, folder, mut file, cutting, options| {
+            if let Some(factor) = cutting
+                .scaling_factor
+                .filter(|_| !file.has("scaling_factor"))
+            {
+                file = file.with("scaling_factor", factor);
+            }
+            let vae = VaeFiles::open_configured(files, folder, file, options)?;
+            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
+            Ok(Box::new(vae))
+        },
+    ),
+    // Its latents are those of the model, scaled already: it takes no factor from elsewhere.
+    (
+        "AutoencoderTiny",
+        |files, folder, file, cutting, options| {
+            let vae = TinyVaeFiles::open_configured(files, folder, file, options)?;
+            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
+            Ok(Box::new(vae))
+        },
+    ),
+];
 
 impl Source<dyn TextEncoder> for ClipTextFiles {
     fn spec(&self) -> &() {
@@ -594,5 +605,21 @@ impl Source<dyn Autoencoder> for VaeFiles {
 
     fn uses_threads(&self) -> bool {
         !compiles_kernels(&VaeFiles::spec(self).device)
+    }
+}
+
+impl Source<dyn Autoencoder> for TinyVaeFiles {
+    fn spec(&self) -> &AutoencoderSpec {
+        TinyVaeFiles::spec(self)
+    }
+
+    fn load(&self) -> Result<(Arc<dyn Autoencoder>, WeightBytes)> {
+        let vae = TinyVaeFiles::load(self)?;
+        let weights = vae.weights();
+        Ok((Arc::new(vae), weights))
+    }
+
+    fn uses_threads(&self) -> bool {
+        !compiles_kernels(&TinyVaeFiles::spec(self).device)
     }
 }

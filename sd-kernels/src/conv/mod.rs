@@ -188,6 +188,7 @@ impl PackedConv {
             bias: pointer(epilogue.bias),
             residual: pointer(epilogue.residual),
             activation: epilogue.activation,
+            rectified: epilogue.rectified,
         };
         match algorithm {
             Algorithm::Direct => direct(&self.weight, shape, call),
@@ -209,6 +210,7 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
         bias: call.bias,
         residual: call.residual,
         activation: call.activation,
+        rectified: call.rectified,
     };
     let rows = call.input.picture.n * call.out_height * call.out_width;
     let plain = shape.kernel == 1

@@ -27,7 +27,7 @@ impl Activation {
     }
 }
 
-/// Writes C = f(sum + bias) + residual, `stride` f32 apart row by row.
+/// Writes C = f(sum + bias) + residual, rectified or not, `stride` f32 apart row by row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Store {
     pub(crate) out: crate::buffer::Shared,
@@ -35,13 +35,14 @@ pub(crate) struct Store {
     pub(crate) columns: usize,
     /// Adds to what an earlier part of the depth left in `out`.
     pub(crate) accumulate: bool,
-    /// The last part of the depth: bias, activation and residual are due.
+    /// The last part of the depth: bias, activation and all behind it are due.
     pub(crate) last: bool,
     /// Null where absent; `[columns]`.
     pub(crate) bias: *const f32,
     /// Null where absent; laid out as `out`.
     pub(crate) residual: *const f32,
     pub(crate) activation: Activation,
+    pub(crate) rectified: bool,
 }
 
 // SAFETY: the constant pointers are read only.
@@ -88,6 +89,10 @@ impl Finish for Store {
                     x = self.activation.apply(x.add(bias));
                     if !self.residual.is_null() {
                         x = x.add(V::load_up_to(self.residual.add(at), count));
+                    }
+                    if self.rectified {
+                        // The bound on the left, which keeps a NaN.
+                        x = V::zero().max(x);
                     }
                 }
                 x.store_up_to(out, count);

@@ -85,6 +85,11 @@ impl Conv2d {
         }
     }
 
+    /// The same layer without a bias.
+    pub(crate) fn unbiased(self) -> Self {
+        Self { bias: None, ..self }
+    }
+
     /// The same layer, seeing the picture twice as high and wide, every pixel repeated.
     pub(crate) fn doubling(self) -> Self {
         Self {

@@ -1,8 +1,9 @@
 use burn::tensor::Tensor;
 use sd_kernels::Activation;
 
-/// Operations behind a layer's product, `activation(product + shift) + residual`: on their way to
-/// memory the results go through them at no further pass over it.
+/// Operations behind a layer's product, `activation(product + shift) + residual`, of which only what
+/// is above zero may be wanted: on their way to memory the results go through them at no further
+/// pass over it.
 #[derive(Debug)]
 pub struct Epilogue<const D: usize> {
     /// One number per output channel, for each sample or for all: of the output's dimensions, those
@@ -12,6 +13,8 @@ pub struct Epilogue<const D: usize> {
     pub activation: Activation,
     /// A tensor of the output's shape.
     pub residual: Option<Tensor<D>>,
+    /// `true` when results below zero become zero behind all of that (ReLU).
+    pub rectified: bool,
 }
 
 impl<const D: usize> Epilogue<D> {
@@ -20,6 +23,7 @@ impl<const D: usize> Epilogue<D> {
         shift: None,
         activation: Activation::None,
         residual: None,
+        rectified: false,
     };
 
     /// The product with `shift` added.

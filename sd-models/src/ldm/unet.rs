@@ -50,6 +50,9 @@ impl Layout {
         if config.text_time.is_some() {
             table.rows_in("", "", ADDED);
         }
+        if config.class_labels.is_some() {
+            table.row("class_embedding", "label_emb", Storage::Whole);
+        }
         if config.time.cond_proj_dim.is_some() {
             // The original code has no such layer; files that hold it call it as diffusers does.
             let name = "time_embedding.cond_proj";

@@ -27,6 +27,9 @@ pub struct UNetConfig {
     pub time: TimeConfig,
     /// SDXL's further embedding of the pooled prompt and of sizes and crops.
     pub text_time: Option<TextTimeConfig>,
+    /// Number of class labels, of which the network is told one: in an upscaler, the noise level of
+    /// the small picture.
+    pub class_labels: Option<usize>,
     /// Width of the prompt's tokens.
     pub cross_attention_dim: usize,
     /// The resolutions, finest first.
@@ -149,6 +152,7 @@ impl UNetConfig {
             center_input_sample: file.flag("center_input_sample", false)?,
             time: time(file, first.channels)?,
             text_time: text_time(file)?,
+            class_labels: class_labels(file)?,
             cross_attention_dim: cross_attention_dim(file, blocks.len())?,
             mid,
             mid_block_scale_factor: file.positive("mid_block_scale_factor", 1.0)?,
@@ -267,6 +271,12 @@ fn text_time(file: &ConfigFile) -> Result<Option<TextTimeConfig>> {
         })),
         Some(_) => Err(file.unsupported("addition_embed_type")),
     }
+}
+
+fn class_labels(file: &ConfigFile) -> Result<Option<usize>> {
+    let field = "num_class_embeds";
+    let classes = file.has(field).then(|| file.size(field, None, CHANNELS));
+    classes.transpose()
 }
 
 fn cross_attention_dim(file: &ConfigFile, count: usize) -> Result<usize> {

@@ -116,6 +116,7 @@ impl UNetFiles {
 /// - with `addition_embed_type = "text_time"` (SDXL) the pooled text embedding and
 ///   [`size`](Conditioning::size);
 /// - with `time_cond_proj_dim` (LCM), optionally, [`guidance_scale`](Conditioning::guidance_scale);
+/// - with `num_class_embeds` (an upscaler) a [`ClassLabel`](super::ClassLabel);
 /// - with more input than output channels (inpainting) [`concat`](Conditioning::concat);
 /// - [`UNetAdapters`](super::UNetAdapters), networks beside it.
 #[derive(Debug, Clone)]

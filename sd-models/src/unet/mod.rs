@@ -4,6 +4,7 @@
 //! [`UNet2DConditionModel`] is the bare network, built from a [`UNetConfig`].
 
 mod blocks;
+mod class_label;
 mod config;
 mod denoiser;
 mod depths;
@@ -15,6 +16,7 @@ mod residuals;
 mod stage;
 mod supported;
 
+pub use class_label::ClassLabel;
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::timestep_embedding;

@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use sd_core::{Cancel, WeightBytes};
 use sd_kernels::Activation;
 
@@ -8,7 +8,7 @@ use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, keep, prepare};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
 use super::residuals::UNetResiduals;
-use crate::layers::{Conv2d, Epilogue, GroupNorm, pack_fields};
+use crate::layers::{Conv2d, Embedding, Epilogue, GroupNorm, pack_fields};
 use crate::{LoadOptions, Result, Weights};
 
 /// The network of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752): a U-Net (Ronneberger
@@ -26,6 +26,8 @@ pub struct UNet2DConditionModel {
     time_embedding: TimestepEmbedding,
     /// Of the pooled prompt and the sizes and crops, in SDXL.
     add_embedding: Option<TimestepEmbedding>,
+    /// Of a class label, in networks that are told one.
+    class_embedding: Option<Embedding>,
     /// The way down, finest resolution first.
     down_blocks: Vec<DownBlock>,
     /// Between both ways, in most models.
@@ -48,6 +50,8 @@ pub struct UNetEmbeddings {
     pub added: Option<Tensor<2>>,
     /// An LCM's embedded guidance scale, `[n, width]`.
     pub guidance: Option<Tensor<2>>,
+    /// Class labels, `[n]`, each below the number of classes.
+    pub class_labels: Option<Tensor<1, Int>>,
 }
 
 /// Parts that do not change between the steps of a run.
@@ -56,7 +60,8 @@ pub struct UNetContext {
     down: Vec<StageContext>,
     mid: StageContext,
     up: Vec<StageContext>,
-    /// SDXL's added embedding, `[n, width]`.
+    /// Sum of what is added to the timestep's embedding, `[n, width]`: SDXL's added embedding, that
+    /// of a class label.
     added: Option<Tensor<2>>,
     /// Addition of a guidance-scale embedding to the timestep's sines and cosines, `[n, channels]`.
     guidance: Option<Tensor<2>>,
@@ -73,10 +78,12 @@ impl UNet2DConditionModel {
             TimestepEmbedding::new(c.input_width, time.width, None, device)
         };
         let cond = time.cond_proj_dim;
+        let classes = |classes| Embedding::new(classes, time.width, device);
         Self {
             conv_in: Conv2d::same(config.in_channels, first, kernel, device),
             time_embedding: TimestepEmbedding::new(time.channels, time.width, cond, device),
             add_embedding: config.text_time.map(added),
+            class_embedding: config.class_labels.map(classes),
             down_blocks: (down.iter())
                 .map(|stage| DownBlock::new(stage, padding, device))
                 .collect(),
@@ -105,15 +112,28 @@ impl UNet2DConditionModel {
     /// Computes once what the steps of a run share: the keys and values of the prompt
     /// `[n, tokens, width]` in every transformer, and the embeddings besides the timestep's.
     pub fn prepare(&self, prompt: &Tensor<3>, embeddings: UNetEmbeddings) -> UNetContext {
-        let UNetEmbeddings { added, guidance } = embeddings;
+        let UNetEmbeddings {
+            added,
+            guidance,
+            class_labels,
+        } = embeddings;
         let (down, up) = (self.down_blocks.iter(), self.up_blocks.iter());
         let cond_proj = self.time_embedding.cond_proj.as_ref();
+        let added = (self.add_embedding.as_ref().zip(added)).map(|(layer, x)| layer.forward(x));
+        let class = (self.class_embedding.as_ref().zip(class_labels)).map(|(table, labels)| {
+            let rows = table.forward(labels.unsqueeze::<2>());
+            // A table may stay half where all else is computed in f32.
+            rows.squeeze_dim::<2>(0).cast(prompt.dtype())
+        });
         UNetContext {
             down: down.map(|b| prepare(&b.attentions, prompt)).collect(),
             mid: (self.mid_block.as_ref())
                 .map_or_else(Vec::new, |b| prepare(&b.attentions, prompt)),
             up: up.map(|b| prepare(&b.attentions, prompt)).collect(),
-            added: (self.add_embedding.as_ref().zip(added)).map(|(layer, x)| layer.forward(x)),
+            added: match (class, added) {
+                (Some(class), Some(added)) => Some(class + added),
+                (class, added) => class.or(added),
+            },
             guidance: (cond_proj.zip(guidance)).map(|(layer, x)| layer.forward(x, Epilogue::NONE)),
         }
     }
@@ -181,6 +201,6 @@ fn block_span(way: &'static str, index: usize, x: &Tensor<4>) -> tracing::Span {
 }
 
 pack_fields!(
-    UNet2DConditionModel: conv_in, time_embedding, add_embedding, down_blocks, mid_block, up_blocks,
-    conv_out
+    UNet2DConditionModel: conv_in, time_embedding, add_embedding, class_embedding, down_blocks,
+    mid_block, up_blocks, conv_out
 );

@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use sd_core::{Cancel, Conditioning, Error, Network, Result, SizeConditioning, TextEmbedding};
 
+use super::class_label::ClassLabel;
 use super::config::{TextTimeConfig, UNetConfig};
 use super::residuals::{self, PreparedAdapter, UNetAdapters};
 use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
@@ -26,6 +27,7 @@ struct Branch {
     /// Its sizes and crops, as many as the network embeds.
     size: Option<Vec<f64>>,
     guidance_scale: Option<f64>,
+    class_label: Option<usize>,
     concat: Option<Tensor<4>>,
     adapters: Vec<Box<dyn PreparedAdapter>>,
 }
@@ -181,6 +183,10 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         }
         None => None,
     };
+    let class_label = match config.class_labels {
+        Some(classes) => Some(class_label(classes, conditioning.extensions.take())?),
+        None => None,
+    };
     let guidance_scale = match config.time.cond_proj_dim {
         Some(_) => conditioning.guidance_scale.take(),
         None => None,
@@ -212,9 +218,25 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         text,
         size,
         guidance_scale,
+        class_label,
         concat,
         adapters,
     })
+}
+
+/// The label, one of `classes`, that the network embeds.
+fn class_label(classes: usize, label: Option<ClassLabel>) -> Result<usize> {
+    match label {
+        Some(ClassLabel(label)) if label < classes => Ok(label),
+        label => {
+            let found = label.map_or_else(|| "absent".into(), |label| label.0.to_string());
+            let expected = format!(
+                "expected one of 0 to {}, which this network embeds",
+                classes - 1
+            );
+            Err(Error::invalid("class label", found, expected))
+        }
+    }
 }
 
 /// The `expected` numbers that the network embeds.
@@ -288,10 +310,22 @@ impl UNet {
                 row.unwrap_or_else(|| vec![0.0; width])
                     .repeat(branch.text.len())
             };
-            let values: Vec<f32> = branches.flat_map(each).collect();
+            let values: Vec<f32> = branches.clone().flat_map(each).collect();
             self.upload(values, [rows, width])
         });
-        Ok(UNetEmbeddings { added, guidance })
+        let class_labels = config.class_labels.map(|_| {
+            let each = |branch: &Branch| {
+                let label = branch.class_label.unwrap_or_default() as i64;
+                vec![label; branch.text.len()]
+            };
+            let labels: Vec<i64> = branches.flat_map(each).collect();
+            Tensor::<1, Int>::from_data(TensorData::new(labels, [rows]), &self.spec.device)
+        });
+        Ok(UNetEmbeddings {
+            added,
+            guidance,
+            class_labels,
+        })
     }
 
     fn sinusoids(&self, t: f64, channels: usize) -> Vec<f32> {

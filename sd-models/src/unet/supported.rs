@@ -27,6 +27,7 @@ const KNOWN: &[&str] = &[
     "mid_block_type",
     "norm_eps",
     "norm_num_groups",
+    "num_class_embeds",
     "only_cross_attention",
     "out_channels",
     "projection_class_embeddings_input_dim",
@@ -53,7 +54,6 @@ const FIXED: &[(&str, &[&str])] = &[
     ("encoder_hid_dim_type", &[]),
     // diffusers refuses this one too: by its number of heads it means the width of a head.
     ("num_attention_heads", &[]),
-    ("num_class_embeds", &[]),
     ("quantization_config", &[]),
     ("resnet_out_scale_factor", &["1.0", "1"]),
     ("resnet_skip_time_act", &[]),

@@ -1,20 +1,21 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use sd_core::{Autoencoder, AutoencoderSpec, Error, Noise, WeightBytes};
+use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
 
-use super::model::per_image;
-use super::tiling::{Planner, Tiles};
+use super::scaling::Scaling;
+use super::way::{Cutting, Way, check_image, check_latent};
 use super::{AutoencoderKL, DecodePlan, Direction, Limits, Posterior, Tiling, VaeConfig};
-use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
+use crate::{ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// An autoencoder's files, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
 pub struct VaeFiles {
     weights: Weights,
     config: VaeConfig,
+    /// `true` when the configuration says a scaling factor.
+    says_scaling: bool,
     spec: AutoencoderSpec,
     options: LoadOptions,
-    tiling: Tiling,
-    limits: Limits,
+    cutting: Cutting,
 }
 
 impl VaeFiles {
@@ -41,7 +42,8 @@ impl VaeFiles {
         options: &LoadOptions,
     ) -> Result<Self> {
         let files = files.folder(folder);
-        let config = VaeConfig::new(&file.on_unknown(options.unknown_settings))?;
+        let file = file.on_unknown(options.unknown_settings);
+        let config = VaeConfig::new(&file)?;
         let is_half = matches!(options.dtype, FloatDType::F16 | FloatDType::BF16);
         let mut options = options.clone();
         if is_half && config.force_upcast {
@@ -58,23 +60,42 @@ impl VaeFiles {
         Ok(Self {
             weights,
             config,
+            says_scaling: file.has("scaling_factor"),
             spec,
             options,
-            tiling: Tiling::default(),
-            limits: Limits::default(),
+            cutting: Cutting::default(),
         })
     }
 
     /// The same with pictures cut as `tiling` says.
     #[must_use]
-    pub fn with_tiling(self, tiling: Tiling) -> Self {
-        Self { tiling, ..self }
+    pub fn with_tiling(mut self, tiling: Tiling) -> Self {
+        self.cutting.tiling = tiling;
+        self
     }
 
     /// The same within `limits` of the device's memory.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.cutting.limits = limits;
+        self
+    }
+
+    /// The same with latents scaled by `factor` where `config.json` does not say by what, as the
+    /// oldest files and those of bare weights do not. It is that of the model that the autoencoder
+    /// is used with; without it 0.18215, Stable Diffusion 1's.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) unless `factor` is a finite number above 0.
+    pub fn with_default_scaling(mut self, factor: f64) -> Result<Self> {
+        let (field, expected) = ("scaling_factor", "expected a number above 0");
+        if !(factor.is_finite() && factor > 0.0) {
+            return Err(Error::config(self.weights.path(), field, factor, expected));
+        }
+        if !self.says_scaling {
+            self.config.scaling_factor = factor;
+        }
+        Ok(self)
     }
 
     /// The pictures and latents that the autoencoder will work on.
@@ -91,12 +112,23 @@ impl VaeFiles {
         let (model, bytes) = AutoencoderKL::load(&self.config, &self.weights, &self.options)?;
         Ok(Vae {
             model,
+            scaling: scaling(&self.config),
             config: self.config.clone(),
             spec: self.spec.clone(),
             bytes,
-            tiling: self.tiling,
-            limits: self.limits,
+            cutting: self.cutting,
         })
+    }
+}
+
+fn scaling(config: &VaeConfig) -> Scaling {
+    let (shift, factor) = (config.shift_factor, config.scaling_factor);
+    match &config.latents {
+        None => Scaling::Uniform { shift, factor },
+        Some(latents) => Scaling::PerChannel {
+            mean: latents.mean.clone(),
+            factor: latents.std.iter().map(|std| factor / std).collect(),
+        },
     }
 }
 
@@ -105,9 +137,9 @@ impl VaeFiles {
 pub struct Vae {
     model: AutoencoderKL,
     config: VaeConfig,
+    scaling: Scaling,
     spec: AutoencoderSpec,
-    tiling: Tiling,
-    limits: Limits,
+    cutting: Cutting,
     bytes: WeightBytes,
 }
 
@@ -139,93 +171,37 @@ impl Vae {
 
     /// The same with pictures cut as `tiling` says.
     #[must_use]
-    pub fn with_tiling(self, tiling: Tiling) -> Self {
-        Self { tiling, ..self }
+    pub fn with_tiling(mut self, tiling: Tiling) -> Self {
+        self.cutting.tiling = tiling;
+        self
     }
 
     /// The same within `limits` of the device's memory.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.cutting.limits = limits;
+        self
     }
 
     /// The way that one picture of `size`, height and width in pixels, is encoded or decoded, and
     /// the memory that takes. With [`Tiling::Blend`] the plan is that of a tile, plus the picture.
     ///
     /// # Errors
-    /// [`Error::Memory`] where it does not fit into the [`Limits`], [`Error::InvalidArgument`] for
-    /// a tile that is no tile.
+    /// [`Error::Memory`](sd_core::Error::Memory) where it does not fit into the [`Limits`],
+    /// [`Error::InvalidArgument`](sd_core::Error::InvalidArgument) for a tile that is no tile.
     pub fn plan(&self, direction: Direction, size: [usize; 2]) -> sd_core::Result<DecodePlan> {
-        let mut latent = size.map(|side| side / self.spec.factor);
-        if let Tiling::Blend { tile, overlap } = self.tiling {
-            self.tiles(direction, tile, overlap)?;
-            latent = latent.map(|side| side.min(tile / self.spec.factor));
-        }
-        let kernels = self.model.is_optimized();
-        let number = DType::from(self.spec.dtype).size() as u64;
-        let planner = Planner::new(&self.model, direction, latent, (number, kernels));
-        match self.tiling {
-            Tiling::Auto => planner.auto(self.limits),
-            Tiling::Strips => planner.strips(self.limits),
-            Tiling::Whole => planner.within(planner.whole(), self.limits),
-            Tiling::Blend { .. } => {
-                let mut plan = planner.whole();
-                // The tiles' rows, and the picture that is made of them.
-                let picture = (size[0] as u64).saturating_mul(size[1] as u64);
-                let pixel = number * self.config.out_channels as u64;
-                let whole = picture.saturating_mul(2 * pixel);
-                plan.peak_bytes = plan.peak_bytes.saturating_add(whole);
-                planner.within(plan, self.limits)
-            }
-        }
+        self.way(direction).plan(size)
     }
 
-    fn tiles(&self, direction: Direction, tile: usize, overlap: f64) -> sd_core::Result<Tiles> {
-        let factor = self.spec.factor;
-        let scale = match direction {
-            Direction::Encode => [factor, 1],
-            Direction::Decode => [1, factor],
-        };
-        Tiles::new(tile, overlap, factor, scale)
-    }
-
-    /// The plan for `x`, which is what goes in that direction.
-    fn plan_for(&self, direction: Direction, x: &Tensor<4>) -> sd_core::Result<DecodePlan> {
-        let [_, _, h, w] = x.dims();
-        let scale = match direction {
-            Direction::Encode => 1,
-            Direction::Decode => self.spec.factor,
-        };
-        self.plan(direction, [h, w].map(|side| side.saturating_mul(scale)))
-    }
-
-    /// `x` through the network in the pieces of a plan without strips: all at once, picture by
-    /// picture or tile by tile.
-    fn in_pieces(
-        &self,
-        direction: Direction,
-        x: Tensor<4>,
-        plan: &DecodePlan,
-    ) -> sd_core::Result<Tensor<4>> {
-        let network = |x: Tensor<4>| match plan.fits(x.dims()[0], self.limits) {
-            true => Ok(self.model.run(direction, x)),
-            false => per_image(x, |x| Ok(self.model.run(direction, x))),
-        };
-        match self.tiling {
-            Tiling::Blend { tile, overlap } => {
-                self.tiles(direction, tile, overlap)?.run(x, network)
-            }
-            _ => network(x),
+    fn way(&self, direction: Direction) -> Way<'_> {
+        Way {
+            layers: self.model.layers(direction),
+            direction,
+            kernels: self.model.is_optimized(),
+            factor: self.spec.factor,
+            dtype: self.spec.dtype,
+            cutting: self.cutting,
         }
-    }
-
-    fn check_dtype(&self, what: &'static str, found: DType) -> sd_core::Result<()> {
-        let expected = DType::from(self.spec.dtype);
-        if found == expected {
-            return Ok(());
-        }
-        let (found, expected) = (format!("{found:?}"), format!("expected {expected:?}"));
-        Err(Error::invalid(what, found, expected))
     }
 }
 
@@ -239,20 +215,8 @@ impl Autoencoder for Vae {
         image: Tensor<4>,
         noise: Option<&mut dyn Noise>,
     ) -> sd_core::Result<Tensor<4>> {
-        let ([n, c, h, w], factor) = (image.dims(), self.spec.factor);
-        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
-        if n == 0 || c != self.config.in_channels || !fits(h) || !fits(w) {
-            let channels = self.config.in_channels;
-            let expected = format!("[n, {channels}, h, w] with h and w multiples of {factor}");
-            return Err(Error::shape("image", &image.dims(), expected));
-        }
-        self.check_dtype("image dtype", image.dtype())?;
-        let plan = self.plan_for(Direction::Encode, &image)?;
-        let posterior = match &plan.strips {
-            Some(strips) => self.model.encode_strips(image, strips)?,
-            None => Posterior::new(self.in_pieces(Direction::Encode, image, &plan)?),
-        };
-        sd_kernels::release_outputs();
+        check_image(&self.spec, self.config.in_channels, &image)?;
+        let posterior = Posterior::new(self.way(Direction::Encode).run(image)?);
         let latent = match noise {
             None => posterior.mean,
             Some(noise) => {
@@ -261,24 +225,12 @@ impl Autoencoder for Vae {
                 posterior.sample(Tensor::from_data(noise, (device, dtype)))
             }
         };
-        Ok((latent - self.config.shift_factor) * self.config.scaling_factor)
+        Ok(self.scaling.scale(latent))
     }
 
     fn decode(&self, latent: Tensor<4>) -> sd_core::Result<Tensor<4>> {
-        let [n, c, h, w] = latent.dims();
-        if n == 0 || c != self.config.latent_channels || h == 0 || w == 0 {
-            let expected = format!("[n, {}, h, w]", self.config.latent_channels);
-            return Err(Error::shape("latent", &latent.dims(), expected));
-        }
-        self.check_dtype("latent dtype", latent.dtype())?;
-        let latent = latent / self.config.scaling_factor + self.config.shift_factor;
-        let plan = self.plan_for(Direction::Decode, &latent)?;
-        let image = match &plan.strips {
-            Some(strips) => self.model.decode_strips(latent, strips),
-            None => self.in_pieces(Direction::Decode, latent, &plan),
-        };
-        // Nothing else has outputs so large.
-        sd_kernels::release_outputs();
-        image
+        check_latent(&self.spec, &latent)?;
+        let latent = self.scaling.unscale(latent);
+        self.way(Direction::Decode).run(latent)
     }
 }

@@ -13,6 +13,8 @@ const KNOWN: &[&str] = &[
     "force_upcast",
     "in_channels",
     "latent_channels",
+    "latents_mean",
+    "latents_std",
     "layers_per_block",
     "mid_block_add_attention",
     "norm_num_groups",
@@ -26,11 +28,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Settings that are known and not implemented.
-const FIXED: &[(&str, &[&str])] = &[
-    ("latents_mean", &[]),
-    ("latents_std", &[]),
-    ("quantization_config", &[]),
-];
+const FIXED: &[(&str, &[&str])] = &[("quantization_config", &[])];
 
 /// The `config.json` of an `AutoencoderKL`, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +49,8 @@ pub struct VaeConfig {
     pub scaling_factor: f64,
     /// The number taken off latents before that.
     pub shift_factor: f64,
+    /// In place of it a mean for each channel, and a deviation that it is divided by.
+    pub latents: Option<LatentStatistics>,
     /// A 1×1 convolution behind the encoder.
     pub use_quant_conv: bool,
     /// A 1×1 convolution before the decoder.
@@ -62,6 +62,16 @@ pub struct VaeConfig {
     /// Side of the pictures it was trained on, in pixels; diffusers' tiles have it. Of a height and
     /// a width the height, as there.
     pub sample_size: usize,
+}
+
+/// Statistics of a network's latents, channel by channel (Playground 2.5; Li et al. 2024,
+/// arXiv:2402.17245).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentStatistics {
+    /// Mean of each channel.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel, above 0.
+    pub std: Vec<f64>,
 }
 
 impl VaeConfig {
@@ -91,10 +101,17 @@ impl VaeConfig {
             return Err(file.error("norm_num_groups", expected));
         }
         let shift_factor = file.get::<f64>("shift_factor", "a number")?.unwrap_or(0.0);
+        let latent_channels = file.size("latent_channels", Some(4), CHANNELS)?;
+        let latents = latent_statistics(file, latent_channels)?;
+        if latents.is_some() && shift_factor != 0.0 {
+            let expected = "0 or absent beside latents_mean, which says the same otherwise";
+            return Err(file.error("shift_factor", expected));
+        }
         Ok(Self {
             in_channels: file.size("in_channels", Some(3), CHANNELS)?,
             out_channels: file.size("out_channels", Some(3), CHANNELS)?,
-            latent_channels: file.size("latent_channels", Some(4), CHANNELS)?,
+            latent_channels,
+            latents,
             block_out_channels,
             layers_per_block: file.size("layers_per_block", Some(1), 1..=16)?,
             norm_num_groups: groups,
@@ -125,6 +142,25 @@ fn block_out_channels(file: &ConfigFile) -> Result<Vec<usize>> {
     } else {
         Err(file.error(field, expected))
     }
+}
+
+/// Both lists or none.
+fn latent_statistics(file: &ConfigFile, channels: usize) -> Result<Option<LatentStatistics>> {
+    let list = |field: &str, expected: &str, is_good: fn(&f64) -> bool| {
+        let expected = format!("{channels} {expected}, one for each of latent_channels");
+        match file.get::<Vec<f64>>(field, &expected)? {
+            Some(list) if list.len() == channels && list.iter().all(is_good) => Ok(list),
+            _ => Err(file.error(field, &expected)),
+        }
+    };
+    let (mean, std) = ("latents_mean", "latents_std");
+    if !file.has(mean) && !file.has(std) {
+        return Ok(None);
+    }
+    Ok(Some(LatentStatistics {
+        mean: list(mean, "numbers", |_| true)?,
+        std: list(std, "numbers above 0", |std| *std > 0.0)?,
+    }))
 }
 
 /// All blocks must be of the one type there is.

@@ -1,8 +1,10 @@
 //! An autoencoder as a list of layers. Whatever runs it, [whole](super::whole) or in
 //! [strips](super::strips), and whatever [plans](super::tiling) its memory reads the same list, in
-//! which a residual block is two convolutions: one keeps the picture that the other adds.
+//! which a residual block is its convolutions: the first keeps the picture that the last adds.
 
-use crate::layers::{Attention, Conv2d, GroupNorm, ResnetBlock2D, Scale};
+use burn::tensor::Tensor;
+
+use crate::layers::{Attention, Conv2d, Epilogue, GroupNorm, ResnetBlock2D, Scale};
 
 /// A picture between two layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Convolution<'a> {
     pub(super) norm: Option<&'a GroupNorm>,
     pub(super) conv: &'a Conv2d,
     pub(super) residual: Residual<'a>,
+    /// A ReLU behind all of that.
+    pub(super) rectified: bool,
 }
 
 /// The part that a convolution has in a residual block.
@@ -49,6 +53,17 @@ pub(super) enum Residual<'a> {
     Add(Option<&'a Conv2d>),
 }
 
+impl Convolution<'_> {
+    /// What is behind the product, with the picture that is added to it.
+    pub(super) fn epilogue(&self, residual: Option<Tensor<4>>) -> Epilogue<4> {
+        Epilogue {
+            residual,
+            rectified: self.rectified,
+            ..Epilogue::NONE
+        }
+    }
+}
+
 impl<'a> Operation<'a> {
     /// A convolution by itself.
     pub(super) fn conv(conv: &'a Conv2d) -> Self {
@@ -56,6 +71,7 @@ impl<'a> Operation<'a> {
             norm: None,
             conv,
             residual: Residual::None,
+            rectified: false,
         })
     }
 
@@ -65,6 +81,7 @@ impl<'a> Operation<'a> {
             norm: Some(norm),
             conv,
             residual: Residual::None,
+            rectified: false,
         })
     }
 
@@ -74,11 +91,13 @@ impl<'a> Operation<'a> {
             norm: Some(&block.norm1),
             conv: &block.conv1,
             residual: Residual::Keep,
+            rectified: false,
         };
         let second = Convolution {
             norm: Some(&block.norm2),
             conv: &block.conv2,
             residual: Residual::Add(block.conv_shortcut.as_ref()),
+            rectified: false,
         };
         [first, second].map(Self::Convolution)
     }

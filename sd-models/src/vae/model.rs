@@ -3,6 +3,7 @@ use burn::tensor::{Device, Tensor};
 use sd_core::{Result, WeightBytes};
 
 use super::description::{FeatureMap, Layer, Operation};
+use super::way::per_image;
 use super::{Decoder, Direction, Encoder, StripRows, VaeConfig, whole};
 use crate::layers::{Conv2d, pack_fields};
 use crate::{LoadOptions, Weights};
@@ -127,19 +128,6 @@ impl AutoencoderKL {
         let layers = self.layers(direction);
         per_image(x, |x| super::strips::run(&layers, x, strips))
     }
-}
-
-/// One picture after the other.
-pub(super) fn per_image(
-    x: Tensor<4>,
-    run: impl Fn(Tensor<4>) -> Result<Tensor<4>>,
-) -> Result<Tensor<4>> {
-    let n = x.dims()[0];
-    if n == 1 {
-        return run(x);
-    }
-    let pictures = (0..n).map(|k| run(x.clone().narrow(0, k, 1)));
-    Ok(Tensor::cat(pictures.collect::<Result<Vec<_>>>()?, 0))
 }
 
 pack_fields!(AutoencoderKL: encoder, decoder, quant_conv, post_quant_conv);

@@ -31,8 +31,7 @@ fn convolve(layer: Convolution<'_>, x: Tensor<4>, kept: &mut Option<Tensor<4>>) 
         Residual::Add(shortcut) => kept.take().map(|kept| shortened(shortcut, kept)),
         Residual::None | Residual::Keep => None,
     };
-    let epilogue = residual.map_or(Epilogue::NONE, Epilogue::residual);
-    layer.conv.forward(input, epilogue)
+    layer.conv.forward(input, layer.epilogue(residual))
 }
 
 /// The picture that was kept, as it is added.

@@ -91,7 +91,11 @@ fn evaluated(unet: &UNet, fixture: &Fixture, i: usize, t: f64, place: &Place) ->
     });
     let guidance = optional("guidance");
     let prompt: Tensor<3> = fixture.tensor(&format!("{i}.context"), device);
-    let embeddings = UNetEmbeddings { added, guidance };
+    let embeddings = UNetEmbeddings {
+        added,
+        guidance,
+        class_labels: None,
+    };
     let context = model.prepare(&prompt.cast(place.dtype), embeddings);
     let time = model.embed_time(sines(t, time.channels), &context);
     let x = fixture.tensor(&format!("{i}.x"), device).cast(place.dtype);

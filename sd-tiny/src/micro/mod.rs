@@ -96,7 +96,7 @@ pub enum Family {
 
 impl Family {
     /// Every family there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Sd1,
         Self::Sd2,
         Self::SdTurbo,
@@ -106,6 +106,8 @@ impl Family {
         Self::Lcm,
         Self::SmallSd,
         Self::TinySd,
+        Self::Sdxs,
+        Self::Sdxs09,
         Self::Sdxl,
         Self::SdxlRefiner,
         Self::SdxlInpaint,

@@ -58,6 +58,7 @@ pub(crate) struct Call {
     /// Null where absent; laid out as the output.
     pub(crate) residual: *const f32,
     pub(crate) activation: Activation,
+    pub(crate) rectified: bool,
 }
 
 // SAFETY: the constant pointers are read only, and tiles write pixels of their own.

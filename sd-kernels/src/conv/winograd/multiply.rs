@@ -82,6 +82,7 @@ impl Kernel for Multiply<'_> {
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
                 activation: Activation::None,
+                rectified: false,
             };
             for t in self.tiles.0..self.tiles.1 {
                 let (row, rows) = block.tiles.get(t);

@@ -59,6 +59,9 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Output<'_
                         if !call.residual.is_null() {
                             x = x.add(V::load_up_to(call.residual.add(at), count));
                         }
+                        if call.rectified {
+                            x = V::zero().max(x);
+                        }
                         x.store_up_to(call.out.get().add(at), count);
                     }
                 }

@@ -68,6 +68,7 @@ impl<W> Packed<W> {
                 bias: bias.as_deref(),
                 activation: epilogue.activation,
                 residual: epilogue.residual.as_ref().map(|r| &r[chunk(out_len)]),
+                rectified: epilogue.rectified,
             };
             product(&x[chunk(x_len)], behind, out);
         }
@@ -93,6 +94,7 @@ struct Numbers {
     shift: Option<(usize, Values)>,
     activation: Activation,
     residual: Option<Values>,
+    rectified: bool,
 }
 
 impl Numbers {
@@ -103,6 +105,7 @@ impl Numbers {
             shift: epilogue.shift.map(shift),
             activation: epilogue.activation,
             residual: epilogue.residual.map(read),
+            rectified: epilogue.rectified,
         }
     }
 

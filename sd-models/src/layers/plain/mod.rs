@@ -23,10 +23,16 @@ fn finish<const D: usize>(mut y: Tensor<D>, epilogue: Epilogue<D>) -> Tensor<D> 
         y = y + shift;
     }
     y = activate(y, epilogue.activation);
-    match epilogue.residual {
-        Some(residual) => residual + y,
-        None => y,
+    if let Some(residual) = epilogue.residual {
+        y = residual + y;
     }
+    if epilogue.rectified { rectify(y) } else { y }
+}
+
+/// Backends' own ReLU makes 0 of NaN, which would hide that something went wrong.
+fn rectify<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let negative = x.clone().lower_elem(0.0);
+    x.mask_fill(negative, 0.0)
 }
 
 fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

@@ -77,7 +77,7 @@ fn strip(
         Some(norm) => x.normed(reach.clone(), norm, Activation::Silu),
         None => x.rows(reach.clone()),
     };
-    let epilogue = residual.map_or(Epilogue::NONE, Epilogue::residual);
+    let epilogue = layer.epilogue(residual);
     (layer.conv).forward_rows(input, reach.start, rows, epilogue)
 }
 

@@ -51,7 +51,13 @@ impl DecodePlan {
         (number, kernels): (u64, bool),
         limits: Limits,
     ) -> Result<Self> {
-        Planner::new(model, direction, latent, (number, kernels)).auto(limits)
+        Planner::new(
+            model.layers(direction),
+            direction,
+            latent,
+            (number, kernels),
+        )
+        .auto(limits)
     }
 
     /// One picture whole, whatever it takes.
@@ -61,7 +67,13 @@ impl DecodePlan {
         latent: [usize; 2],
         (number, kernels): (u64, bool),
     ) -> Self {
-        Planner::new(model, direction, latent, (number, kernels)).whole()
+        Planner::new(
+            model.layers(direction),
+            direction,
+            latent,
+            (number, kernels),
+        )
+        .whole()
     }
 
     /// True where `n` pictures fit at once, computed like this one.

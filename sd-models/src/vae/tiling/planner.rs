@@ -2,7 +2,6 @@ use sd_core::{Error, Result};
 
 use super::cost::{Costs, product};
 use super::{DecodePlan, Direction, Limits, StripRows};
-use crate::vae::AutoencoderKL;
 use crate::vae::description::Layer;
 
 /// Bytes of a strip to begin with: enough to keep threads busy, few enough for what a layer reads
@@ -27,13 +26,13 @@ pub(in crate::vae) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     pub(in crate::vae) fn new(
-        model: &'a AutoencoderKL,
+        layers: Vec<Layer<'a>>,
         direction: Direction,
         latent: [usize; 2],
         (number, kernels): (u64, bool),
     ) -> Self {
         Self {
-            layers: model.layers(direction),
+            layers,
             direction,
             latent,
             number,
