@@ -494,7 +494,7 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     let gguf = &include_bytes!("../fixtures/data/gguf/notes.gguf")[..];
     readers.push(checkpoint("gguf", gguf, folder.join("model.gguf")));
     let path = folder.join("model.safetensors");
-    let micro = Micro::new(Family::Sd1, Layout::Ldm, 0);
+    let micro = Micro::new(Family::Sd1, Layout::Ldm, 0)?;
     let single = micro
         .iter()
         .find(|(name, _)| name.ends_with(".safetensors"));

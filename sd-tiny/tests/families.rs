@@ -61,6 +61,7 @@ fn finished(pipeline: &Pipeline, request: &Request) -> Run {
 fn every_family_draws_what_its_own_pipeline_draws() {
     let fixture = Fixture::open("families");
     let settings = fixture.settings();
+    let mut compared = Comparison::default();
     for family in Family::ALL {
         let (family, pipeline) = (name(family), open(family));
         let cases = settings[&family].as_object().unwrap();
@@ -85,36 +86,74 @@ fn every_family_draws_what_its_own_pipeline_draws() {
                 };
             }
             let run = finished(&pipeline, &request);
-            compare(&fixture, &format!("{key}.latents"), run.latents());
+            let latents = format!("{key}.latents");
+            compared.tensor(&fixture, &latents, run.latents(), LATENTS);
             if case["picture"] == true {
                 let found = run.images().unwrap().remove(0).image.into_raw();
-                let expected = fixture.values(&format!("{key}.picture"));
-                assert_eq!(found.len(), expected.len(), "{key}");
-                let differ = |(f, e): &(&u8, &f64)| (f64::from(**f) - **e).abs() > 1.0;
-                let off = found.iter().zip(&expected).filter(differ).count();
-                assert!(off <= found.len() / 1000, "{key}: {off} bytes are off");
+                compared.picture(&fixture, &format!("{key}.picture"), &found);
             }
         }
     }
+    compared.assert_near();
 }
 
-/// Compares, and prints how far off it is, for who asks to see it.
-fn compare(fixture: &Fixture, key: &str, found: &Tensor<4>) {
-    let expected = fixture.values(key);
-    let values: Vec<f32> = found.try_to_vec_as().unwrap();
-    let difference = (values.iter().zip(&expected)).map(|(f, e)| (f64::from(*f) - e).abs());
-    let largest = expected.iter().fold(0.0_f64, |m, e| m.max(e.abs()));
-    println!(
-        "{key:32} {:8.1e} of {largest:6.1}",
-        difference.fold(0.0, f64::max)
-    );
-    fixture.assert_tensor(key, found.clone(), LATENTS);
+/// The comparisons of a test: all are made before it fails, and are printed as a table.
+#[derive(Default)]
+struct Comparison {
+    far: Vec<String>,
+}
+
+impl Comparison {
+    /// `found` against the fixture's `key`: nowhere further off than `tolerance`.
+    fn tensor<const D: usize>(
+        &mut self,
+        fixture: &Fixture,
+        key: &str,
+        found: &Tensor<D>,
+        tolerance: f64,
+    ) {
+        assert_eq!(found.dims().to_vec(), fixture.shape(key), "{key}");
+        let expected = fixture.values(key);
+        let found: Vec<f32> = found.try_to_vec_as().unwrap();
+        let pairs = found.iter().zip(&expected);
+        let far = pairs
+            .map(|(f, e)| (f64::from(*f) - e).abs())
+            // A NaN is the worst there is.
+            .fold(0.0, |far: f64, d| match far >= d || far.is_nan() {
+                true => far,
+                false => d,
+            });
+        let largest = expected.iter().fold(0.0_f64, |m, e| m.max(e.abs()));
+        self.row(key, format!("{far:.1e} of {largest:.1}"), far <= tolerance);
+    }
+
+    /// A picture's bytes: within 1 but for one in a thousand.
+    fn picture(&mut self, fixture: &Fixture, key: &str, found: &[u8]) {
+        let expected = fixture.values(key);
+        assert_eq!(found.len(), expected.len(), "{key}");
+        let differ = |(f, e): &(&u8, &f64)| (f64::from(**f) - **e).abs() > 1.0;
+        let off = found.iter().zip(&expected).filter(differ).count();
+        self.row(key, format!("{off} bytes off"), off <= found.len() / 1000);
+    }
+
+    fn row(&mut self, key: &str, found: String, near: bool) {
+        println!("{key:32} {found}");
+        if !near {
+            self.far.push(format!("{key}: {found}"));
+        }
+    }
+
+    fn assert_near(self) {
+        let far = self.far;
+        assert!(far.is_empty(), "python fixtures/gen/families.py: {far:#?}");
+    }
 }
 
 #[test]
 fn texts_are_embedded_as_by_transformers() {
     let fixture = Fixture::open("families");
     let settings = fixture.settings();
+    let mut compared = Comparison::default();
     let embedded = [Family::Sd1, Family::Sd2, Family::Sdxl, Family::SdxlRefiner];
     for family in embedded {
         let (family, pipeline) = (name(family), open(family));
@@ -122,18 +161,20 @@ fn texts_are_embedded_as_by_transformers() {
             serde_json::from_value(settings[&family]["texts"].clone()).unwrap();
         let texts: Vec<_> = texts.iter().map(|text| text.as_str().into()).collect();
         let found = pipeline.text_encoder.get().unwrap().encode(&texts).unwrap();
-        fixture.assert_tensor(&format!("{family}.tokens"), found.tokens, 1e-5);
+        compared.tensor(&fixture, &format!("{family}.tokens"), &found.tokens, 1e-5);
         let pooled = format!("{family}.pooled");
         if fixture.keys().contains(&pooled) {
-            fixture.assert_tensor(&pooled, found.pooled.unwrap(), 1e-5);
+            compared.tensor(&fixture, &pooled, &found.pooled.unwrap(), 1e-5);
         }
     }
+    compared.assert_near();
 }
 
 #[test]
 fn a_refiner_goes_on_where_the_base_hands_over() {
     let fixture = Fixture::open("families");
     let settings = fixture.settings();
+    let mut compared = Comparison::default();
     let [base, refiner] = [Family::Sdxl, Family::SdxlRefiner].map(open);
     for solver in ["euler", "heun"] {
         for cut in ["5", "8"] {
@@ -145,9 +186,11 @@ fn a_refiner_goes_on_where_the_base_hands_over() {
                 ..request(&base, case)
             };
             let left = finished(&base, &request).hand_over().unwrap();
-            compare(&fixture, &format!("{key}.left"), &left.latents);
+            compared.tensor(&fixture, &format!("{key}.left"), &left.latents, LATENTS);
             let run = finished(&refiner, &request.refining(left));
-            compare(&fixture, &format!("{key}.latents"), run.latents());
+            let latents = format!("{key}.latents");
+            compared.tensor(&fixture, &latents, run.latents(), LATENTS);
         }
     }
+    compared.assert_near();
 }

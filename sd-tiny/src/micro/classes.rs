@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sd_pipeline::Device;
 use sd_pipeline::models::unet::{UNet2DConditionModel, UNetConfig};
-use sd_pipeline::models::vae::{AutoencoderKL, VaeConfig};
+use sd_pipeline::models::vae::{AutoencoderKL, AutoencoderTiny, TinyVaeConfig, VaeConfig};
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, ConfigFile, parameter_shapes};
 
 use super::config::read;
@@ -44,6 +44,10 @@ static CLASSES: &[Class] = &[
     text("CLIPTextModel"),
     text("CLIPTextModelWithProjection"),
     model("UNet2DConditionModel", unet),
+    model("AutoencoderTiny", |file| {
+        let config = read(file, TinyVaeConfig::new);
+        shapes(|device| parameter_shapes(&AutoencoderTiny::new(&config, device)))
+    }),
     model("AutoencoderKL", |file| {
         shapes(|device| parameter_shapes(&AutoencoderKL::new(&read(file, VaeConfig::new), device)))
     }),

@@ -15,7 +15,7 @@ pub(super) const CHANNELS: usize = 4;
 pub(super) const RATIO: [usize; 4] = [1, 2, 3, 3];
 /// Width of the prompt's tokens where there is one text encoder, and of each where there are two.
 pub(super) const TEXT: usize = 16;
-pub(super) const TEXT_1: usize = 4;
+pub(super) const TEXT_1: usize = 6;
 pub(super) const TEXT_2: usize = 8;
 /// Side of a latent; pictures are 128×128.
 pub(super) const SIDE: usize = 16;
