@@ -372,6 +372,15 @@ fn what_cannot_be_handed_over_is_refused_in_words() {
         let message = refused(&base, &ending(end));
         assert!(message.contains("end is"), "{message}");
     }
+    let run = finish(&base, &ending(0.5));
+    let mut forged = run.hand_over().unwrap();
+    forged.draws = u64::MAX;
+    let message = refused(&refiner, &ending(0.5).refining(forged));
+    assert!(message.contains("draws"), "{message}");
+    let mut late = run.hand_over().unwrap();
+    late.at = 0.9999;
+    let message = refused(&refiner, &ending(0.5).refining(late));
+    assert!(message.contains("handover is 0.9999"), "{message}");
     let run = base.start(&ending(0.5)).unwrap();
     assert!(run.hand_over().is_err(), "it is not at its end");
     let run = finish(
