@@ -160,6 +160,16 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
     let mut adaptive = pipeline.clone();
     adaptive.set_scheduler("DPM adaptive").unwrap();
     let outliving = pipeline.clone().start(&request).unwrap();
+    let half = Request {
+        end: Some(0.5),
+        ..request.clone()
+    };
+    let mut cut = pipeline.start(&half).unwrap();
+    cut.by_ref().for_each(|step| assert!(step.is_ok()));
+    let rest = Request {
+        start: Start::Handover(Box::new(cut.hand_over().unwrap())),
+        ..request.clone()
+    };
     let mut ways = vec![
         ("a call", pipeline.generate(&request)),
         ("a run", finished(pipeline.start(&request).unwrap())),
@@ -167,6 +177,8 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
         ("a picture", pipeline.generate(&from(None))),
         ("a masked picture", pipeline.generate(&from(Some(mask)))),
         ("given noise", pipeline.generate(&initial)),
+        ("a run cut short", cut.images()),
+        ("a run taken over", pipeline.generate(&rest)),
         ("a marked picture", pipeline.generate(&marked)),
         (
             "a resumed run",
