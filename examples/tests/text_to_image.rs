@@ -281,6 +281,44 @@ fn a_random_seed_is_printed_and_draws_again() {
 }
 
 #[test]
+fn a_picture_is_drawn_again_from_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    let size = ["--width", "64", "--height", "72", "--scheduler", "Euler a"];
+    let asked = [
+        "a green cone, \"lit\"",
+        "--negative",
+        "",
+        "--seed",
+        "5",
+        "--count",
+        "2",
+    ];
+    for ending in ["png", "webp", "jpg"] {
+        let [first, again] = ["first", "again"].map(|name| format!("{name}.{ending}"));
+        drawn(folder, &[&asked[..], &size, &["--output", &first]].concat());
+        let second = format!("first-1.{ending}");
+        let output = run(folder, &["--redraw", &second, "--output", &again]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        assert_eq!(message, "");
+        assert!(read(&second) == read(&again), "{ending}");
+    }
+    drawn(
+        folder,
+        &[&size[..], &["--no-record", "--output", "plain.png"]].concat(),
+    );
+    let message = refused(folder, &["--redraw", "plain.png", "--output", "c.png"]);
+    assert!(
+        message.contains("plain.png: no record of how it was drawn"),
+        "{message}"
+    );
+    let message = refused(folder, &["--redraw", "first-0.png", "--seed", "6"]);
+    assert!(message.contains("cannot be used with '--seed"), "{message}");
+}
+
+#[test]
 fn what_a_log_gets_is_short_and_without_colours() {
     let folder = tempfile::tempdir().unwrap();
     let long: Vec<String> = (0..12_000).map(|k| format!("é{k}")).collect();

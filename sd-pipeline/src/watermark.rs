@@ -30,7 +30,7 @@ const LEAST_PIXELS: u64 = 256 * 256;
 /// use sd_pipeline::{RgbImage, Watermark};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let picture = RgbImage::from_fn(512, 512, |x, y| image::Rgb([x as u8, y as u8, 90]));
+/// # let picture = RgbImage::from_pixel(512, 512, image::Rgb([90, 120, 200]));
 /// let marked = Watermark::sdxl().embed(&picture)?;
 /// assert_eq!(Watermark::read(&marked, 48)?, Watermark::sdxl());
 /// # Ok(())

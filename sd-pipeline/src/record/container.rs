@@ -229,8 +229,8 @@ fn read_webp(mut file: impl Read + Seek, found: &mut Found) -> io::Result<()> {
     }
 }
 
-/// A PNG file with these texts before its pixels: tEXt where Latin-1 has all characters, as readers
-/// of A1111's expect, else iTXt. Adobe's packet is an iTXt by its own rule.
+/// A PNG file with these texts before its pixels: tEXt for ASCII, as old readers of A1111's expect,
+/// else iTXt, of which nobody doubts the encoding. Adobe's packet is an iTXt by its own rule.
 pub(super) fn png(file: Vec<u8>, texts: &[(&str, &str)]) -> Vec<u8> {
     // The signature, and IHDR of 13 bytes.
     let head = PNG.len() + 12 + 13;
@@ -239,11 +239,10 @@ pub(super) fn png(file: Vec<u8>, texts: &[(&str, &str)]) -> Vec<u8> {
     }
     let mut chunks = Vec::new();
     for (keyword, text) in texts {
-        let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-        let (kind, text) = match latin.filter(|_| *keyword != xmp::KEYWORD) {
-            Some(latin) => (b"tEXt", latin),
+        let (kind, text) = match text.is_ascii() && *keyword != xmp::KEYWORD {
+            true => (b"tEXt", text.as_bytes().to_vec()),
             // Not packed, of no language, with no other keyword.
-            None => (b"iTXt", [&[0; 4], text.as_bytes()].concat()),
+            false => (b"iTXt", [&[0; 4], text.as_bytes()].concat()),
         };
         let data = [keyword.as_bytes(), &[0], &text].concat();
         chunks.extend((data.len() as u32).to_be_bytes());

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use sd_fixtures::Fixture;
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
-    Error, OpenOptions, Pipeline, Record, RecordError, Request, RgbImage, Start, device, image,
+    Error, OpenOptions, Picture, Pipeline, Record, RecordError, Request, RgbImage, Start, device,
+    image,
 };
 use serde_json::Value;
 
@@ -169,6 +170,41 @@ fn pictures_are_drawn_again() {
             assert!(same, "{scheduler:?} {ending}");
         }
     }
+}
+
+#[test]
+fn texts_of_any_length_and_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |prompt: &str, ending: &str| {
+        let file = folder.path().join("picture").with_extension(ending);
+        let mut picture = Picture::new(RgbImage::new(8, 8), 1);
+        picture.record.prompt = prompt.into();
+        picture.write(&file).unwrap();
+        assert_eq!(image::open(&file).unwrap().into_rgb8().dimensions(), (8, 8));
+        let record = Record::read(&file);
+        record.map(|record| assert!(record == picture.record, "{ending}"))
+    };
+    // Latin-1 that could be UTF-8, and half a pair of UTF-16 units' neighbours.
+    for prompt in [
+        "",
+        "Ã©",
+        "\u{FFFF}\u{10000}",
+        "\u{FEFF}\0\r\n\\\"",
+        "<&>\u{1}",
+    ] {
+        for ending in ["png", "jpg", "webp"] {
+            written(prompt, ending).unwrap();
+        }
+    }
+    let long = "word ".repeat(10_000);
+    for ending in ["png", "jpg", "webp"] {
+        written(&long, ending).unwrap();
+    }
+    // What a JPEG's segment does not hold is left out: better no record than no picture.
+    let longer = long.repeat(2);
+    written(&longer, "png").unwrap();
+    written(&longer, "webp").unwrap();
+    assert!(matches!(written(&longer, "jpg"), Err(Error::Record { .. })));
 }
 
 #[test]
