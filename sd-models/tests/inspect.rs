@@ -635,16 +635,19 @@ fn tensors(list: &[(&str, &[usize])]) -> Tensors {
     list.iter().map(tensor).collect()
 }
 
+/// A name for messages, tensors, and what they are said to be.
+type Adapter<'a> = (
+    &'a str,
+    &'a [(&'a str, &'a [usize])],
+    Kind,
+    Option<&'a str>,
+    Option<Naming>,
+);
+
 #[test]
 fn adapters_are_never_taken_for_models() {
     let folder = Folder::new();
-    let rows: &[(
-        &str,
-        &[(&str, &[usize])],
-        Kind,
-        Option<&str>,
-        Option<Naming>,
-    )] = &[
+    let rows: &[Adapter<'_>] = &[
         (
             "kohya",
             &[
