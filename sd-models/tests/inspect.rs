@@ -61,8 +61,7 @@ const V: Option<PredictionType> = Some(PredictionType::VPrediction);
 const SD1: &[&str] = &["unet", "vae", "text_encoder"];
 const SDXL: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];
 
-/// A single file: kind, family, what its output means, its parts, and the parameters that
-/// `README.md` beside the lists counts.
+/// A single file: kind, family, what its output means, its parts, and its published parameters.
 type Single = (
     &'static str,
     Kind,
