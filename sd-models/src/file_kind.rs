@@ -52,12 +52,13 @@ impl FileKind {
         let bytes = &bytes[..bytes.len().min(BEGINNING)];
         match bytes {
             [] => return Self::Empty,
+            [b'G', b'G', b'U', b'F', ..] => return Self::Gguf,
+            // Before the others: its length comes first, which may look like any of them.
+            [_, _, _, _, _, 0, 0, 0, b'{', ..] => return Self::Safetensors,
             // Zip archives and the pickle protocols from 2 on, which torch has used ever since.
             [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => return Self::Torch,
-            [b'G', b'G', b'U', b'F', ..] => return Self::Gguf,
             [0x1f, 0x8b, ..] => return Self::Gzip,
             _ if bytes.get(257..262) == Some(b"ustar") => return Self::Tar,
-            [_, _, _, _, _, 0, 0, 0, b'{', ..] => return Self::Safetensors,
             _ => {}
         }
         match text(bytes) {

@@ -61,8 +61,7 @@ const V: Option<PredictionType> = Some(PredictionType::VPrediction);
 const SD1: &[&str] = &["unet", "vae", "text_encoder"];
 const SDXL: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];
 
-/// A single file: kind, family, what its output means, its parts, and the parameters that
-/// `README.md` beside the lists counts.
+/// A single file: kind, family, what its output means, its parts, and its published parameters.
 type Single = (
     &'static str,
     Kind,
@@ -635,16 +634,19 @@ fn tensors(list: &[(&str, &[usize])]) -> Tensors {
     list.iter().map(tensor).collect()
 }
 
+/// A name for messages, tensors, and what they are said to be.
+type Adapter<'a> = (
+    &'a str,
+    &'a [(&'a str, &'a [usize])],
+    Kind,
+    Option<&'a str>,
+    Option<Naming>,
+);
+
 #[test]
 fn adapters_are_never_taken_for_models() {
     let folder = Folder::new();
-    let rows: &[(
-        &str,
-        &[(&str, &[usize])],
-        Kind,
-        Option<&str>,
-        Option<Naming>,
-    )] = &[
+    let rows: &[Adapter<'_>] = &[
         (
             "kohya",
             &[

@@ -243,8 +243,11 @@ fn sound() -> Vec<u8> {
     holding(&tensor(b"K\x00", b"K\x01K\x03\x86", b"K\x03K\x01\x86"))
 }
 
-/// A zip archive whose entries are stored: name, content, method.
-fn zip(entries: &[(&str, Vec<u8>, u16)]) -> Vec<u8> {
+/// An entry of an archive: name, content, method of compression.
+type Entry<'a> = (&'a str, Vec<u8>, u16);
+
+/// A zip archive whose entries are stored.
+fn zip(entries: &[Entry<'_>]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, content, method) in entries {
         let (size, len, at) = (content.len() as u32, name.len() as u16, file.len() as u32);
@@ -276,7 +279,7 @@ fn zip(entries: &[(&str, Vec<u8>, u16)]) -> Vec<u8> {
 }
 
 /// A zip checkpoint with one storage of 12 bytes.
-fn archive() -> Vec<(&'static str, Vec<u8>, u16)> {
+fn archive() -> Vec<Entry<'static>> {
     let tensor = tensor(b"K\x00", b"K\x01K\x03\x86", b"K\x03K\x01\x86");
     let pickle = [b"\x80\x02}", &text("weight")[..], &tensor, b"s."].concat();
     let numbers = [1.0f32, 2.0, 3.0].iter().flat_map(|x| x.to_le_bytes());
@@ -530,7 +533,7 @@ fn forged_checkpoints_are_refused() {
 
 #[test]
 fn forged_archives_are_refused() {
-    let expect = |entries: &[(&str, Vec<u8>, u16)], reason: &str| {
+    let expect = |entries: &[Entry<'_>], reason: &str| {
         let error = Weights::from_bytes("model.ckpt", zip(entries)).unwrap_err();
         assert!(
             matches!(error, Error::Checkpoint { .. }),
@@ -538,7 +541,7 @@ fn forged_archives_are_refused() {
         );
         assert!(error.to_string().contains(reason), "{reason}: {error}");
     };
-    let with = |change: &dyn Fn(&mut Vec<(&'static str, Vec<u8>, u16)>)| {
+    let with = |change: &dyn Fn(&mut Vec<Entry<'static>>)| {
         let mut entries = archive();
         change(&mut entries);
         entries

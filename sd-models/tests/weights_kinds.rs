@@ -155,3 +155,15 @@ fn a_link_that_leads_nowhere_is_not_a_file_that_is_not_there() {
         "special_tokens_map.json",
     );
 }
+
+/// A safetensors file begins with the length of its header, which may look like anything.
+#[test]
+fn a_safetensors_file_whose_header_looks_like_a_pickle_is_none() {
+    for length in [0x0280, 0x0380, 0x0480, 0x0580, 0x8b1f] {
+        let header = format!("{:length$}", "{}");
+        let mut bytes = (length as u64).to_le_bytes().to_vec();
+        bytes.extend(header.into_bytes());
+        assert_eq!(FileKind::of_bytes(&bytes), FileKind::Safetensors);
+        assert!(Weights::from_bytes("model", bytes).unwrap().is_empty());
+    }
+}

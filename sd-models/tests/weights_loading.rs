@@ -295,7 +295,13 @@ fn load_vae(names: [&str; 4], shape: &[usize]) -> Result<Vae, Error> {
 fn every_generation_of_vae_attention_loads() {
     let today = ["to_q", "to_k", "to_v", "to_out.0"];
     let old = ["query", "key", "value", "proj_attn"];
-    for (names, shape) in [(today, &[2, 2][..]), (old, &[2, 2]), (old, &[2, 2, 1, 1])] {
+    for (names, shape) in [
+        (today, &[2, 2][..]),
+        (old, &[2, 2]),
+        (old, &[2, 2, 1, 1]),
+        (today, &[2, 2, 1]),
+        (old, &[1, 2, 2]),
+    ] {
         let vae = load_vae(names, shape).unwrap();
         let attention = &vae.mid_block.attentions[0];
         let layers = [
@@ -309,7 +315,7 @@ fn every_generation_of_vae_attention_loads() {
             assert_eq!(values(layer), (vec![n, 0.0, 0.5, -n], vec![n, n]));
         }
     }
-    let error = load_vae(old, &[1, 2, 2, 1]).unwrap_err().to_string();
+    let error = load_vae(old, &[4, 1]).unwrap_err().to_string();
     assert!(error.contains("4 misshapen"), "{error}");
     let error = load_vae(["query", "to_k", "value", "out"], &[2, 2])
         .unwrap_err()

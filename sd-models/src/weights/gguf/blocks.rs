@@ -4,6 +4,9 @@
 use burn::tensor::DType;
 use half::f16;
 
+/// Makes a block's values of its bytes.
+type Decode = fn(&[u8], &mut [f32]);
+
 /// An encoding: blocks of so many elements in so many bytes.
 #[derive(Debug)]
 pub(super) struct Encoding {
@@ -15,7 +18,7 @@ pub(super) struct Encoding {
     pub(super) elements: usize,
     pub(super) bytes: usize,
     /// Makes a block's values of its bytes; `None` where values lie as they are.
-    pub(super) decode: Option<fn(&[u8], &mut [f32])>,
+    pub(super) decode: Option<Decode>,
 }
 
 /// The encoding that ggml numbers so.
@@ -74,7 +77,7 @@ const fn quantised(
     name: &'static str,
     elements: usize,
     bytes: usize,
-    decode: fn(&[u8], &mut [f32]),
+    decode: Decode,
 ) -> Encoding {
     Encoding {
         id,
