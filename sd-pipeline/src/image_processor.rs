@@ -63,13 +63,18 @@ const READ: &[&str] = &[
     "size",
 ];
 
+/// The processor's class in the course of time, whichever setting names it.
+const CLASSES: &[&str] = &[
+    "\"CLIPFeatureExtractor\"",
+    "\"CLIPImageProcessor\"",
+    "\"CLIPImageProcessorFast\"",
+    "\"CLIPImageProcessorPil\"",
+];
+
 /// Settings that may have these values.
 const FIXED: &[(&str, &[&str])] = &[
-    (
-        "image_processor_type",
-        &["\"CLIPImageProcessor\"", "\"CLIPImageProcessorFast\""],
-    ),
-    ("feature_extractor_type", &["\"CLIPFeatureExtractor\""]),
+    ("image_processor_type", CLASSES),
+    ("feature_extractor_type", CLASSES),
     ("data_format", &["\"channels_first\""]),
     ("do_pad", &[]),
 ];

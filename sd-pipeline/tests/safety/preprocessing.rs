@@ -39,7 +39,8 @@ fn what_is_absent_is_as_in_transformers() {
         "do_rescale": true, "rescale_factor": 0.00392156862745098, "do_normalize": true,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "do_convert_rgb": true, "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": true, "image_processor_type": "CLIPFeatureExtractor",
+        "feature_extractor_type": "CLIPFeatureExtractor", "processor_class": "CLIPProcessor",
     }));
     assert_eq!(found, expected.unwrap());
     assert_eq!(found.output_size(), Some([224, 224]));
