@@ -9,6 +9,7 @@ use sd_schedulers::ConfigError;
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
 use crate::recipe::{Cutting, ModelFolder, Training};
+use crate::record::Fingerprint;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
@@ -230,6 +231,7 @@ impl Pipeline {
                 autoencoder.filled(residency)
             })?,
             name: files.on_disk().and_then(model_path::name),
+            fingerprint: Fingerprint::new(files.on_disk()),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
+use crate::record::Fingerprint;
 use crate::synchronized::synchronized;
 use crate::{Picture, Request, Result, Run, Slot};
 
@@ -25,6 +26,8 @@ pub struct Pipeline {
     pub scheduler: Arc<dyn Scheduler>,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
+    /// Of the folder that was opened.
+    pub(crate) fingerprint: Fingerprint,
     /// The scheduler that was chosen by name: the one above, unless that was assigned.
     pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
@@ -44,6 +47,7 @@ impl Pipeline {
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
             name: None,
+            fingerprint: Fingerprint::default(),
             scheduler_name: None,
             scheduler_config: None,
         }
