@@ -9,6 +9,7 @@ use sd_schedulers::ConfigError;
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
 use crate::recipe::{self, Cutting, ModelFolder, Training};
+use crate::record::Fingerprint;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
@@ -300,6 +301,7 @@ impl Pipeline {
             .transpose()?,
             on_flagged: options.safety.unwrap_or_default(),
             name: files.on_disk().and_then(model_path::name),
+            fingerprint: Fingerprint::new(files.on_disk()),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),

@@ -5,6 +5,7 @@ use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
 use crate::defaults::{Defaults, Kind};
+use crate::record::Fingerprint;
 use crate::synchronized::synchronized;
 use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, Slot};
 
@@ -30,6 +31,8 @@ pub struct Pipeline {
     pub on_flagged: OnFlagged,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
+    /// Of the folder that was opened.
+    pub(crate) fingerprint: Fingerprint,
     /// The scheduler that was chosen by name: the one above, unless that was assigned.
     pub(crate) scheduler_name: Option<(String, Arc<dyn Scheduler>)>,
     pub(crate) scheduler_config: Option<SchedulerConfig>,
@@ -52,6 +55,7 @@ impl Pipeline {
             safety_checker: None,
             on_flagged: OnFlagged::default(),
             name: None,
+            fingerprint: Fingerprint::default(),
             scheduler_name: None,
             scheduler_config: None,
             kind: Kind::default(),

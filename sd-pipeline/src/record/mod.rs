@@ -7,6 +7,7 @@
 mod a1111;
 mod container;
 mod exif;
+mod fingerprint;
 mod foreign;
 mod request;
 mod xmp;
@@ -18,6 +19,8 @@ use std::path::Path;
 
 use crate::{Error, PictureFormat, Result, Watermark};
 use container::Found;
+
+pub(crate) use fingerprint::Fingerprint;
 
 /// Name and version of this library, as records have them.
 const SOFTWARE: &str = concat!("sd-pipeline ", env!("CARGO_PKG_VERSION"));

@@ -43,7 +43,7 @@ impl Record {
         Self {
             software: Some(SOFTWARE.into()),
             model: pipeline.name.clone(),
-            model_hash: None,
+            model_hash: pipeline.fingerprint.get(),
             prompt: request.prompt.text.clone(),
             second_prompt: request.prompt.second.clone(),
             negative_prompt: negative.map(|prompt| prompt.text.clone()),

@@ -1,9 +1,11 @@
 //! Records beside what A1111's parser reads, and pictures drawn again from their own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_fixtures::Fixture;
+use sd_pipeline::models::Files;
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
     Error, OpenOptions, Picture, Pipeline, Record, RecordError, Request, RgbImage, Start, device,
@@ -170,6 +172,48 @@ fn pictures_are_drawn_again() {
             assert!(same, "{scheduler:?} {ending}");
         }
     }
+}
+
+/// Writes the files of a folder and of those in it.
+fn write(files: &Files, folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for name in files.names() {
+        match files.has(&name) {
+            true => std::fs::write(folder.join(&name), files.read(&name).unwrap()).unwrap(),
+            false => write(&files.folder(&name), &folder.join(&name)),
+        }
+    }
+}
+
+#[test]
+fn a_folders_name_and_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let options = OpenOptions::new(&device("flex").unwrap());
+        let pipeline = Pipeline::open(folder.path().join(name), &options).unwrap();
+        let request = Request {
+            count: 1,
+            ..request()
+        };
+        pipeline.generate(&request).unwrap().remove(0).record
+    };
+    write(&sd_tiny::files(), &folder.path().join("tiny"));
+    let (record, again) = (open("tiny"), open("tiny"));
+    let hash = record.model_hash.as_ref().unwrap();
+    assert_eq!((hash.len(), record.model.as_deref()), (10, Some("tiny")));
+    assert_eq!(record, again);
+    // Of a hub's cache, and after a last weight has changed.
+    let snapshot = "models--some--model/snapshots/1234";
+    let path = folder.path().join(snapshot);
+    write(&sd_tiny::files(), &path);
+    let same = open(snapshot);
+    assert_eq!(same.model.as_deref(), Some("some/model"));
+    assert_eq!(same.model_hash.as_ref(), Some(hash));
+    let weights = path.join("vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    assert_ne!(open(snapshot).model_hash.as_ref(), Some(hash));
 }
 
 #[test]
