@@ -238,7 +238,8 @@ fn an_upscaler_told_its_noise_level() {
     let fixture = Fixture::open("unet_pix2pix");
     let mut branch = branches(&plain, &fixture, 0).remove(0);
     branch.extensions.insert(ClassLabel(0));
-    let error = plain.prepare(vec![branch]).err().expect("it reads none");
+    let error = plain.prepare(vec![branch]).err();
+    let error = error.expect("it reads none");
     assert!(error.to_string().contains("a class label"), "{error}");
 }
 

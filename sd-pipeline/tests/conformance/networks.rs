@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use sd_fixtures::Fixture;
 use sd_pipeline::core::{Cancel, RecordedNoise};
 use sd_pipeline::models::unet::{UNet, UNetEmbeddings, timestep_embedding};
-use sd_pipeline::models::vae::Vae;
+use sd_pipeline::models::vae::{TinyVae, Vae};
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files};
 use sd_pipeline::{Autoencoder, FloatDType, NoiseSchedule, Parameterization, burn};
 
@@ -124,4 +124,18 @@ pub(crate) fn vae(place: &Place, log: &mut Log) {
         }
         log.at_most(name, worst, tolerance);
     }
+    let name = "vae_tiny";
+    let fixture = Fixture::open(name);
+    let files = Files::directory(sd_fixtures::path(""));
+    let vae = TinyVae::open(&files, name, &place.device, place.dtype).expect("the model opens");
+    let tensor = |key: &str| fixture.tensor(key, &place.device).cast(place.dtype);
+    let mut worst = 0f64;
+    for i in 0..fixture.settings()["cases"].as_u64().expect("cases") {
+        let key = |name: &str| format!("{i}.{name}");
+        let mean = vae.encode(tensor(&key("image")), None).expect("it encodes");
+        worst = worst.max(difference(&fixture, &key("mean"), mean));
+        let image = vae.decode(tensor(&key("latent"))).expect("it decodes");
+        worst = worst.max(difference(&fixture, &key("out"), image));
+    }
+    log.at_most(name, worst, tolerance::of(place.dtype).vae);
 }

@@ -29,6 +29,10 @@ struct Stack {
 
 /// One layer that has weights.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few dozen, made once and never moved"
+)]
 enum Step {
     Convolution(Conv2d),
     Block(TinyBlock),
