@@ -11,8 +11,9 @@ use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
-    BranchEvaluation, ClassifierFree, Error, FloatDType, OpenOptions, Pipeline, Placement, Prompt,
-    Request, Residency, SizeConditioning, Start, WeightStorage, device,
+    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, Level,
+    OpenOptions, Pipeline, Placement, Prompt, Request, Residency, SizeConditioning, Start,
+    WeightStorage, device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -20,9 +21,14 @@ use serde_json::{from_value, json, to_value};
 fn a_request_is_a_serde_value() {
     let device = device("flex").unwrap();
     let noise = Tensor::<1>::from_floats([0.25, -1.5, 3.0, 0.0], &device).reshape([1, 1, 2, 2]);
+    let level = Level::variance_exploding(181.0, 0.25);
+    let mut handover = Handover::new(noise.clone(), level, 0.8);
+    handover.noise = Some(noise.clone());
+    handover.draws = 3;
     let starts = [
         Start::Noise,
         Start::Initial(noise.clone()),
+        Start::Handover(Box::new(handover)),
         Start::Picture {
             image: RgbImage::from_fn(3, 2, |x, y| [x as u8, y as u8, 7].into()),
             strength: 0.4,
@@ -36,6 +42,8 @@ fn a_request_is_a_serde_value() {
             width: Some(640),
             start,
             size: Some(SizeConditioning::of([512, 640])),
+            negative_size: Some(SizeConditioning::of([64, 64])),
+            end: Some(0.8),
             concat: Some(noise.clone()),
             evaluation: BranchEvaluation::InTurn,
             ..Request::new("a lighthouse")
@@ -70,7 +78,10 @@ fn a_request_is_a_serde_value() {
 #[test]
 fn options_and_schedulers_are_serde_values() {
     let flex = device("flex").unwrap();
+    let mut folders = ComponentFolders::default();
+    folders.autoencoder = Some("taesd".into());
     let options = OpenOptions {
+        folders,
         dtype: FloatDType::BF16,
         text_encoder: Some(Placement {
             device: flex.clone(),
@@ -86,6 +97,7 @@ fn options_and_schedulers_are_serde_values() {
     assert_eq!(written["dtype"], "bf16");
     let read: OpenOptions = from_value(written.clone()).unwrap();
     assert_eq!(read.device, flex);
+    assert_eq!(read.folders, options.folders);
     assert_eq!(to_value(&read).unwrap(), written);
     let read: OpenOptions = from_value(json!({ "device": "flex" })).unwrap();
     assert_eq!(read.dtype, FloatDType::F32);

@@ -117,8 +117,9 @@ impl Default for Request {
 }
 
 impl Request {
-    /// One image of `prompt` with diffusers' defaults: 50 steps, guidance 7.5, seed 0, the size
-    /// the model was trained at.
+    /// One image of `prompt` with the defaults of diffusers' `StableDiffusionPipeline`: 50 steps,
+    /// guidance 7.5, seed 0, the size the model was trained at. Other kinds of models have others:
+    /// [`for_pipeline`](Self::for_pipeline).
     pub fn new(prompt: impl Into<Prompt>) -> Self {
         Self {
             prompt: prompt.into(),

@@ -188,15 +188,16 @@ fn what_a_request_gives_is_refused_before_any_step() {
         concat: Some(bad(5)),
         ..request()
     };
-    let mut pipeline = failing(9, 0.0, FloatDType::F32);
-    let mut spec = pipeline.denoiser.spec().clone();
+    let plain = failing(9, 0.0, FloatDType::F32);
+    let mut spec = plain.denoiser.spec().clone();
     spec.concat_channels = 5;
-    pipeline.denoiser = Slot::from(Failing {
+    let mut beside = plain.clone();
+    beside.denoiser = Slot::from(Failing {
         spec,
         at: 9,
         bad: 0.0,
     });
-    for (request, expected) in [(latents, "latents"), (concat, "concat")] {
+    for (pipeline, request, expected) in [(plain, latents, "latents"), (beside, concat, "concat")] {
         match pipeline.start(&request).unwrap_err() {
             Error::Component(CoreError::InvalidArgument { name, .. }) => assert_eq!(name, expected),
             other => panic!("another kind of error: {other:?}"),

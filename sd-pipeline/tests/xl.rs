@@ -5,9 +5,10 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use sd_fixtures::Fixture;
 use sd_pipeline::core::Error as CoreError;
+use sd_pipeline::models::{ClipPairFiles, ClipReading, ClipTextFiles, Files, LoadOptions};
 use sd_pipeline::{
     ComponentFolders, Error, FloatDType, OpenOptions, Pipeline, Prompt, Request, Residency,
-    RgbImage, SizeConditioning, Start, device,
+    RgbImage, SizeConditioning, Start, TextEncoder, device,
 };
 use serde_json::{Value, json};
 
@@ -89,6 +90,35 @@ fn both_encoders_embed_as_in_diffusers() {
         fixture.assert_tensor(&format!("{name}.tokens"), found.tokens, 1e-5);
         fixture.assert_tensor(&format!("{name}.pooled"), found.pooled.unwrap(), 1e-5);
     }
+}
+
+#[test]
+fn both_encoders_skip_layers_as_in_diffusers() {
+    let fixture = Fixture::open("xl");
+    let files = Files::directory(sd_fixtures::path("xl/base"));
+    let open = |encoder: &str, tokenizer: &str| {
+        let options = LoadOptions::new(&device("flex").unwrap());
+        let files = ClipTextFiles::open(&files, encoder, tokenizer, &options).unwrap();
+        files.with_reading(ClipReading::PENULTIMATE).unwrap()
+    };
+    let pair = || {
+        let first = open("text_encoder", "tokenizer");
+        let second = open("text_encoder_2", "tokenizer_2");
+        ClipPairFiles::new(first, second).unwrap().load().unwrap()
+    };
+    let prompt = [Prompt::new("a red cube on top of a blue sphere")];
+    let found = pair().with_clip_skip(1).unwrap().encode(&prompt).unwrap();
+    fixture.assert_tensor("skipped.tokens", found.tokens, 1e-5);
+    fixture.assert_tensor("skipped.pooled", found.pooled.unwrap(), 1e-5);
+    // The first has three layers, of which one is not read as it is.
+    assert!(pair().with_clip_skip(2).is_err());
+    let shallow = open("text_encoder", "tokenizer");
+    let skipped = ClipReading {
+        skipped: 3,
+        normalized: true,
+    };
+    let error = shallow.with_reading(skipped).unwrap_err().to_string();
+    assert!(error.contains("num_hidden_layers is 3"), "{error}");
 }
 
 #[test]
@@ -238,8 +268,63 @@ fn a_base_hands_over_as_in_diffusers() {
 }
 
 #[test]
+fn two_pictures_are_handed_over_each_with_its_noise() {
+    let fixture = Fixture::open("xl");
+    let (mut base, mut refiner) = (open("base"), open("refiner"));
+    let (_, case) = cases(&fixture, "two").remove(0);
+    for pipeline in [&mut base, &mut refiner] {
+        pipeline
+            .set_scheduler(case["scheduler"].as_str().unwrap())
+            .unwrap();
+    }
+    let request = Request {
+        steps: number(&case, "steps"),
+        seed: number(&case, "seed") as u64,
+        count: 2,
+        width: Some(64),
+        height: Some(48),
+        end: case["at"].as_f64(),
+        ..Request::for_pipeline(&base, case["prompt"].as_str().unwrap())
+    };
+    let run = finish(&base, &request);
+    let refining = request.refining(run.hand_over().unwrap());
+    let mut run = refiner.start(&refining).unwrap();
+    run.next().unwrap().unwrap();
+    // Stopped and gone on with, it is the same.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    run.save(file.path()).unwrap();
+    let mut again = refiner.resume(&refining, file.path()).unwrap();
+    for run in [&mut run, &mut again] {
+        for step in &mut *run {
+            step.unwrap();
+        }
+        fixture.assert_tensor("two.latents", run.latents().clone(), 1e-3);
+    }
+    let seeds: Vec<_> = run.images().unwrap().iter().map(|i| i.seed).collect();
+    assert_eq!(seeds, [4, 5]);
+}
+
+/// SDXL with Karras et al.'s preconditioning, as Playground 2.5 has it.
+#[test]
+fn a_preconditioned_model_is_drawn_as_by_diffusers() {
+    let fixture = Fixture::open("xl");
+    let (_, case) = cases(&fixture, "edm").remove(0);
+    let model = copied("base");
+    let file = model.path().join("scheduler/scheduler_config.json");
+    std::fs::write(&file, case["config"].to_string()).unwrap();
+    let file = model.path().join("model_index.json");
+    let index = std::fs::read_to_string(&file).unwrap();
+    let index = index.replace("EulerDiscreteScheduler", "EDMDPMSolverMultistepScheduler");
+    std::fs::write(&file, index).unwrap();
+    let options = OpenOptions::new(&device("flex").unwrap());
+    let pipeline = Pipeline::open(model.path(), &options).unwrap();
+    let run = finish(&pipeline, &request(&case));
+    fixture.assert_tensor("edm.latents", run.latents().clone(), 1e-3);
+}
+
+#[test]
 fn a_handover_fits_solvers_of_the_other_scale() {
-    // One solver's latents in the other's scale are the same latents: both draw about the same.
+    // DDIM's step is Euler's in another scale: all four draw the same.
     let (mut base, mut refiner) = (open("base"), open("refiner"));
     let mut draw = |first: &str, second: &str| {
         base.set_scheduler(first).unwrap();
@@ -287,6 +372,15 @@ fn what_cannot_be_handed_over_is_refused_in_words() {
         let message = refused(&base, &ending(end));
         assert!(message.contains("end is"), "{message}");
     }
+    let run = finish(&base, &ending(0.5));
+    let mut forged = run.hand_over().unwrap();
+    forged.draws = u64::MAX;
+    let message = refused(&refiner, &ending(0.5).refining(forged));
+    assert!(message.contains("draws"), "{message}");
+    let mut late = run.hand_over().unwrap();
+    late.at = 0.9999;
+    let message = refused(&refiner, &ending(0.5).refining(late));
+    assert!(message.contains("handover is 0.9999"), "{message}");
     let run = base.start(&ending(0.5)).unwrap();
     assert!(run.hand_over().is_err(), "it is not at its end");
     let run = finish(
@@ -395,29 +489,43 @@ fn encoders_that_cannot_stand_side_by_side_are_refused() {
 
 #[test]
 fn an_autoencoder_without_a_scaling_factor_has_the_models() {
-    let other = copied("base");
-    let file = other.path().join("vae/config.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    let decoded = |folder: Option<&Path>| {
+    let decoded = |model: &Path, folder: Option<&Path>| {
         let mut folders = ComponentFolders::default();
         folders.autoencoder = folder.map(Into::into);
         let options = OpenOptions {
             folders,
             ..OpenOptions::new(&device("flex").unwrap())
         };
-        let pipeline = Pipeline::open(sd_fixtures::path("xl/base"), &options).unwrap();
+        let pipeline = Pipeline::open(model, &options).unwrap();
         let latent = Tensor::<4>::ones([1, 4, 2, 2], &pipeline.autoencoder.spec().device);
         let pixels = pipeline.autoencoder.get().unwrap().decode(latent).unwrap();
         pixels.to_data()
     };
-    let own = decoded(None);
-    config.as_object_mut().unwrap().remove("scaling_factor");
-    std::fs::write(&file, config.to_string()).unwrap();
-    assert_eq!(decoded(Some(&other.path().join("vae"))), own);
-    assert_eq!(decoded(Some(other.path())), own);
-    config["scaling_factor"] = 0.5.into();
-    std::fs::write(&file, config.to_string()).unwrap();
-    assert_ne!(decoded(Some(other.path())), own);
+    let base = sd_fixtures::path("xl/base");
+    let own = decoded(&base, None);
+    let other = copied("base");
+    let file = other.path().join("vae/config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut write = |factor: Value| {
+        config["scaling_factor"] = factor;
+        std::fs::write(&file, config.to_string()).unwrap();
+    };
+    write(json!(0.18215));
+    let default = decoded(&base, Some(other.path()));
+    assert_ne!(default, own);
+    write(Value::Null);
+    assert_eq!(decoded(&base, Some(&other.path().join("vae"))), own);
+    assert_eq!(decoded(&base, Some(other.path())), own);
+    // A network of another kind in the model's own place says nothing of this one's factor.
+    let model = copied("base");
+    let index = model.path().join("model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let text = text.replace("\"AutoencoderKL\"", "\"AsymmetricAutoencoderKL\"");
+    std::fs::write(&index, text).unwrap();
+    assert_eq!(
+        decoded(model.path(), Some(&other.path().join("vae"))),
+        default
+    );
 }
 
 #[test]

@@ -87,6 +87,18 @@ impl ClipPair {
         })
     }
 
+    /// Leaves out the last `layers` of the layers that each reads, as diffusers' `clip_skip` does.
+    ///
+    /// # Errors
+    /// As [`ClipTextEncoder::with_clip_skip`].
+    pub fn with_clip_skip(self, layers: usize) -> sd_core::Result<Self> {
+        Ok(Self {
+            first: self.first.with_clip_skip(layers)?,
+            second: self.second.with_clip_skip(layers)?,
+            ..self
+        })
+    }
+
     /// The encoders.
     pub fn encoders(&self) -> [&ClipTextEncoder; 2] {
         [&self.first, &self.second]

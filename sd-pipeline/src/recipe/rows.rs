@@ -16,6 +16,9 @@ pub(super) struct Recipe {
     /// `force_zeros_for_empty_prompt` where the index does not say it; `None` where it has no say: an
     /// absent negative prompt is then an empty one.
     pub(super) zeros: Option<bool>,
+    /// `true` where the index says whether the denoiser embeds an aesthetic score
+    /// (`requires_aesthetics_score`): it is a refiner then.
+    pub(super) scores: bool,
     /// Settings of the scheduler's file that diffusers corrects as it opens such a folder, and
     /// their right values as JSON.
     pub(super) corrections: &'static [(&'static str, &'static str)],
@@ -39,6 +42,7 @@ const STABLE_DIFFUSION: Recipe = Recipe {
     text_encoders: ONE,
     reading: ClipReading::LAST,
     zeros: None,
+    scores: false,
     corrections: &[("steps_offset", "1"), ("clip_sample", "false")],
     corrects_sample_size: true,
     beside: "a mask and a picture",
@@ -108,10 +112,12 @@ pub(super) static RECIPES: &[Recipe] = &[
     XL,
     Recipe {
         class: "StableDiffusionXLImg2ImgPipeline",
+        scores: true,
         ..XL
     },
     Recipe {
         class: "StableDiffusionXLInpaintPipeline",
+        scores: true,
         beside: "a mask of the area to draw and the picture without it",
         defaults: Defaults {
             guidance_scale: 7.5,

@@ -570,11 +570,17 @@ fn stages(
     };
     let cut = request.end.map(|end| Cut::at("end", end, plan, scheduler));
     let cut = cut.transpose()?;
-    if first >= cut.map_or(plan.stages.len(), |cut| cut.end()) {
-        let name = "end";
-        let value = request.end.unwrap_or(1.0);
+    if let Start::Handover(handover) = &request.start
+        && first >= plan.stages.len()
+    {
+        let expected = "expected less: no step is left behind it";
+        return Err(sd_core::Error::invalid("handover", handover.at, expected).into());
+    }
+    if let (Some(cut), Some(end)) = (cut, request.end)
+        && first >= cut.end()
+    {
         let expected = "expected more: no step is left before it";
-        return Err(sd_core::Error::invalid(name, value, expected).into());
+        return Err(sd_core::Error::invalid("end", end, expected).into());
     }
     Ok((first, cut))
 }
