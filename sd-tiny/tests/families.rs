@@ -9,7 +9,12 @@ use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
 
 /// Largest difference of the latents, whose values go up to a few dozens.
-const LATENTS: f64 = 1e-3;
+const LATENTS: f64 = 5e-4;
+/// Largest difference of the embedded texts, whose values go up to 15: torch's own in f32 are off
+/// by 1.3e-5 there.
+const TOKENS: f64 = 2e-5;
+/// The same of the pooled texts, whose values go up to 2.
+const POOLED: f64 = 2e-6;
 
 fn name(family: Family) -> String {
     format!("{family:?}").to_lowercase()
@@ -161,10 +166,10 @@ fn texts_are_embedded_as_by_transformers() {
             serde_json::from_value(settings[&family]["texts"].clone()).unwrap();
         let texts: Vec<_> = texts.iter().map(|text| text.as_str().into()).collect();
         let found = pipeline.text_encoder.get().unwrap().encode(&texts).unwrap();
-        compared.tensor(&fixture, &format!("{family}.tokens"), &found.tokens, 1e-5);
+        compared.tensor(&fixture, &format!("{family}.tokens"), &found.tokens, TOKENS);
         let pooled = format!("{family}.pooled");
         if fixture.keys().contains(&pooled) {
-            compared.tensor(&fixture, &pooled, &found.pooled.unwrap(), 1e-5);
+            compared.tensor(&fixture, &pooled, &found.pooled.unwrap(), POOLED);
         }
     }
     compared.assert_near();
