@@ -149,7 +149,7 @@ mod tests {
         };
         let error = refused(&nine, None);
         assert!(
-            error.starts_with("concat has shape [], expected [1 or 1, 5, h, w]"),
+            error.starts_with("concat is absent; this network takes 5 channels beside the latent"),
             "{error}"
         );
         let (picture, mask) = picture(32);
