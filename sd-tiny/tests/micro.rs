@@ -119,7 +119,10 @@ fn a_written_folder_is_the_model_in_memory() {
         steps: 2,
         ..Request::new("a")
     };
-    let draw = |files: &Files| open(files).unwrap().generate(&request).unwrap();
+    let draw = |files: &Files| {
+        let pictures = open(files).unwrap().generate(&request).unwrap();
+        pictures[0].image.clone()
+    };
     assert_eq!(draw(&Files::directory(folder.path())), draw(&micro.files()));
 }
 
