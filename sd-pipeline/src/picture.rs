@@ -9,7 +9,7 @@ use sd_core::Error as CoreError;
 use crate::{Error, OutputFile, Record, Result, Verdict};
 
 /// Picture of a run, with the seed that draws it again. It is its image: `picture.save("a.png")`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Picture {
     /// The pixels.
@@ -53,6 +53,15 @@ impl Picture {
         OutputFile::write(path, &self.record.insert(format, file))
     }
 }
+
+/// Pictures are equal by their pixels and seeds, whatever model's name is in their records.
+impl PartialEq for Picture {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.image, self.seed) == (&other.image, other.seed)
+    }
+}
+
+impl Eq for Picture {}
 
 impl std::ops::Deref for Picture {
     type Target = RgbImage;
