@@ -42,6 +42,63 @@ fn one_file_has_the_original_codes_names_and_shapes() {
     }
 }
 
+/// The published networks, by the lists of their tensors, and the families that have them.
+const PUBLISHED: &[(&str, &str, &[Family])] = &[
+    ("sd15_unet", "unet", &[Family::Sd1]),
+    ("sd21_unet", "unet", &[Family::Sd2, Family::SdTurbo]),
+    ("inpaint_unet", "unet", &[Family::Sd1Inpaint]),
+    ("sd2_inpaint_unet", "unet", &[Family::Sd2Inpaint]),
+    ("sdxl_inpaint_unet", "unet", &[Family::SdxlInpaint]),
+    ("pix2pix_unet", "unet", &[Family::InstructPix2Pix]),
+    ("lcm_unet", "unet", &[Family::Lcm]),
+    ("small_sd_unet", "unet", &[Family::SmallSd]),
+    ("tiny_sd_unet", "unet", &[Family::TinySd]),
+    ("sdxs_512_ds_unet", "unet", &[Family::Sdxs]),
+    ("sdxs_512_09_unet", "unet", &[Family::Sdxs09]),
+    (
+        "sdxl_unet",
+        "unet",
+        &[Family::Sdxl, Family::SdxlTurbo, Family::SdxlLightning],
+    ),
+    ("refiner_unet", "unet", &[Family::SdxlRefiner]),
+    ("lcm_xl_unet", "unet", &[Family::LcmXl]),
+    ("ssd_1b_unet", "unet", &[Family::Ssd1b]),
+    ("vega_unet", "unet", &[Family::Vega]),
+    ("koala_700m_unet", "unet", &[Family::Koala700m]),
+    ("koala_1b_unet", "unet", &[Family::Koala1b]),
+    ("clip_l", "text_encoder", &[Family::Sd1, Family::Sdxl]),
+    ("clip_h", "text_encoder", &[Family::Sd2, Family::Sdxs09]),
+    (
+        "clip_g_projection",
+        "text_encoder_2",
+        &[Family::Sdxl, Family::SdxlRefiner],
+    ),
+    ("sd_vae", "vae", &[Family::Sd1, Family::Sdxl]),
+    ("taesd", "vae", &[Family::Sdxs, Family::Sdxs09]),
+];
+
+#[test]
+fn every_network_has_the_published_ones_names_and_ranks() {
+    for (list, component, families) in PUBLISHED {
+        let (_, published) = sd_fixtures::keys(list);
+        let ranks = |shapes: BTreeMap<String, Vec<usize>>| -> BTreeMap<String, usize> {
+            let shapes = shapes.into_iter();
+            let read = shapes.filter(|(name, _)| !name.ends_with("position_ids"));
+            read.map(|(name, shape)| (name.replace("text_model.", ""), shape.len()))
+                .collect()
+        };
+        let published = ranks(published);
+        for family in *families {
+            let micro = Micro::new(*family, Layout::Diffusers, 0).unwrap();
+            let weights = |name: &str| {
+                name.starts_with(&format!("{component}/")) && name.ends_with(".safetensors")
+            };
+            let bytes = micro.iter().find(|(name, _)| weights(name)).unwrap().1;
+            assert_eq!(ranks(found(bytes)), published, "{family:?} {list}");
+        }
+    }
+}
+
 #[test]
 fn every_model_is_smaller_than_a_megabyte() {
     for family in Family::ALL {
