@@ -13,7 +13,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::{
-    Cancel, Conditioning, Noise, OpenOptions, Pipeline, Request, SeededNoise, device,
+    Cancel, Conditioning, Noise, OpenOptions, Pipeline, Request, SeededNoise, SizeConditioning,
+    device,
 };
 
 /// Of the single evaluation.
@@ -37,6 +38,9 @@ struct Arguments {
     seed: u64,
     #[arg(long, default_value = "flex")]
     device: String,
+    /// Open the model as it takes the least memory
+    #[arg(long)]
+    smallest: bool,
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "trace.safetensors")]
     output: PathBuf,
@@ -51,9 +55,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         clock = Instant::now();
     };
 
+    let device = device(&arguments.device)?;
     let options = OpenOptions {
         scheduler: arguments.scheduler,
-        ..OpenOptions::new(&device(&arguments.device)?)
+        ..match arguments.smallest {
+            true => OpenOptions::smallest(&device),
+            false => OpenOptions::new(&device),
+        }
     };
     let pipeline = Pipeline::open(&arguments.model, &options)?;
     lap("load".into());
@@ -64,13 +72,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         text.tokens.dims(),
         &text.tokens.try_to_vec_as()?,
     )];
+    if let Some(pooled) = &text.pooled {
+        tensors.push(tensor(
+            "pooled".into(),
+            pooled.dims(),
+            &pooled.try_to_vec_as()?,
+        ));
+    }
     lap("text encoder".into());
     let spec = pipeline.denoiser.spec();
     let [height, width] = spec.sample_size;
     let mut noise = SeededNoise::new(arguments.seed, 1);
     let noise = noise.normal([1, spec.latent_channels, height, width])?;
     let noise = Tensor::<4>::from_data(noise, &spec.device);
-    let branches = [text.row(0), text.row(1)].map(Conditioning::new);
+    let size = spec.sample_size.map(|side| 8 * side);
+    let branches = [text.row(0), text.row(1)].map(|text| {
+        let mut conditioning = Conditioning::new(text);
+        conditioning.size = spec.embeds_size.then(|| SizeConditioning::of(size));
+        conditioning
+    });
     let network = pipeline.denoiser.get()?.prepare(branches.into())?;
     let prediction = network.predict(&noise, TIMESTEP, &[0, 1], &Cancel::new())?;
     let prediction = Tensor::cat(prediction, 0);
@@ -82,6 +102,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     lap("prediction".into());
 
     let request = Request {
+        negative_prompt: Some("".into()),
         steps: arguments.steps,
         guidance_scale: arguments.guidance,
         seed: arguments.seed,
