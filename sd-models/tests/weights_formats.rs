@@ -457,6 +457,9 @@ fn forged_checkpoints_are_refused() {
     expect(view(huge, b"K\x01\x85", b"K\x01\x85"), outside);
     expect(view(b"K\x00", &two(huge), &two(huge)), outside);
     expect(view(b"K\x00", &two(huge), &two(b"K\x00")), outside);
+    // A side of 0 behind more than there can be.
+    let empty = [huge, b"K\x04K\x00\x87" as &[u8]].concat();
+    expect(view(b"K\x00", &empty, b"K\x00K\x00K\x00\x87"), outside);
     expect(
         view(b"K\x00", b"J\xff\xff\xff\xff\x85", b"K\x01\x85"),
         "makes a tensor of what is none",
