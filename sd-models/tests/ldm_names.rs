@@ -172,47 +172,6 @@ fn assert_pairs(layout: &Layout, pairs: &[(&str, &str)]) {
     }
 }
 
-/// Tensor by tensor the pairs of `fixtures/gen/ldm_pairs.py`.
-#[track_caller]
-fn assert_single_file(layout: &Layout, ours: &Shapes, single: &str) {
-    let expected = sd_fixtures::names(&format!("single_file_{single}"));
-    assert_eq!(ours.len(), expected.len(), "{single}");
-    for (name, expected) in ours.keys().zip(&expected) {
-        let place = layout.in_file(name).unwrap_or_else(|| panic!("{name}"));
-        assert_eq!(&place.name, expected, "{single}: {name}");
-    }
-    assert_bijective(layout, ours.keys());
-}
-
-#[test]
-fn whole_networks_are_as_converters_name_them() {
-    let contiguous = [
-        ("sd15_unet", "sd1"),
-        ("sd21_unet", "sd1"),
-        ("sdxl_unet", "sdxl"),
-        ("refiner_unet", "refiner"),
-        ("ssd_1b_unet", "ssd_1b"),
-        ("vega_unet", "vega"),
-        ("koala_700m_unet", "koala_700m"),
-    ];
-    for (ours, single) in contiguous {
-        let (config, names) = list(ours);
-        assert_single_file(&unet(&config, Numbering::Contiguous), &names, single);
-    }
-    let three = [
-        ("small_sd_unet", "small_sd_gaps"),
-        ("tiny_sd_unet", "tiny_sd_gaps"),
-    ];
-    for (ours, single) in three {
-        let (config, names) = list(ours);
-        let layout = unet(&config, Numbering::ThreePerResolution);
-        assert_single_file(&layout, &names, single);
-    }
-    let (config, names) = list("sd_vae");
-    let layout = Layout::vae(&VaeConfig::new(&config).unwrap());
-    assert_single_file(&layout, &names, "vae");
-}
-
 #[test]
 fn sdxl_is_as_diffusers_converts_it() {
     let (config, _) = list("sdxl_unet");
@@ -458,76 +417,22 @@ fn sdxls_text_encoders_are_as_diffusers_converts_them() {
     );
 }
 
-/// A distilled SDXL.
-fn distilled(more: Value) -> ConfigFile {
-    let mut config = json!({
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "attention_head_dim": [5, 10, 20],
-        "block_out_channels": [320, 640, 1280],
-        "cross_attention_dim": 2048,
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "projection_class_embeddings_input_dim": 2816,
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        "use_linear_projection": true,
-    });
-    for (field, value) in more.as_object().unwrap() {
-        config[field] = value.clone();
-    }
-    settings(config)
-}
-
-fn ssd_1b() -> ConfigFile {
-    distilled(json!({
-        "mid_block_type": "UNetMidBlock2D",
-        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], [0, 0, 0]],
-        "transformer_layers_per_block": [[0, 0], [2, 2], [4, 4]],
-    }))
-}
-
-fn vega() -> ConfigFile {
-    distilled(json!({
-        "mid_block_type": "UNetMidBlock2D",
-        "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 0],
-        "transformer_layers_per_block": [[0, 0], [1, 1], [2, 2]],
-    }))
-}
-
-fn koala() -> ConfigFile {
-    distilled(json!({
-        "layers_per_block": 1,
-        "mid_block_type": null,
-        "transformer_layers_per_block": [0, 2, 5],
-    }))
-}
-
-fn tiny() -> ConfigFile {
-    one_layer(json!({
-        "block_out_channels": [320, 640, 1280],
-        "cross_attention_dim": 768,
-        "down_block_types": (["CrossAttnDownBlock2D"; 3]),
-        "mid_block_type": null,
-        "up_block_types": (["CrossAttnUpBlock2D"; 3]),
-    }))
-}
-
-fn small() -> ConfigFile {
-    one_layer(json!({"cross_attention_dim": 768}))
-}
-
-/// Every pair is a row's, in both directions, with the operation that makes the one of the other.
+/// The pairs are those of all tensors of `ours`, a list's; every pair is a row's, in both
+/// directions, with the operation that makes the one of the other.
 #[track_caller]
-fn assert_all_pairs(list: &str, layout: &Layout) {
-    let pairs = sd_fixtures::pairs(list);
-    assert!(pairs.len() > 200, "{list}");
-    for [file, diffusers, operation] in pairs {
+fn assert_all_pairs(list: &str, layout: &Layout, ours: &Shapes) {
+    // A text encoder with a projection is wrapped, as all were before transformers 5.
+    let bare = |name: &str| name.strip_prefix("text_model.").unwrap_or(name).to_string();
+    let mut others: BTreeSet<String> = ours.keys().map(|name| bare(name)).collect();
+    for [file, diffusers, operation] in sd_fixtures::pairs(list) {
         // These are of the encoder itself, which single files have within `model`.
         let file = match list.starts_with("clip-") {
             true => format!("model.{file}"),
             false => file,
         };
-        let diffusers = diffusers.strip_prefix("text_model.").unwrap_or(&diffusers);
-        let place = layout.in_file(diffusers);
+        let diffusers = bare(&diffusers);
+        assert!(others.remove(&diffusers), "{list}: {diffusers} is not ours");
+        let place = layout.in_file(&diffusers);
         let place = place.unwrap_or_else(|| panic!("{list}: {diffusers}"));
         assert_eq!(place.name, file, "{list}: {diffusers}");
         let found = match place.storage {
@@ -542,38 +447,44 @@ fn assert_all_pairs(list: &str, layout: &Layout) {
         assert_eq!(found, operation, "{list}: {diffusers}");
         let back = layout.in_diffusers(&file);
         assert!(
-            back.contains(&(diffusers.into(), place.storage)),
+            back.contains(&(diffusers, place.storage)),
             "{list}: {file} is {back:?}"
         );
     }
+    assert!(others.is_empty(), "{list} has no pair of {others:?}");
 }
 
 #[test]
 fn every_pair_of_diffusers_own_converters_is_a_rows() {
     use Numbering::{Contiguous, ThreePerResolution};
-    let of = |name: &str| list(name).0;
     let unets = [
-        ("unet-sd1-sd2", of("sd15_unet"), Contiguous),
-        ("unet-sd1-sd2", of("sd21_unet"), Contiguous),
-        ("unet-sdxl", of("sdxl_unet"), Contiguous),
-        ("unet-sdxl-refiner", of("refiner_unet"), Contiguous),
-        ("unet-ssd-1b", ssd_1b(), Contiguous),
-        ("unet-segmind-vega", vega(), Contiguous),
-        ("unet-koala-700m-compact", koala(), Contiguous),
-        ("unet-small-sd-gap", small(), ThreePerResolution),
-        ("unet-tiny-sd-gap", tiny(), ThreePerResolution),
+        ("unet-sd1-sd2", "sd15_unet", Contiguous),
+        ("unet-sd1-sd2", "sd21_unet", Contiguous),
+        ("unet-sdxl", "sdxl_unet", Contiguous),
+        ("unet-sdxl-refiner", "refiner_unet", Contiguous),
+        ("unet-ssd-1b", "ssd_1b_unet", Contiguous),
+        ("unet-segmind-vega", "vega_unet", Contiguous),
+        ("unet-koala-700m-compact", "koala_700m_unet", Contiguous),
+        ("unet-small-sd-gap", "small_sd_unet", ThreePerResolution),
+        ("unet-tiny-sd-gap", "tiny_sd_unet", ThreePerResolution),
     ];
-    for (list, config, numbering) in unets {
-        assert_all_pairs(list, &unet(&config, numbering));
+    for (pairs, ours, numbering) in unets {
+        let (config, names) = list(ours);
+        let layout = unet(&config, numbering);
+        assert_all_pairs(pairs, &layout, &names);
+        assert_bijective(&layout, names.keys());
     }
-    let vae = VaeConfig::new(&of("sd_vae")).unwrap();
-    assert_all_pairs("vae", &Layout::vae(&vae));
-    for (list, layers) in [("clip-openclip-g", 32), ("clip-openclip-h-23-layers", 23)] {
-        let mut config = open_clip(layers);
-        if layers == 23 {
-            config.projection = None;
-        }
-        assert_all_pairs(list, &Layout::open_clip(&config));
+    let (config, names) = list("sd_vae");
+    let layout = Layout::vae(&VaeConfig::new(&config).unwrap());
+    assert_all_pairs("vae", &layout, &names);
+    assert_bijective(&layout, names.keys());
+    for (pairs, ours) in [
+        ("clip-openclip-g", "clip_g_projection"),
+        ("clip-openclip-h-23-layers", "clip_h"),
+    ] {
+        let (config, names) = list(ours);
+        let config = ClipTextConfig::from_file(&config).unwrap();
+        assert_all_pairs(pairs, &Layout::open_clip(&config), &names);
     }
 }
 
@@ -657,19 +568,24 @@ fn every_tensor_of_the_files_that_people_have_is_a_rows() {
             Contiguous,
             vec![second(32).under(&ldm::embedder(0))],
         ),
-        ("ssd-1b", ssd_1b(), Contiguous, xl()),
-        ("segmind-vega", vega(), Contiguous, xl()),
+        ("ssd-1b", of("ssd_1b_unet"), Contiguous, xl()),
+        ("segmind-vega", of("vega_unet"), Contiguous, xl()),
         ("lcm-sd15-unet", of("lcm_unet"), Contiguous, vec![]),
-        ("koala-700m-unet-compact", koala(), Contiguous, vec![]),
+        (
+            "koala-700m-unet-compact",
+            of("koala_700m_unet"),
+            Contiguous,
+            vec![],
+        ),
         (
             "small-sd-gap-numbering",
-            small(),
+            of("small_sd_unet"),
             ThreePerResolution,
             vec![first()],
         ),
         (
             "tiny-sd-gap-numbering",
-            tiny(),
+            of("tiny_sd_unet"),
             ThreePerResolution,
             vec![first()],
         ),

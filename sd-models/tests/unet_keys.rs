@@ -1,7 +1,7 @@
 //! The full-size networks have exactly the parameters of diffusers' and transformers' classes: names
 //! and shapes, from the published configurations alone. Nothing of them is allocated.
 //!
-//! The lists are `fixtures/gen/unet_keys.py`'s and were compared with those of published files.
+//! The lists are `fixtures/gen/unet_keys.py`'s; those of published files (`key_lists.py`) are the same.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -195,6 +195,48 @@ fn text_encoders() {
     check_clip("clip_h", 372, 340_387_840);
     check_clip("clip_l_projection", 197, 123_650_304);
     check_clip("clip_g_projection", 517, 694_659_840);
+}
+
+/// Lists of `unet_keys.py`, and the published files' that are the same. Two have none: SDXS-0.9's
+/// U-Net and the upscaler's are from diffusers' class alone.
+const PUBLISHED: &[(&str, &str)] = &[
+    ("sd15_unet", "unet-sd15"),
+    ("sd21_unet", "unet-sd21"),
+    ("sdxl_unet", "unet-sdxl-base"),
+    ("refiner_unet", "unet-sdxl-refiner"),
+    ("inpaint_unet", "unet-sd15-inpaint"),
+    ("sd2_inpaint_unet", "unet-sd2-inpaint"),
+    ("sdxl_inpaint_unet", "unet-sdxl-inpaint"),
+    ("pix2pix_unet", "unet-sd15-pix2pix"),
+    ("ssd_1b_unet", "unet-ssd-1b"),
+    ("vega_unet", "unet-segmind-vega"),
+    ("small_sd_unet", "unet-small-sd"),
+    ("bk_small_unet", "unet-bk-small"),
+    ("tiny_sd_unet", "unet-tiny-sd"),
+    ("bk_v2_tiny_unet", "unet-bk-v2-tiny"),
+    ("koala_700m_unet", "unet-koala-700m"),
+    ("koala_1b_unet", "unet-koala-1b"),
+    ("sdxs_512_ds_unet", "unet-sdxs-512"),
+    ("lcm_unet", "unet-lcm-sd15"),
+    ("lcm_xl_unet", "unet-lcm-sdxl"),
+    ("sd_vae", "vae-sd"),
+    ("flux_vae", "vae-sd3-flux"),
+    ("upscaler_vae", "vae-x4-upscaler"),
+    ("taesd", "taesd"),
+    ("taesd3", "taesd3-taef1"),
+    ("clip_l", "clip-l-transformers5"),
+    ("clip_h", "clip-h-transformers5"),
+    ("clip_l_projection", "clip-l-projection"),
+    ("clip_g_projection", "clip-g-projection"),
+];
+
+#[test]
+fn published_files_have_the_same_tensors() {
+    for (ours, published) in PUBLISHED {
+        let published = sd_fixtures::tensors(&format!("diffusers/{published}"));
+        let published = published.into_iter().map(|(name, _, shape)| (name, shape));
+        check_difference(&read(ours).1, &published.collect());
+    }
 }
 
 /// The names of an older generation: a file of that size and header, in which nothing is written.
