@@ -8,7 +8,7 @@ use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
-use crate::recipe::{self, Cutting, ModelFolder, Training};
+use crate::recipe::ModelFolder;
 use crate::record::Fingerprint;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
@@ -215,11 +215,7 @@ impl Pipeline {
             Some(name) => name.clone(),
             None => scheduler_config.class_name().into(),
         };
-        let training = Training {
-            schedule: scheduler_config.noise_schedule()?,
-            parameterization: scheduler_config.parameterization()?,
-            embeds_aesthetic_score: false,
-        };
+        let training = folder.training(&scheduler_config)?;
 
         // What the program gives itself is not looked for.
         let text_encoder = match text_encoder {
@@ -253,17 +249,13 @@ impl Pipeline {
             let options = load(&net, &part.name);
             folder.denoiser(&part, training, &options)
         })?;
-        let cutting = Cutting {
-            tiling: options.tiling,
-            limits: Limits {
-                largest_buffer: largest_buffer(&auto.device),
-                budget: options.memory_budget,
-            },
-            scaling_factor: None,
+        let limits = Limits {
+            largest_buffer: largest_buffer(&auto.device),
+            budget: options.memory_budget,
         };
         let autoencoder = autoencoder.opened(|part| {
-            let options = load(&auto, &part.name);
-            folder.autoencoder(&part, cutting, &options)
+            let load = load(&auto, &part.name);
+            folder.autoencoder(&part, options.tiling, limits, &load)
         })?;
 
         let safety_checker = match (options.safety, safety_checker) {
@@ -273,7 +265,7 @@ impl Pipeline {
                     variant: options.variant.clone(),
                     ..load(&auto, "").in_precision(FloatDType::F32)
                 };
-                recipe::safety_checker(files, &options)?.map(Found::Files)
+                folder.safety_checker(&options)?.map(Found::Files)
             }
             (None, _) => {
                 tracing::warn!("the safety checker is off: pictures are not checked");

@@ -23,7 +23,6 @@ use crate::{Error, Result, Source};
 pub(crate) use self::distilled::Distilled;
 pub(crate) use self::folder::ModelFolder;
 use self::part::Part;
-pub(crate) use self::safety::safety_checker;
 
 /// What `table` has for `class`, which the setting `field` of `file` names.
 fn row<O: Copy>(table: &[(&str, O)], class: &str, file: &ConfigFile, field: &str) -> Result<O> {
@@ -58,18 +57,18 @@ fn unsupported<'a>(
 /// noise levels, whether it was told how good a picture is.
 #[derive(Debug, Clone)]
 pub(crate) struct Training {
-    pub(crate) schedule: Arc<NoiseSchedule>,
-    pub(crate) parameterization: Parameterization,
-    pub(crate) embeds_aesthetic_score: bool,
+    schedule: Arc<NoiseSchedule>,
+    parameterization: Parameterization,
+    embeds_aesthetic_score: bool,
 }
 
-/// Memory that an autoencoder may take, and its way to cut pictures to keep within.
+/// What an autoencoder is told that its own file does not say: the memory it may take, its way to
+/// cut pictures to keep within, and the scaling factor of the model's own, where it is another.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cutting {
-    pub(crate) tiling: Tiling,
-    pub(crate) limits: Limits,
-    /// The scaling factor of the model's own autoencoder, for the file of another that says none.
-    pub(crate) scaling_factor: Option<f64>,
+struct Fitting {
+    tiling: Tiling,
+    limits: Limits,
+    scaling_factor: Option<f64>,
 }
 
 /// Files of a component, found sound.
@@ -114,26 +113,20 @@ static DENOISERS: &[(&str, Opener<dyn Denoiser, Training>)] = &[(
 )];
 
 /// Autoencoders, likewise.
-static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Cutting>)] = &[
-    (
-        "AutoencoderKL",
-        |files, folder, mut file, cutting, options| {
-            if let Some(factor) = cutting
-                .scaling_factor
-                .filter(|_| !file.has("scaling_factor"))
-            {
-                file = file.with("scaling_factor", factor);
-            }
-            let vae = VaeFiles::open_configured(files, folder, file, options)?;
-            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
-            Ok(Box::new(vae))
-        },
-    ),
+static AUTOENCODERS: &[(&str, Opener<dyn Autoencoder, Fitting>)] = &[
+    ("AutoencoderKL", |files, folder, file, fitting, options| {
+        let mut vae = VaeFiles::open_configured(files, folder, file, options)?;
+        if let Some(factor) = fitting.scaling_factor {
+            vae = vae.with_default_scaling(factor)?;
+        }
+        let vae = vae.with_tiling(fitting.tiling).with_limits(fitting.limits);
+        Ok(Box::new(vae))
+    }),
     (
         "AutoencoderTiny",
-        |files, folder, file, cutting, options| {
+        |files, folder, file, fitting, options| {
             let vae = TinyVaeFiles::open_configured(files, folder, file, options)?;
-            let vae = vae.with_tiling(cutting.tiling).with_limits(cutting.limits);
+            let vae = vae.with_tiling(fitting.tiling).with_limits(fitting.limits);
             Ok(Box::new(vae))
         },
     ),

@@ -3,23 +3,26 @@
 use std::path::Path;
 
 use sd_core::{AbsentPrompt, Autoencoder, Denoiser, TextEncoder};
+use sd_models::vae::{Limits, Tiling};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, UnknownSettings};
 use sd_schedulers::SchedulerConfig;
 
 use super::part::{Part, TextPart, Tokenizer, of_its_class};
 use super::rows::{RECIPES, Recipe};
 use super::{
-    AUTOENCODERS, Cutting, DENOISERS, Distilled, Opened, TEXT_ENCODERS, Training, others, row,
-    unsupported,
+    AUTOENCODERS, DENOISERS, Distilled, Fitting, Opened, TEXT_ENCODERS, Training, others, row,
+    safety, unsupported,
 };
 use crate::defaults::Kind;
 use crate::model_path::INDEX;
+use crate::safety::SafetyChecker;
 use crate::{ComponentFolders, Result, model_path};
 
 /// Component folders of diffusers' layout.
 const SCHEDULER: &str = "scheduler";
 const DENOISER: &str = "unet";
 const AUTOENCODER: &str = "vae";
+pub(super) const SAFETY_CHECKER: &str = "safety_checker";
 
 /// Entries of the index that are read, and components that pipelines run beside those here: what
 /// looks at a picture's content before it is shown, what an image prompt goes through, a watermark.
@@ -192,15 +195,22 @@ impl<'a> ModelFolder<'a> {
     /// the index.
     pub(crate) fn scheduler(&self) -> Result<SchedulerConfig> {
         let files = self.files.folder(SCHEDULER);
-        let mut config = files.text("scheduler_config.json")?;
+        let mut settings = (self.recipe.corrections)();
         if let Some(class) = class_in(&self.index, SCHEDULER)? {
-            let class = serde_json::Value::from(class).to_string();
-            config = with_setting(&config, "_class_name", &class);
+            settings.push(("_class_name", class.into()));
         }
-        for (key, value) in self.recipe.corrections {
-            config = with_setting(&config, key, value);
-        }
-        Ok(SchedulerConfig::from_json_verbatim(&config)?)
+        let text = files.text("scheduler_config.json")?;
+        Ok(SchedulerConfig::from_json_with(&text, settings)?)
+    }
+
+    /// What the scheduler's file and the index say of the denoiser's training.
+    pub(crate) fn training(&self, scheduler: &SchedulerConfig) -> Result<Training> {
+        let scores = self.recipe.scores && self.index.flag("requires_aesthetics_score", false)?;
+        Ok(Training {
+            schedule: scheduler.noise_schedule()?,
+            parameterization: scheduler.parameterization()?,
+            embeds_aesthetic_score: scores,
+        })
     }
 
     /// Stand-in for a negative prompt that was not given.
@@ -256,12 +266,6 @@ impl<'a> ModelFolder<'a> {
         if self.recipe.corrects_sample_size && is_doubtful(&file)? {
             file = file.with("sample_size", 64);
         }
-        let embeds_aesthetic_score =
-            self.recipe.scores && self.index.flag("requires_aesthetics_score", false)?;
-        let training = Training {
-            embeds_aesthetic_score,
-            ..training
-        };
         open(&part.files, &part.folder, file, training, options)
     }
 
@@ -269,15 +273,28 @@ impl<'a> ModelFolder<'a> {
     pub(crate) fn autoencoder(
         &self,
         part: &Part,
-        cutting: Cutting,
+        tiling: Tiling,
+        limits: Limits,
         options: &LoadOptions,
     ) -> Result<Opened<dyn Autoencoder>> {
         let (open, file) = self.opener(AUTOENCODERS, part)?;
-        let cutting = Cutting {
+        let fitting = Fitting {
+            tiling,
+            limits,
             scaling_factor: self.scaling_factor(part, &file)?,
-            ..cutting
         };
-        open(&part.files, &part.folder, file, cutting, options)
+        open(&part.files, &part.folder, file, fitting, options)
+    }
+
+    /// The safety checker, if the index names one.
+    pub(crate) fn safety_checker(
+        &self,
+        options: &LoadOptions,
+    ) -> Result<Option<Opened<dyn SafetyChecker>>> {
+        match class_in(&self.index, SAFETY_CHECKER)? {
+            Some(class) => safety::open(self.files, &self.index, &class, options),
+            None => Ok(None),
+        }
     }
 
     /// The scaling factor of the model's own autoencoder for the one in `part`, whose file is `file`,
@@ -319,21 +336,6 @@ fn class_in(index: &ConfigFile, folder: &str) -> Result<Option<String>> {
     let expected = "a library's name and a class's name";
     let entry: Option<[Option<String>; 2]> = index.get(folder, expected)?;
     Ok(entry.and_then(|[_, class]| class))
-}
-
-/// The text of a settings file with `key` as `value`, which is JSON: of two values of one name the
-/// last counts, in JSON as it is read here and by Python.
-fn with_setting(text: &str, key: &str, value: &str) -> String {
-    let Some(settings) = text.trim_end().strip_suffix('}') else {
-        // No object; its reader says so.
-        return text.into();
-    };
-    let comma = if settings.trim_end().ends_with('{') {
-        ""
-    } else {
-        ","
-    };
-    format!("{settings}{comma} \"{key}\": {value} }}")
 }
 
 /// `true` of a file that was written before diffusers 0.9 and claims a single side below 64.

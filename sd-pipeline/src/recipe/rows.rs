@@ -1,6 +1,7 @@
 //! Kinds of pipelines, as rows: diffusers' pipeline classes, each read in its own source.
 
 use sd_models::ClipReading;
+use serde_json::Value;
 
 use crate::Defaults;
 
@@ -20,8 +21,8 @@ pub(super) struct Recipe {
     /// (`requires_aesthetics_score`): it is a refiner then.
     pub(super) scores: bool,
     /// Settings of the scheduler's file that diffusers corrects as it opens such a folder, and
-    /// their right values as JSON.
-    pub(super) corrections: &'static [(&'static str, &'static str)],
+    /// their right values.
+    pub(super) corrections: fn() -> Vec<(&'static str, Value)>,
     /// `true` when diffusers does not believe a denoiser that was written in its first months that
     /// it was trained at less than 64 latent pixels.
     pub(super) corrects_sample_size: bool,
@@ -43,7 +44,7 @@ const STABLE_DIFFUSION: Recipe = Recipe {
     reading: ClipReading::LAST,
     zeros: None,
     scores: false,
-    corrections: &[("steps_offset", "1"), ("clip_sample", "false")],
+    corrections: || vec![("steps_offset", 1.into()), ("clip_sample", false.into())],
     corrects_sample_size: true,
     beside: "a mask and a picture",
     defaults: Defaults::STABLE_DIFFUSION,
@@ -54,7 +55,7 @@ const XL: Recipe = Recipe {
     text_encoders: TWO,
     reading: ClipReading::PENULTIMATE,
     zeros: Some(true),
-    corrections: &[],
+    corrections: Vec::new,
     corrects_sample_size: false,
     defaults: Defaults {
         guidance_scale: 5.0,
@@ -66,7 +67,7 @@ const XL: Recipe = Recipe {
 
 const CONSISTENCY: Recipe = Recipe {
     class: "LatentConsistencyModelPipeline",
-    corrections: &[],
+    corrections: Vec::new,
     corrects_sample_size: false,
     defaults: Defaults {
         steps: 4,
@@ -85,7 +86,7 @@ pub(super) static RECIPES: &[Recipe] = &[
     },
     Recipe {
         class: "StableDiffusionInpaintPipeline",
-        corrections: &[("steps_offset", "1"), ("skip_prk_steps", "true")],
+        corrections: || vec![("steps_offset", 1.into()), ("skip_prk_steps", true.into())],
         beside: "a mask of the area to draw and the picture without it",
         defaults: Defaults {
             strength: 1.0,
@@ -95,7 +96,7 @@ pub(super) static RECIPES: &[Recipe] = &[
     },
     Recipe {
         class: "StableDiffusionInstructPix2PixPipeline",
-        corrections: &[],
+        corrections: Vec::new,
         corrects_sample_size: false,
         beside: "the picture to change",
         defaults: Defaults {

@@ -2,7 +2,9 @@
 //! (`denoising_end` and `denoising_start` of its SDXL pipelines).
 
 use burn::tensor::Tensor;
-use sd_core::{Error, Level, Model, Parameterization, Plan, Prediction, Result, Scheduler};
+use sd_core::{Error, Level, Model, Noise, Parameterization, Plan, Prediction, Result, Scheduler};
+
+use super::Run;
 
 /// Latents of a run that another model goes on with.
 ///
@@ -51,6 +53,28 @@ impl Handover {
         match explodes(self.level) == explodes(level) {
             true => self.latents.clone(),
             false => self.latents.clone() * (share(level) / share(self.level)),
+        }
+    }
+}
+
+impl Run {
+    /// The latents that another model goes on with, in a run that
+    /// [ends before the last step](Request::end).
+    ///
+    /// # Errors
+    /// [`Unsupported`](sd_core::Error::Unsupported) of a run that does not, or is not at its end.
+    pub fn hand_over(&self) -> crate::Result<Handover> {
+        let cut = self.settings.cut.is_some();
+        match self.end.filter(|_| cut && self.is_finished()) {
+            Some(at) => Ok(Handover {
+                noise: Some(self.settings.noise.clone()),
+                draws: self.noise.draws(),
+                ..Handover::new(self.x.clone(), self.level, at)
+            }),
+            None => {
+                let what = "a run is handed over at its end, which `Request::end` says";
+                Err(Error::Unsupported(what.into()).into())
+            }
         }
     }
 }

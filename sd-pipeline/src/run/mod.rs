@@ -4,27 +4,23 @@ mod begin;
 mod branches;
 mod handover;
 mod lease;
+mod pictures;
+mod saving;
 mod solving;
+mod stepping;
 #[cfg(feature = "stream")]
 mod stream;
 
-use std::path::Path;
-
-use burn::tensor::{DType, FloatDType, Tensor};
-use image::RgbImage;
+use burn::tensor::{FloatDType, Tensor};
 use sd_core::{
-    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Guided, Level, Noise, Plan, Scheduler,
-    SeededNoise, TextEmbedding, placed,
+    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Level, Plan, Scheduler, SeededNoise,
+    TextEmbedding, placed,
 };
 
-use crate::finite::{self, Witness};
-use crate::memory::{DECODE, DENOISE, PhasePeaks, Phases, SAFETY};
+use crate::finite;
+use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::saved::SavedRun;
-use crate::synchronized::synchronized;
-use crate::{
-    Error, Marking, Picture, Pipeline, Record, Request, Result, Slot, Start, image_from_pixels,
-};
+use crate::{Marking, Pipeline, Record, Request, Result, Slot, Start};
 use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
@@ -86,9 +82,6 @@ pub struct Run {
     /// What [`latents`](Self::latents) and [`denoised`](Self::denoised) show: of all images.
     shown: (Tensor<4>, Option<Tensor<4>>),
 }
-
-/// Steps of a saved run whose solver chooses them, beyond which no run gets.
-const MOST_STEPS: usize = 1 << 20;
 
 impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
@@ -303,314 +296,6 @@ impl Run {
     pub fn memory_peaks(&self) -> PhasePeaks {
         self.phases.peaks()
     }
-
-    /// Writes this run to a file, from which [`Pipeline::resume`] continues it, in this process
-    /// or another, as if it had not been interrupted.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when the file cannot be written; it appears whole or not at
-    /// all.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let saved = self.saved();
-        synchronized(&[&self.x.device()], "saving the run", || {
-            saved.write(path.as_ref())
-        })
-    }
-
-    fn saved(&self) -> SavedRun {
-        SavedRun {
-            latents: self.x.clone(),
-            solving: self.solving.save(),
-            done: self.done,
-            draws: self.noise.draws(),
-            finished: self.finished,
-            others: self.others.iter().map(Self::saved).collect(),
-        }
-    }
-
-    /// A run of `request` that goes on where the one in the file `path` stopped.
-    pub(crate) fn resume(pipeline: &Pipeline, request: &Request, path: &Path) -> Result<Self> {
-        // What is wrong with the file shows before anything is loaded.
-        let saved = SavedRun::read(path, &pipeline.denoiser.spec().device)?;
-        let mut run = Self::new(pipeline, request)?;
-        let own_steps = pipeline.scheduler.steps_each_image();
-        run.restore(saved, own_steps, &|reason: String| Error::SavedRun {
-            path: path.to_path_buf(),
-            reason,
-        })?;
-        run.show();
-        Ok(run)
-    }
-
-    /// `own_steps` says whether the solver decides how many steps there are.
-    fn restore(
-        &mut self,
-        saved: SavedRun,
-        own_steps: bool,
-        misfit: &dyn Fn(String) -> Error,
-    ) -> Result<()> {
-        let (shape, stages) = (self.x.dims(), self.settings.plan.stages.len());
-        if saved.latents.dims() != shape {
-            let found = saved.latents.dims();
-            return Err(misfit(format!(
-                "its latents are {found:?}, the request's {shape:?}"
-            )));
-        }
-        let (found, images) = (1 + saved.others.len(), 1 + self.others.len());
-        if found != images {
-            return Err(misfit(format!(
-                "it has {found} images, the request {images}"
-            )));
-        }
-        let most = if own_steps { MOST_STEPS } else { stages };
-        if saved.done >= most || saved.solving.sampler.index() >= most {
-            let done = saved.done;
-            return Err(misfit(format!(
-                "{done} steps are done, the request has {stages}"
-            )));
-        }
-        let tensors = &saved.solving.sampler.tensors;
-        if let Some((name, found)) = tensors.iter().find(|(_, t)| t.dims() != shape) {
-            let found = found.dims();
-            return Err(misfit(format!(
-                "its solver's '{name}' is {found:?}, the request's latents {shape:?}"
-            )));
-        }
-        let layers = self.settings.layers.len();
-        if saved.solving.layers.len() != layers {
-            let found = saved.solving.layers.len();
-            return Err(misfit(format!(
-                "it has {found} layers around the model, the request {layers}"
-            )));
-        }
-        // No solver draws as often in one step; a file that claims it would keep us drawing.
-        let most = 16 * (stages as u64 + 2);
-        if saved.draws > most {
-            let reason = format!(
-                "it counts {} noise draws, expected at most {most}",
-                saved.draws
-            );
-            return Err(misfit(reason));
-        }
-        self.solving = Solving::restored(&self.settings, &saved.solving)?;
-        // Seeds and the number of draws are the whole state of the noise.
-        while self.noise.draws() < saved.draws {
-            self.noise.normal(shape)?;
-        }
-        self.x = saved.latents;
-        self.done = saved.done;
-        self.finished = saved.finished;
-        if let Some(before) = saved.done.checked_sub(1) {
-            let stages = &self.settings.plan.stages;
-            self.level = stages[(self.settings.first + before).min(stages.len() - 1)].to;
-        }
-        for (other, saved) in self.others.iter_mut().zip(saved.others) {
-            other.restore(saved, own_steps, misfit)?;
-        }
-        Ok(())
-    }
-
-    /// The latents that another model goes on with, in a run that
-    /// [ends before the last step](Request::end).
-    ///
-    /// # Errors
-    /// [`Unsupported`](sd_core::Error::Unsupported) of a run that does not, or is not at its end.
-    pub fn hand_over(&self) -> Result<Handover> {
-        let cut = self.settings.cut.is_some();
-        match self.end.filter(|_| cut && self.is_finished()) {
-            Some(at) => Ok(Handover {
-                noise: Some(self.settings.noise.clone()),
-                draws: self.noise.draws(),
-                ..Handover::new(self.x.clone(), self.level, at)
-            }),
-            None => {
-                let what = "a run is handed over at its end, which `Request::end` says";
-                Err(sd_core::Error::Unsupported(what.into()).into())
-            }
-        }
-    }
-
-    /// The pictures: of the final latents, or, of a run stopped early or handed over, of the clean latents it
-    /// predicts. Decoded one after the other, so memory does not grow with their number.
-    ///
-    /// With a safety checker these are the pictures as they may be shown: finished ones are checked,
-    /// with what [`on_flagged`](Pipeline::on_flagged) says done to those it flags, and others are
-    /// blurred. What a program decodes itself, of [`latents`](Self::latents) or
-    /// [`denoised`](Self::denoised), nobody has looked at.
-    ///
-    /// # Errors
-    /// [`Error::Flagged`] where a picture is refused, those of the autoencoder and of the checker,
-    /// and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
-    /// NaN in it or an infinite value.
-    pub fn images(&self) -> Result<Vec<Picture>> {
-        let latents = self.runs().map(|run| match &run.denoised {
-            Some(denoised) if !run.finished || run.settings.cut.is_some() => denoised.clone(),
-            _ => run.x.clone(),
-        });
-        let latents = Tensor::cat(latents.collect(), 0);
-        let spec = self.autoencoder.spec();
-        let devices = [&latents.device(), &spec.device];
-        // The denoiser has done its work; should the run go on, it is loaded again.
-        self.runs().for_each(|run| run.lease.give_back());
-        let pictures = self.phases.watch(DECODE, || {
-            let autoencoder = synchronized(&devices, "loading the autoencoder", || {
-                self.autoencoder.get()
-            })?;
-            let decode = |(k, seed)| {
-                let _span = tracing::info_span!(
-                    "decode", image = k, shape = ?latents.dims(), device = ?spec.device
-                )
-                .entered();
-                let image = synchronized(&devices, "the autoencoder", || {
-                    let latent = latents.clone().narrow(0, k, 1);
-                    let latent = placed(latent, &spec.device, spec.dtype)?;
-                    image_from_pixels(autoencoder.decode(latent)?)
-                });
-                self.picture(image?, k, seed)
-            };
-            let seeds = self.runs().flat_map(|run| run.noise.seeds());
-            seeds.enumerate().map(decode).collect::<Result<Vec<_>>>()
-        })?;
-        let Some(gate) = &self.gate else {
-            return Ok(pictures);
-        };
-        let finished = |run: &Self| vec![run.finished; run.noise.seeds().len()];
-        let finished: Vec<bool> = self.runs().flat_map(finished).collect();
-        let check = || gate.pass(pictures, &finished, &spec.device);
-        self.phases.watch(SAFETY, check)
-    }
-
-    /// `image` with the mark that was asked for, and with its record.
-    fn picture(&self, image: RgbImage, k: usize, seed: u64) -> Result<Picture> {
-        let marked = match &self.marking {
-            Some(marking) => marking.embed(&image)?,
-            None => None,
-        };
-        let mut record = self.record.clone();
-        record.seed = Some(seed);
-        if record.count.is_some() {
-            record.index = k;
-        }
-        if marked.is_none() {
-            record.watermark = None;
-        }
-        if !self.is_finished() {
-            record.unrecorded.push("steps that were not taken".into());
-        }
-        let is_marked = marked.is_some();
-        let mut picture = Picture::new(marked.unwrap_or(image), seed);
-        picture.is_marked = is_marked;
-        picture.record = record;
-        Ok(picture)
-    }
-
-    /// A step of every image that is not finished.
-    fn round(&mut self) -> Result<Progress> {
-        if self.others.is_empty() {
-            return self.step();
-        }
-        let unfinished = self.runs().filter(|run| !run.finished);
-        // Behind a round that was cancelled in its middle some are a step ahead.
-        let round = unfinished.map(|run| run.done).min().unwrap_or_default();
-        let mut all = Progress {
-            done: round + 1,
-            total: self.settings.steps(),
-            fraction: 1.0,
-            evaluations: 0,
-        };
-        let mut others = std::mem::take(&mut self.others);
-        let mut step = || {
-            for run in std::iter::once(&mut *self).chain(&mut others) {
-                if !run.finished && run.done == round {
-                    let progress = run.step()?;
-                    all.fraction = all.fraction.min(progress.fraction);
-                    all.evaluations += progress.evaluations;
-                }
-            }
-            Ok(all)
-        };
-        let result = step();
-        self.others = others;
-        result
-    }
-
-    fn step(&mut self) -> Result<Progress> {
-        let total = self.settings.steps();
-        let halves = self.settings.cut.is_some_and(|cut| cut.halves) && self.done + 1 == total;
-        let _span = tracing::info_span!(
-            "step", index = self.done, shape = ?self.x.dims(), device = ?self.spec.device
-        )
-        .entered();
-        // A step that is stopped must leave no trace.
-        let before = (self.solving.save(), self.noise.clone());
-        let result = self.phases.watch(DENOISE, || {
-            synchronized(&[&self.x.device()], "the scheduler", || {
-                self.lease.take()?;
-                // Those of a step that was stopped.
-                drop(self.lease.witnesses());
-                let (lease, spec, cancel) = (&self.lease, &self.spec, &self.cancel);
-                let (evaluation, done) = (self.evaluation, self.done);
-                let model = |guide| -> Box<dyn sd_core::Model + '_> {
-                    let guided = Guided::new(lease, guide, spec.parameterization)
-                        .in_precision(spec.dtype)
-                        .evaluating(evaluation)
-                        .cancelled_by(cancel)
-                        .at_step(done, total);
-                    Box::new(guided)
-                };
-                let noise = &mut self.noise;
-                let (mut step, evaluations) =
-                    self.solving.step(self.x.clone(), halves, model, noise)?;
-                step.x = self.solving.after_step(step.x, step.level)?;
-                let outputs = lease.witnesses();
-                check_finite(outputs, &step.x, done + 1, spec.dtype.into())?;
-                Ok((step, evaluations))
-            })
-        });
-        if let Err(Error::Component(sd_core::Error::Cancelled)) = &result {
-            self.cancel.release();
-            let (solving, noise) = before;
-            self.solving = Solving::restored(&self.settings, &solving)?;
-            self.noise = noise;
-        }
-        let (step, evaluations) = result?;
-        self.done += 1;
-        let cut = self.settings.cut.is_some();
-        self.finished = step.done || (cut && self.done == total);
-        if self.finished {
-            self.lease.give_back();
-        }
-        self.x = step.x;
-        self.level = step.level;
-        self.denoised = Some(step.denoised);
-        Ok(Progress {
-            done: self.done,
-            total,
-            fraction: match cut {
-                true => self.done as f64 / total as f64,
-                false => step.progress,
-            },
-            evaluations,
-        })
-    }
-}
-
-/// Names who made the first NaN or infinite value in the step of number `step`: the denoiser, of
-/// `dtype`, by its `outputs`, or what made the latent `x` of them.
-fn check_finite(outputs: Vec<Witness>, x: &Tensor<4>, step: usize, dtype: DType) -> Result<()> {
-    let evaluations = outputs.len();
-    let all = outputs.into_iter().chain([Witness::of(x)]);
-    let (component, dtype) = match Witness::first_bad(all)? {
-        None => return Ok(()),
-        Some(bad) if bad < evaluations => ("the denoiser", dtype),
-        Some(_) => ("the scheduler", x.dtype()),
-    };
-    Err(sd_core::Error::NotFinite {
-        component,
-        step: Some(step),
-        dtype,
-    }
-    .into())
 }
 
 /// The stage at which `request` begins, and the place at which another model goes on.
@@ -639,23 +324,6 @@ fn stages(
         return Err(sd_core::Error::invalid("end", end, expected).into());
     }
     Ok((first, cut))
-}
-
-impl Iterator for Run {
-    type Item = Result<Progress>;
-
-    /// Takes the next step; `None` after the last one, and after an error other than a
-    /// [cancellation](Self::cancel_handle).
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.is_finished() {
-            return None;
-        }
-        let step = self.round();
-        self.show();
-        let cancelled = matches!(step, Err(Error::Component(sd_core::Error::Cancelled)));
-        self.failed = step.is_err() && !cancelled;
-        Some(step)
-    }
 }
 
 impl std::fmt::Debug for Run {

@@ -38,10 +38,8 @@ impl SchedulerConfig {
     /// [`ConfigError::Json`] for text that is no JSON object, [`ConfigError::UnknownClass`] with
     /// the known names, [`ConfigError::Value`] for a key of the wrong type.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let mut config = Self::from_json_verbatim(text)?;
-        config.map.insert("steps_offset".into(), 1.into());
-        config.map.insert("clip_sample".into(), false.into());
-        Ok(config)
+        let corrections = [("steps_offset", 1.into()), ("clip_sample", false.into())];
+        Self::from_json_with(text, corrections)
     }
 
     /// Reads the text of a `scheduler_config.json` as the scheduler class alone does, and as
@@ -50,7 +48,21 @@ impl SchedulerConfig {
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn from_json_verbatim(text: &str) -> Result<Self, ConfigError> {
-        let map = json::parse_object(text)?;
+        Self::from_json_with(text, [])
+    }
+
+    /// Reads the text of a `scheduler_config.json` with `settings` in place of its own: what is known
+    /// better than the file says, the class (`_class_name`) included.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_json_with<'a>(
+        text: &str,
+        settings: impl IntoIterator<Item = (&'a str, Value)>,
+    ) -> Result<Self, ConfigError> {
+        let mut map = json::parse_object(text)?;
+        let settings = settings.into_iter();
+        map.extend(settings.map(|(key, value)| (key.to_string(), value)));
         let class = match map.get("_class_name") {
             Some(Value::String(name)) => Class::named(name)?,
             other => {
