@@ -59,7 +59,7 @@ impl Handover {
 
 impl Run {
     /// The latents that another model goes on with, in a run that
-    /// [ends before the last step](Request::end).
+    /// [ends before the last step](crate::Request::end).
     ///
     /// # Errors
     /// [`Unsupported`](sd_core::Error::Unsupported) of a run that does not, or is not at its end.

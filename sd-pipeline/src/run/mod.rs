@@ -285,7 +285,7 @@ impl Run {
     /// The handle with which any thread stops this run inside a step.
     ///
     /// Once it is [pulled](Cancel::pull) the network stops between two of its layers and the step
-    /// returns [`Error::Component`] with [`Cancelled`](sd_core::Error::Cancelled). The run keeps
+    /// returns [`Error::Component`](crate::Error::Component) with [`Cancelled`](sd_core::Error::Cancelled). The run keeps
     /// what its last finished step left, its [`images`](Self::images) can be had and it can be
     /// [saved](Self::save); asked for another step it goes on as if it had not been stopped.
     pub fn cancel_handle(&self) -> Cancel {

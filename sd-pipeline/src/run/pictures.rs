@@ -14,12 +14,12 @@ impl Run {
     /// latents it predicts. Decoded one after the other, so memory does not grow with their number.
     ///
     /// With a safety checker these are the pictures as they may be shown: finished ones are checked,
-    /// with what [`on_flagged`](Pipeline::on_flagged) says done to those it flags, and others are
+    /// with what [`on_flagged`](crate::Pipeline::on_flagged) says done to those it flags, and others are
     /// blurred. What a program decodes itself, of [`latents`](Self::latents) or
     /// [`denoised`](Self::denoised), nobody has looked at.
     ///
     /// # Errors
-    /// [`Error::Flagged`] where a picture is refused, those of the autoencoder and of the checker,
+    /// [`Error::Flagged`](crate::Error::Flagged) where a picture is refused, those of the autoencoder and of the checker,
     /// and [`NotFinite`](sd_core::Error::NotFinite) for a picture with a
     /// NaN in it or an infinite value.
     pub fn images(&self) -> Result<Vec<Picture>> {
