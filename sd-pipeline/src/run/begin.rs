@@ -53,7 +53,7 @@ pub(super) fn skip(
 
 /// The clean latents of `picture`, one for each of the run's images, f32, on the denoiser's device:
 /// samples, with a draw of `noise`, or the mean without.
-pub(super) fn encoded(
+pub(crate) fn encoded(
     pipeline: &Pipeline,
     picture: &RgbImage,
     count: usize,

@@ -27,6 +27,7 @@ use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
 
+pub(crate) use begin::encoded;
 pub use handover::Handover;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
