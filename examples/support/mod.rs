@@ -1,5 +1,6 @@
 //! Needs of a command-line program around the library: arguments, a progress bar, a report.
 
+mod drawing;
 mod memory;
 
 use std::collections::hash_map::RandomState;
@@ -8,9 +9,11 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+pub(crate) use drawing::Drawing;
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
@@ -358,8 +361,20 @@ impl Report {
     }
 }
 
+/// A program: warnings and errors go to the terminal.
+pub(crate) fn run(program: impl FnOnce() -> Result<(), Box<dyn Error>>) -> ExitCode {
+    print_warnings();
+    match program() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// A bar on a terminal, nothing elsewhere.
-pub(crate) fn progress_bar(steps: usize) -> ProgressBar {
+fn progress_bar(steps: usize) -> ProgressBar {
     let template = "{bar:40} {pos}/{len} steps, {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
     ProgressBar::new(steps as u64).with_style(style)
@@ -367,7 +382,7 @@ pub(crate) fn progress_bar(steps: usize) -> ProgressBar {
 
 /// The library warns through `tracing`; here the warnings go to the terminal. In a file they have
 /// no colours.
-pub(crate) fn print_warnings() {
+fn print_warnings() {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
@@ -379,6 +394,6 @@ pub(crate) fn print_warnings() {
 }
 
 /// Words for whoever sits before the program. That nobody listens is no reason to fail.
-pub(crate) fn tell(words: impl Display) {
+fn tell(words: impl Display) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }

@@ -38,6 +38,8 @@ mod model_path;
 mod open;
 mod output;
 mod picture;
+mod picture_reader;
+mod picture_start;
 mod pipeline;
 mod recipe;
 mod record;
@@ -67,6 +69,10 @@ pub use model_path::NotAModel;
 pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
+pub use picture_reader::{
+    PictureError, mask_from_bytes, picture_from_bytes, read_mask, read_picture,
+};
+pub use picture_start::{PictureStart, SampleMode};
 pub use pipeline::Pipeline;
 pub use record::{Record, RecordError};
 pub use request::{Request, Start};

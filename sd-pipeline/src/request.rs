@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use image::{GrayImage, RgbImage};
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
     Guidance, Layer, Prompt, SizeConditioning, Unguided,
 };
 
-use crate::{Handover, Marking, Pipeline};
+use crate::{Handover, Marking, PictureStart, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -39,7 +38,8 @@ pub struct Request {
     /// Steps of the scheduler.
     pub steps: usize,
     /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: that of the
-    /// picture or the latents to start from, else what the model was trained at.
+    /// latents to start from, that of the picture to start from down to such a multiple, else what
+    /// the model was trained at.
     pub width: Option<usize>,
     /// Picture height, likewise.
     pub height: Option<usize>,
@@ -93,17 +93,7 @@ pub enum Start {
     /// schedule (diffusers' `denoising_start`).
     Handover(Box<Handover>),
     /// A picture with noise on it.
-    Picture {
-        /// The picture, of the size that is drawn.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::rgb"))]
-        image: RgbImage,
-        /// Share of the run that is taken, from just above 0, the picture all but kept, to 1.
-        strength: f64,
-        /// Area to draw: white is drawn anew, black is kept, grey is between; all without one.
-        /// Of the picture's size.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_grey"))]
-        mask: Option<GrayImage>,
-    },
+    Picture(PictureStart),
 }
 
 /// No side of a picture may be longer, in pixels.
@@ -215,15 +205,14 @@ impl Request {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
         let factor = autoencoder.factor;
-        let picture = match &self.start {
-            Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
+        let [h, w] = match &self.start {
+            Start::Picture(start) => start.size([self.height, self.width], factor)?,
             Start::Handover(handover) => {
                 let [_, _, h, w] = handover.latents.dims();
-                Some([h * factor, w * factor])
+                [h * factor, w * factor]
             }
-            _ => None,
+            _ => denoiser.sample_size.map(|side| side * factor),
         };
-        let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
         let height = side("height", self.height.unwrap_or(h), factor)?;
         let width = side("width", self.width.unwrap_or(w), factor)?;
         if self.count.saturating_mul(width * height) > MAX_PIXELS {
@@ -244,11 +233,8 @@ impl Request {
             let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
             return Err(Error::shape("latents", &latents.dims(), expected));
         }
-        if let Start::Picture { image, mask, .. } = &self.start {
-            same_size("picture", image.dimensions(), [height, width])?;
-            if let Some(mask) = mask {
-                same_size("mask", mask.dimensions(), [height, width])?;
-            }
+        if let Start::Picture(start) = &self.start {
+            start.check()?;
         }
         Ok(shape)
     }
@@ -260,16 +246,4 @@ fn side(name: &'static str, pixels: usize, factor: usize) -> sd_core::Result<usi
         return Err(Error::invalid(name, pixels, expected));
     }
     Ok(pixels)
-}
-
-fn same_size(
-    what: &'static str,
-    (width, height): (u32, u32),
-    size: [usize; 2],
-) -> sd_core::Result<()> {
-    if [height as usize, width as usize] == size {
-        return Ok(());
-    }
-    let expected = format!("expected {}x{}, the size that is drawn", size[1], size[0]);
-    Err(Error::invalid(what, format!("{width}x{height}"), expected))
 }

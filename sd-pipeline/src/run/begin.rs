@@ -51,13 +51,13 @@ pub(super) fn skip(
     Ok(())
 }
 
-/// A sample of the clean latents of `picture`, one for each of the run's images, f32, on the
-/// denoiser's device. Takes a draw of `noise`.
+/// The clean latents of `picture`, one for each of the run's images, f32, on the denoiser's device:
+/// samples, with a draw of `noise`, or the mean without.
 pub(super) fn encoded(
     pipeline: &Pipeline,
     picture: &RgbImage,
     count: usize,
-    noise: &mut SeededNoise,
+    noise: Option<&mut SeededNoise>,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
@@ -70,7 +70,8 @@ pub(super) fn encoded(
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
             let pixels = pixels.permute([0, 3, 1, 2]).repeat_dim(0, count);
             let autoencoder = pipeline.autoencoder.get()?;
-            let latents = autoencoder.encode(pixels.cast(spec.dtype), Some(noise))?;
+            let noise = noise.map(|noise| noise as &mut dyn Noise);
+            let latents = autoencoder.encode(pixels.cast(spec.dtype), noise)?;
             match is_finite(&latents)? {
                 true => Ok(latents),
                 false => Err(sd_core::Error::NotFinite {
