@@ -72,7 +72,11 @@ fn transposed(mask: &GrayImage) -> GrayImage {
 pub(super) fn distances(mask: &GrayImage) -> GrayImage {
     let (width, height) = mask.dimensions();
     let mut distances = GrayImage::from_fn(width, height, |x, y| {
-        Luma([if mask.get_pixel(x, y).0[0] == 0 { 0 } else { 255 }])
+        Luma([if mask.get_pixel(x, y).0[0] == 0 {
+            0
+        } else {
+            255
+        }])
     });
     let mut nearer = |x: u32, y: u32, neighbours: [(i64, i64); 4]| {
         let at = |(dx, dy): (i64, i64)| {
@@ -240,10 +244,13 @@ mod tests {
     fn a_distance_counts_steps_from_the_nearest_black_pixel() {
         let mask = GrayImage::from_fn(6, 4, |x, y| Luma([if (x, y) == (1, 1) { 0 } else { 9 }]));
         let found = distances(&mask);
-        let expected = GrayImage::from_fn(6, 4, |x, y| {
-            Luma([x.abs_diff(1).max(y.abs_diff(1)) as u8])
-        });
+        let expected =
+            GrayImage::from_fn(6, 4, |x, y| Luma([x.abs_diff(1).max(y.abs_diff(1)) as u8]));
         assert_eq!(found, expected);
-        assert!(distances(&GrayImage::from_pixel(3, 3, Luma([1]))).iter().all(|d| *d == 255));
+        assert!(
+            distances(&GrayImage::from_pixel(3, 3, Luma([1])))
+                .iter()
+                .all(|d| *d == 255)
+        );
     }
 }

@@ -1,4 +1,4 @@
-use image::{ImageBuffer, Pixel};
+use image::ImageBuffer;
 use rayon::prelude::*;
 use sd_core::Error as CoreError;
 
@@ -75,10 +75,7 @@ impl Kernel {
 }
 
 /// All passes along the rows.
-fn blurred<P: Opaque>(
-    image: &ImageBuffer<P, Vec<u8>>,
-    kernel: &Kernel,
-) -> ImageBuffer<P, Vec<u8>> {
+fn blurred<P: Opaque>(image: &ImageBuffer<P, Vec<u8>>, kernel: &Kernel) -> ImageBuffer<P, Vec<u8>> {
     let mut new = image.clone();
     let channels = usize::from(P::CHANNEL_COUNT);
     let line = image.width() as usize * channels;

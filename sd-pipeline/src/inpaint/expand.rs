@@ -128,7 +128,9 @@ impl Expand {
                 let most = [left, top, self.right, self.bottom].into_iter().max();
                 let radius = (most.unwrap_or(0) as f32 / 4.0).clamp(1.0, 64.0);
                 let blurred = gaussian_blur(&canvas, radius)?;
-                self.rise(&mut canvas, (w, h), |x, y| blurred.get_pixel(x, y).0.map(f64::from));
+                self.rise(&mut canvas, (w, h), |x, y| {
+                    blurred.get_pixel(x, y).0.map(f64::from)
+                });
             }
             Fill::Noise => {
                 let mut noise = Lookalike::of(image, self.seed);
@@ -163,9 +165,8 @@ impl Expand {
         (width, height): (u32, u32),
         mut new: impl FnMut(u32, u32) -> [f64; 3],
     ) {
-        let far = |at: u32, before: u32, size: u32| {
-            at.abs_diff(at.clamp(before, before + size - 1))
-        };
+        let far =
+            |at: u32, before: u32, size: u32| at.abs_diff(at.clamp(before, before + size - 1));
         for (x, y, pixel) in canvas.enumerate_pixels_mut() {
             let distance = far(x, self.left, width).max(far(y, self.top, height));
             let share = f64::from((distance as f32 / RISE).min(1.0));
@@ -254,11 +255,16 @@ mod tests {
             ..Expand::new(Fill::Mirror)
         };
         let given = GrayImage::from_raw(4, 1, vec![0, 7, 0, 0]).unwrap();
-        let (canvas, mask) = expand.apply(&grey(&[10, 20, 30, 40]), Some(&given)).unwrap();
+        let (canvas, mask) = expand
+            .apply(&grey(&[10, 20, 30, 40]), Some(&given))
+            .unwrap();
         assert_eq!(row(&canvas), [30, 20, 10, 20, 30, 40, 30, 20, 10, 20, 30]);
         let w = 255;
         assert_eq!(mask.into_raw(), [w, w, w, 7, 0, w, w, w, w, w, w]);
-        let edge = Expand { fill: Fill::Edge, ..expand };
+        let edge = Expand {
+            fill: Fill::Edge,
+            ..expand
+        };
         let (canvas, _) = edge.apply(&grey(&[10, 20]), None).unwrap();
         assert_eq!(row(&canvas), [10, 10, 10, 20, 20, 20, 20, 20, 20]);
         // A single pixel is its own mirror image.
@@ -302,9 +308,19 @@ mod tests {
             let error = expand.apply(picture, None).unwrap_err().to_string();
             assert!(error.contains("expected"), "{error}");
         };
-        let wide = Expand { left: u32::MAX, right: 9, ..Expand::new(Fill::Edge) };
+        let wide = Expand {
+            left: u32::MAX,
+            right: 9,
+            ..Expand::new(Fill::Edge)
+        };
         refused(wide, &picture);
-        refused(Expand { top: 16_384, ..Expand::new(Fill::Noise) }, &picture);
+        refused(
+            Expand {
+                top: 16_384,
+                ..Expand::new(Fill::Noise)
+            },
+            &picture,
+        );
         refused(Expand::new(Fill::Blur), &RgbImage::new(0, 4));
         let error = Expand::new(Fill::Edge).apply(&picture, Some(&GrayImage::new(1, 1)));
         let error = error.unwrap_err().to_string();

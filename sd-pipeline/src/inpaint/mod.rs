@@ -119,12 +119,16 @@ impl Inpaint {
             let expected = "expected stretch or fit: what is cut off cannot be kept";
             return Err(Error::invalid("resize", "crop", expected).into());
         }
-        let paste = is_pasted.then(|| Paste::new(image, &self.share(&mask), self.feather, region, resize));
+        let paste =
+            is_pasted.then(|| Paste::new(image, &self.share(&mask), self.feather, region, resize));
         let Region { left, top, .. } = region;
         let (picture, mask) = match is_whole {
             true => (Cow::Borrowed(image), mask),
             false => (
-                Cow::Owned(imageops::crop_imm(image, left, top, region.width(), region.height()).to_image()),
+                Cow::Owned(
+                    imageops::crop_imm(image, left, top, region.width(), region.height())
+                        .to_image(),
+                ),
                 imageops::crop_imm(&mask, left, top, region.width(), region.height()).to_image(),
             ),
         };
@@ -151,7 +155,9 @@ impl Inpaint {
             // Grey is drawn, if less.
             MaskRule::Soft => {
                 let mut share = mask.clone();
-                share.iter_mut().for_each(|byte| *byte = if *byte == 0 { 0 } else { 255 });
+                share
+                    .iter_mut()
+                    .for_each(|byte| *byte = if *byte == 0 { 0 } else { 255 });
                 Cow::Owned(share)
             }
         }
@@ -183,7 +189,13 @@ impl Part<'_> {
         let pixels = self.picture.pixels().zip(self.mask.pixels());
         let values = pixels.flat_map(|(pixel, mask)| {
             let hidden = is_drawn(mask.0[0]);
-            pixel.0.map(|v| if hidden { 0.0 } else { f32::from(v) / 127.5 - 1.0 })
+            pixel.0.map(|v| {
+                if hidden {
+                    0.0
+                } else {
+                    f32::from(v) / 127.5 - 1.0
+                }
+            })
         });
         values.collect()
     }
@@ -227,4 +239,86 @@ fn at_latents(values: Vec<f32>, [h, w]: [usize; 2], device: &Device) -> Result<T
     }
     let data = TensorData::new(values, [1, 1, h, w]);
     Ok(Tensor::from_data(data, (device, DType::F32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::ImageBuffer;
+    use sd_fixtures::Fixture;
+
+    use super::*;
+    use crate::Opaque;
+
+    fn pixels<P: Opaque>(fixture: &Fixture, key: &str) -> ImageBuffer<P, Vec<u8>> {
+        let shape = fixture.shape(key);
+        let bytes = fixture.values(key).into_iter().map(|byte| byte as u8);
+        ImageBuffer::from_raw(shape[1] as u32, shape[0] as u32, bytes.collect()).unwrap()
+    }
+
+    fn region(values: &serde_json::Value) -> Region {
+        let [left, top, right, bottom] = [0, 1, 2, 3].map(|i| values[i].as_u64().unwrap() as u32);
+        Region {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
+    #[test]
+    fn a_part_is_cut_where_diffusers_cuts_it() {
+        let fixture = Fixture::open("inpaint");
+        let settings = fixture.settings();
+        let cases = settings["regions"].as_array().unwrap();
+        assert_eq!(cases.len(), 60);
+        for (k, case) in cases.iter().enumerate() {
+            let mask: GrayImage = pixels(&fixture, &format!("region.{k}"));
+            let [height, width, padding] =
+                ["height", "width", "padding"].map(|key| case[key].as_u64().unwrap() as usize);
+            let found = Region::around(&mask, padding as u32, [height, width]);
+            assert_eq!(found, Some(region(&case["region"])), "{k}");
+        }
+        assert_eq!(Region::around(&GrayImage::new(4, 4), 2, [8, 8]), None);
+    }
+
+    #[test]
+    fn a_part_is_put_back_with_the_bytes_of_diffusers_overlay() {
+        let fixture = Fixture::open("inpaint");
+        let settings = fixture.settings();
+        let regions = settings["overlays"].as_array().unwrap();
+        for (k, place) in regions.iter().enumerate() {
+            let old: RgbImage = pixels(&fixture, &format!("overlay.{k}.old"));
+            let share: GrayImage = pixels(&fixture, &format!("overlay.{k}.share"));
+            let paste = Paste::new(&old, &share, 0, region(place), Resize::Fit);
+            let found = paste
+                .apply(&pixels(&fixture, &format!("overlay.{k}.new")))
+                .unwrap();
+            assert!(
+                found == pixels(&fixture, &format!("overlay.{k}.result")),
+                "{k}"
+            );
+        }
+    }
+
+    #[test]
+    fn masks_grow_and_are_blurred_with_the_bytes_of_pillow() {
+        let fixture = Fixture::open("inpaint");
+        let settings = fixture.settings();
+        let filters = settings["filters"].as_array().unwrap();
+        for k in 0..3 {
+            let mask: GrayImage = pixels(&fixture, &format!("filtered.{k}"));
+            for filter in filters {
+                let filter = filter.as_str().unwrap();
+                let found = match filter.split_once('.').unwrap() {
+                    ("grow", by) => grown(&mask, by.parse().unwrap()),
+                    (_, radius) => gaussian_blur(&mask, radius.parse().unwrap()),
+                };
+                let expected = pixels(&fixture, &format!("filtered.{k}.{filter}"));
+                assert!(found.unwrap() == expected, "{k} {filter}");
+            }
+        }
+        let colours: RgbImage = pixels(&fixture, "colours");
+        let found = gaussian_blur(&colours, 2.0).unwrap();
+        assert!(found == pixels(&fixture, "colours.blurred"));
+    }
 }

@@ -33,11 +33,6 @@ impl Paste {
         }
     }
 
-    /// The size of the whole.
-    pub(crate) fn size(&self) -> [u32; 2] {
-        [self.picture.width(), self.picture.height()]
-    }
-
     /// The whole picture with `drawn` in it, the old one's bytes where the mask is black: diffusers'
     /// `apply_overlay`, with Pillow's bytes.
     ///
@@ -95,7 +90,10 @@ fn feathered(mask: &GrayImage, feather: u32) -> GrayImage {
     let distances = distances(mask);
     let depths = dilated(&distances, feather);
     let mut feathered = mask.clone();
-    for (byte, (distance, depth)) in feathered.iter_mut().zip(distances.iter().zip(depths.iter())) {
+    for (byte, (distance, depth)) in feathered
+        .iter_mut()
+        .zip(distances.iter().zip(depths.iter()))
+    {
         let rise = (feather as f32).min(f32::from(*depth) / 2.0);
         // Of one or two pixels nothing would be left.
         if *depth > 2 && *distance < 255 {
@@ -149,8 +147,9 @@ mod tests {
         let mask = GrayImage::from_fn(13, 9, |x, _| Luma([if x < 6 { 0 } else { 255 }]));
         let region = Region::whole(picture.dimensions());
         let paste = Paste::new(&picture, &mask, 2, region, Resize::Stretch);
-        let found = paste.apply(&RgbImage::from_pixel(16, 8, [200; 3].into())).unwrap();
-        assert_eq!(paste.size(), [13, 9]);
+        let found = paste
+            .apply(&RgbImage::from_pixel(16, 8, [200; 3].into()))
+            .unwrap();
         for (x, y, pixel) in found.enumerate_pixels() {
             // The first within is the old one, too.
             assert_eq!(pixel == picture.get_pixel(x, y), x < 7, "{x} {y}");
