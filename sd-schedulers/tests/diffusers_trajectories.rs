@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use sd_core::{NoiseSchedule, Parameterization, Scheduler};
-use sd_schedulers::{Ddpm, Pndm, Variance};
+use sd_schedulers::{Ddim, Ddpm, Pndm, Variance};
 use support::{Shared, compare, run};
 
 #[test]
