@@ -48,9 +48,12 @@ pub struct Inpaint {
     pub keep_unmasked: bool,
     /// Pixels within white in which the old picture fades into the new, where it is put into the old
     /// one; what is thinner fades in half its depth, and a mask that is softer stays as it is. 0 is
-    /// diffusers' way.
+    /// diffusers' way; at most 254.
     pub feather: u32,
 }
+
+/// Depths beyond are not told apart.
+const MOST_FEATHER: u32 = 254;
 
 /// Means by which a run keeps what a mask says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +89,10 @@ impl Inpaint {
     /// A check of its parts with the picture.
     pub(crate) fn check(&self, image: &RgbImage) -> sd_core::Result<()> {
         same_size(&self.mask, image)?;
+        if self.feather > MOST_FEATHER {
+            let expected = format!("expected at most {MOST_FEATHER} pixels");
+            return Err(Error::invalid("feather", self.feather, expected));
+        }
         if self.mask.iter().all(|byte| *byte == 0) {
             let expected = "expected white where the picture is to be drawn anew";
             return Err(Error::invalid("mask", "black everywhere", expected));

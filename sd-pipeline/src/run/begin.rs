@@ -41,6 +41,10 @@ pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
         let expected = "expected step or model: this scheduler chooses its own steps";
         return Err(sd_core::Error::invalid("rule", "soft", expected).into());
     }
+    if request.end.is_some() {
+        let expected = "expected none: the model that goes on knows nothing of the mask";
+        return Err(sd_core::Error::invalid("end", "some", expected).into());
+    }
     if inpaint.keep_unmasked && request.watermark.is_some() {
         let expected = "expected none: it would change what keep_unmasked keeps";
         return Err(sd_core::Error::invalid("watermark", "some", expected).into());

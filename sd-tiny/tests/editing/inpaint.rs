@@ -232,6 +232,10 @@ fn what_cannot_be_drawn_is_refused() {
         let found = refused(&|r| mask(r).grow = grow);
         assert!(found.contains("expected -1024 to 1024"), "{found}");
     }
+    let feather = |r: &mut Request| mask(r).feather = u32::MAX;
+    assert!(refused(&feather).contains("expected at most 254 pixels"));
+    let handed = |r: &mut Request| r.end = Some(0.8);
+    assert!(refused(&handed).contains("end is some; expected none"));
     let marked = |r: &mut Request| {
         mask(r).keep_unmasked = true;
         r.watermark = Some("0101".parse::<Watermark>().unwrap().into());
