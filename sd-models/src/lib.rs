@@ -12,6 +12,7 @@ pub mod ldm;
 pub mod memory;
 mod notes;
 mod options;
+mod single_file;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -32,5 +33,6 @@ pub use files::{EmbeddedFile, Files};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
+pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
 pub use tokenizer::{ClipTokenizer, Tokens};
-pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};
+pub use weights::{Renamed, TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

@@ -52,6 +52,7 @@ mod saved;
 #[cfg(feature = "serde")]
 mod serde_values;
 mod similarity;
+mod single_file;
 mod slot;
 mod stored;
 mod synchronized;
@@ -102,7 +103,7 @@ pub use sd_core::{
     TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
-pub use sd_models::{UnknownSettings, WeightStorage};
+pub use sd_models::{PredictionType, SingleFile, UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

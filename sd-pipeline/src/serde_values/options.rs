@@ -1,8 +1,10 @@
 //! Options as they are written: devices and precisions by name.
 
+use std::path::PathBuf;
+
 use burn::tensor::{Device, FloatDType};
 use sd_models::vae::Tiling;
-use sd_models::{UnknownSettings, WeightStorage};
+use sd_models::{PredictionType, UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
@@ -31,6 +33,12 @@ struct Options {
     memory_budget: Option<u64>,
     #[serde(default)]
     unknown_settings: UnknownSettings,
+    #[serde(default)]
+    prediction: Option<PredictionType>,
+    #[serde(default)]
+    family: Option<String>,
+    #[serde(default)]
+    config: Option<PathBuf>,
     #[serde(default)]
     folders: ComponentFolders,
     #[serde(default = "checked")]
@@ -127,6 +135,9 @@ impl Serialize for OpenOptions {
             tiling: self.tiling,
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
+            prediction: self.prediction,
+            family: self.family.clone(),
+            config: self.config.clone(),
             folders: self.folders.clone(),
             safety: self.safety,
             components: self.components.clone(),
@@ -155,6 +166,9 @@ impl<'a> Deserialize<'a> for OpenOptions {
             tiling: options.tiling,
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
+            prediction: options.prediction,
+            family: options.family,
+            config: options.config,
             folders: options.folders,
             safety: options.safety,
             components: options.components,
