@@ -27,7 +27,9 @@ fn main() -> std::process::ExitCode {
 }
 
 fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    arguments.check_output()?;
+    if !arguments.adapters.report_only {
+        arguments.check_output()?;
+    }
     let record = arguments.redraw.as_ref().map(Record::read).transpose()?;
     let redrawn = record.as_ref().map(Record::request).transpose()?;
     let mut report = Report {
@@ -62,12 +64,19 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let own = OpenOptions {
         folders: arguments.folders(),
+        loras: match arguments.adapters.report_only {
+            true => Vec::new(),
+            false => arguments.adapters.loras()?,
+        },
         ..options.clone()
     };
     let mut pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &own)?,
         None => Pipeline::from_files(&sd_tiny::files(), &own)?,
     };
+    if arguments.adapters.report_only {
+        return arguments.adapters.print(&pipeline, arguments.json);
+    }
     arguments.check_safety(&pipeline);
     if arguments.model.is_none() {
         pipeline.name = Some("sd-tiny".into());

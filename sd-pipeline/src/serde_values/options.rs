@@ -1,12 +1,16 @@
 //! Options as they are written: devices and precisions by name.
 
+use std::path::PathBuf;
+
 use burn::tensor::{Device, FloatDType};
 use sd_models::vae::Tiling;
 use sd_models::{UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{ComponentFolders, Components, OnFlagged, OpenOptions, Placement, Residency, devices};
+use crate::{
+    ComponentFolders, Components, Lora, OnFlagged, OpenOptions, Placement, Residency, devices,
+};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -33,6 +37,8 @@ struct Options {
     unknown_settings: UnknownSettings,
     #[serde(default)]
     folders: ComponentFolders,
+    #[serde(default)]
+    loras: Vec<Look>,
     #[serde(default = "checked")]
     safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
@@ -66,6 +72,32 @@ enum Storage {
     #[default]
     F32,
     AsStored,
+}
+
+/// A [`Lora`] by its file, which is opened again.
+#[derive(Serialize, Deserialize)]
+struct Look {
+    file: PathBuf,
+    strength: f32,
+    lenient: bool,
+}
+
+impl Look {
+    fn of(lora: &Lora) -> Self {
+        Self {
+            file: lora.file.path().into(),
+            strength: lora.strength,
+            lenient: lora.lenient,
+        }
+    }
+
+    fn open(&self) -> crate::Result<Lora> {
+        Ok(Lora {
+            strength: self.strength,
+            lenient: self.lenient,
+            ..Lora::open(&self.file)?
+        })
+    }
 }
 
 impl Precision {
@@ -128,6 +160,7 @@ impl Serialize for OpenOptions {
             memory_budget: self.memory_budget,
             unknown_settings: self.unknown_settings,
             folders: self.folders.clone(),
+            loras: self.loras.iter().map(Look::of).collect(),
             safety: self.safety,
             components: self.components.clone(),
         };
@@ -156,6 +189,9 @@ impl<'a> Deserialize<'a> for OpenOptions {
             memory_budget: options.memory_budget,
             unknown_settings: options.unknown_settings,
             folders: options.folders,
+            loras: (options.loras.iter().map(Look::open))
+                .collect::<crate::Result<_>>()
+                .map_err(de::Error::custom)?,
             safety: options.safety,
             components: options.components,
         })
