@@ -15,10 +15,15 @@ fn main() -> std::process::ExitCode {
 }
 
 fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    arguments.check_output()?;
+    if !arguments.adapters.report_only {
+        arguments.check_output()?;
+    }
     let record = arguments.redraw.as_ref().map(Record::read).transpose()?;
     let redrawn = record.as_ref().map(Record::request).transpose()?;
     let drawing = Drawing::open(arguments, record)?;
+    if arguments.adapters.report_only {
+        return arguments.adapters.print(&drawing.pipeline, arguments.json);
+    }
     let device = &drawing.pipeline.denoiser.spec().device;
     let request = match (redrawn, &arguments.latents_in) {
         (Some(redrawn), _) => redrawn,

@@ -54,6 +54,10 @@ impl<'a> Drawing<'a> {
         };
         let own = OpenOptions {
             folders: arguments.folders(),
+            loras: match arguments.adapters.report_only {
+                true => Vec::new(),
+                false => arguments.adapters.loras()?,
+            },
             ..options.clone()
         };
         let mut pipeline = match &arguments.model {

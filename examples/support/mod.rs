@@ -1,5 +1,6 @@
 //! Needs of a command-line program around the library: arguments, a progress bar, a report.
 
+pub(crate) mod adapters;
 mod drawing;
 mod memory;
 
@@ -76,6 +77,8 @@ pub(crate) struct Arguments {
     /// A folder with another text encoder, likewise
     #[arg(long, value_name = "DIR")]
     pub(crate) text_encoder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) adapters: adapters::Adapters,
     /// A refiner's folder: it goes on where the model hands over (SDXL)
     #[arg(long, value_name = "DIR")]
     pub(crate) refiner: Option<PathBuf>,

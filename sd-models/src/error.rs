@@ -105,6 +105,14 @@ pub enum Error {
         /// The opcode, and the class or function that it would call.
         what: String,
     },
+    /// An adapter that cannot be merged into a model: one of its modules, or all of it.
+    #[error("{}: {reason}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// The module, its fault and what would be right.
+        reason: String,
+    },
     /// A GGUF file that is damaged.
     #[error("{}: not a sound GGUF file: {reason}", path.display())]
     Gguf {

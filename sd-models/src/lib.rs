@@ -9,6 +9,7 @@ mod files;
 mod inspect;
 mod layers;
 pub mod ldm;
+pub mod lora;
 pub mod memory;
 mod notes;
 mod options;

@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use sd_models::lora::AdapterReport;
+
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
@@ -47,6 +49,20 @@ pub enum Error {
         variant: String,
         /// The variants that are there, each with its component.
         others: Vec<String>,
+    },
+    /// An adapter of which nothing fits the model, or not all.
+    #[error(
+        "{}: {report}; the model is {}",
+        path.display(),
+        model.unwrap_or("of no family that shows")
+    )]
+    Adapter {
+        /// The adapter's file.
+        path: PathBuf,
+        /// What was matched and what not.
+        report: Box<AdapterReport>,
+        /// The model's family, as far as the width of its prompts tells.
+        model: Option<&'static str>,
     },
     /// A scheduler's name or configuration that is not understood.
     #[error(transparent)]

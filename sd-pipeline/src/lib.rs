@@ -26,6 +26,7 @@
 //! `pipeline.scheduler = Arc::new(Euler::default())` or `pipeline.denoiser = my_denoiser.into()`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod adapters;
 mod defaults;
 pub mod devices;
 mod error;
@@ -60,6 +61,7 @@ mod variants;
 mod warm_up;
 mod watermark;
 
+pub use adapters::Lora;
 pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;

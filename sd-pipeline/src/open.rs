@@ -6,6 +6,7 @@ use sd_models::vae::{Limits, Tiling};
 use sd_models::{Files, LoadOptions, PredictionType, UnknownSettings, WeightStorage};
 use sd_schedulers::ConfigError;
 
+use crate::adapters;
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
 use crate::recipe::ModelFolder;
@@ -14,7 +15,7 @@ use crate::single_file;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
-use crate::{OnFlagged, Pipeline, Residency, Result, SafetyChecker, Slot, Source};
+use crate::{Lora, OnFlagged, Pipeline, Residency, Result, SafetyChecker, Slot, Source};
 
 /// Options with which a model is opened.
 ///
@@ -73,6 +74,9 @@ pub struct OpenOptions {
     pub config: Option<PathBuf>,
     /// Folders and files with components in place of the model's own, which are then not read.
     pub folders: ComponentFolders,
+    /// Changes to the model's weights, merged one after the other while they are read; see
+    /// [`Pipeline::with_loras`].
+    pub loras: Vec<Lora>,
     /// Fate of a picture that the safety checker flags, if the folder ships one; `None`: pictures are
     /// not checked, which the log says. The checker computes in f32, where the autoencoder does.
     pub safety: Option<OnFlagged>,
@@ -134,6 +138,7 @@ impl OpenOptions {
             family: None,
             config: None,
             folders: ComponentFolders::default(),
+            loras: Vec::new(),
             safety: Some(OnFlagged::default()),
             components: Components::default(),
         }
@@ -286,6 +291,7 @@ impl Pipeline {
             let options = load(&net, &part.name);
             folder.denoiser(&part, training, &options)
         })?;
+        let (text_encoder, denoiser) = changed(text_encoder, denoiser, &options.loras)?;
         let limits = Limits {
             largest_buffer: largest_buffer(&auto.device),
             budget: options.memory_budget,
@@ -337,6 +343,31 @@ impl Pipeline {
             kind: folder.kind(),
         })
     }
+}
+
+type FoundSource<T> = Found<T, Box<dyn Source<T>>>;
+
+/// The components with `loras` merged into what is read from files.
+fn changed(
+    text_encoder: FoundSource<dyn TextEncoder>,
+    denoiser: FoundSource<dyn Denoiser>,
+    loras: &[Lora],
+) -> Result<(FoundSource<dyn TextEncoder>, FoundSource<dyn Denoiser>)> {
+    if loras.is_empty() {
+        return Ok((text_encoder, denoiser));
+    }
+    let texts = text_encoder.files().map(|source| &**source);
+    let net = denoiser.files().map(|source| &**source);
+    let merged = adapters::merge(texts, net, loras)?;
+    let width = match &denoiser {
+        Found::Given(slot) => slot.spec().context_width,
+        Found::Files(source) => source.spec().context_width,
+    };
+    adapters::check(loras, &merged.reports, width)?;
+    Ok((
+        merged.text_encoder.map_or(text_encoder, Found::Files),
+        merged.denoiser.map_or(denoiser, Found::Files),
+    ))
 }
 
 /// A component of the program's own, or files of one.

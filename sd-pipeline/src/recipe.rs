@@ -13,6 +13,7 @@ use sd_core::{
     Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, NoiseSchedule, Parameterization,
     TextEncoder, WeightBytes,
 };
+use sd_models::lora::{LoraFile, Matches};
 use sd_models::unet::UNetFiles;
 use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions};
@@ -143,6 +144,17 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
         Ok((Arc::new(encoder), weights))
     }
 
+    fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: f32,
+        matches: &mut Matches,
+    ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
+        Ok(Some(Box::new(ClipTextFiles::with_lora(
+            self, 0, lora, strength, matches,
+        )?)))
+    }
+
     fn uses_threads(&self) -> bool {
         // On a GPU a device may keep memory for each thread that uses it, and a thread that ends
         // takes none of it along.
@@ -161,6 +173,17 @@ impl Source<dyn TextEncoder> for ClipPairFiles {
         Ok((Arc::new(encoders), weights))
     }
 
+    fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: f32,
+        matches: &mut Matches,
+    ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
+        Ok(Some(Box::new(ClipPairFiles::with_lora(
+            self, lora, strength, matches,
+        )?)))
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(self.device())
     }
@@ -175,6 +198,17 @@ impl Source<dyn Denoiser> for UNetFiles {
         let unet = UNetFiles::load(self)?;
         let weights = unet.weights();
         Ok((Arc::new(unet), weights))
+    }
+
+    fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: f32,
+        matches: &mut Matches,
+    ) -> Result<Option<Box<dyn Source<dyn Denoiser>>>> {
+        Ok(Some(Box::new(UNetFiles::with_lora(
+            self, lora, strength, matches,
+        )?)))
     }
 
     fn uses_threads(&self) -> bool {

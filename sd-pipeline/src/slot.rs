@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
+use sd_models::lora::{LoraFile, Matches};
 
 use crate::{Error, Result};
 
@@ -73,6 +74,22 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     /// # Errors
     /// Those of reading the files.
     fn load(&self) -> Result<(Arc<T>, WeightBytes)>;
+
+    /// The same files with the changes of `lora` to be merged into their weights, `strength` times
+    /// each, what it found noted in `matches`. The default is `None`: a component of its kind is
+    /// never changed.
+    ///
+    /// # Errors
+    /// [`sd_models::Error::Adapter`] for changes that cannot be.
+    fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: f32,
+        matches: &mut Matches,
+    ) -> Result<Option<Box<dyn Source<T>>>> {
+        let _ = (lora, strength, matches);
+        Ok(None)
+    }
 
     /// `true` where [`load`](Self::load) is, or may be, the work of rayon's threads: it then gets a
     /// pool of its own. `false` has it run in the thread that first needs the component, which suits
@@ -161,6 +178,22 @@ impl<T: Component + ?Sized> Slot<T> {
             slot.get()?;
         }
         Ok(Self(Arc::new(Content::OnDemand(slot))))
+    }
+
+    /// The files it is read from, where it is.
+    pub(crate) fn source(&self) -> Option<&dyn Source<T>> {
+        match &*self.0 {
+            Content::Ready(..) => None,
+            Content::OnDemand(slot) => Some(&*slot.source),
+        }
+    }
+
+    /// The times at which it is in memory.
+    pub(crate) fn residency(&self) -> Residency {
+        match &*self.0 {
+            Content::Ready(..) => Residency::Always,
+            Content::OnDemand(slot) => slot.residency,
+        }
     }
 
     /// Facts of the component, loaded or not.

@@ -4,6 +4,7 @@ use burn::tensor::{Device, FloatDType};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipReading, ClipTextConfig, ClipTextModel};
+use crate::lora::{LoraFile, Matches, Names, Target};
 use crate::{ClipTokenizer, ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// A text encoder's files, found sound; the weights are still in them.
@@ -119,6 +120,32 @@ impl ClipTextFiles {
     #[must_use]
     pub fn with_absent(self, absent: AbsentPrompt) -> Self {
         Self { absent, ..self }
+    }
+
+    /// The same with the changes of `lora` for the text encoder of number `index`, `strength` times
+    /// each, merged while weights are read. `matches` gets what was found.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when two of its modules change the same; [`Error::Unsupported`] when
+    /// weights are no floating-point numbers.
+    pub fn with_lora(
+        &self,
+        index: usize,
+        lora: &LoraFile,
+        strength: f32,
+        matches: &mut Matches,
+    ) -> Result<Self> {
+        let mut changed = self.clone();
+        let names = Names::of_text(self.weights.shapes().map(|(name, _)| name));
+        lora.merge_into(
+            &mut changed.weights,
+            Target::TextEncoder(index),
+            &names,
+            self.options.weight_storage,
+            strength,
+            matches,
+        )?;
+        Ok(changed)
     }
 
     /// Reads the weights.

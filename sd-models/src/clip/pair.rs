@@ -3,6 +3,7 @@ use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::encoder::warn_of_cuts;
 use super::{ClipTextEncoder, ClipTextFiles};
+use crate::lora::{LoraFile, Matches};
 use crate::{Error, Result};
 
 /// Files of two text encoders side by side, found sound; the weights are still in them.
@@ -36,6 +37,19 @@ impl ClipPairFiles {
     #[must_use]
     pub fn with_absent(self, absent: AbsentPrompt) -> Self {
         Self { absent, ..self }
+    }
+
+    /// The same with the changes of `lora` for either encoder, as
+    /// [`ClipTextFiles::with_lora`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_lora(&self, lora: &LoraFile, strength: f32, matches: &mut Matches) -> Result<Self> {
+        Ok(Self {
+            first: self.first.with_lora(0, lora, strength, matches)?,
+            second: self.second.with_lora(1, lora, strength, matches)?,
+            absent: self.absent,
+        })
     }
 
     /// The device to load them to.

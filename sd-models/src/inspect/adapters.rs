@@ -107,7 +107,7 @@ fn lora_naming(tensors: &[TensorInfo]) -> Naming {
 
 /// The family by the width of the prompt that cross-attention sees, by the encoders it changes, or
 /// by what the trainer noted.
-fn lora_family(
+pub(crate) fn lora_family(
     tensors: &[TensorInfo],
     metadata: &BTreeMap<String, String>,
 ) -> Option<&'static str> {

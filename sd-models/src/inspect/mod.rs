@@ -20,6 +20,8 @@ use crate::weights::{self, TensorInfo};
 use crate::{Error, Files, Result};
 use parts::{Part, Parts, Role};
 
+pub(crate) use adapters::lora_family;
+
 /// Kind of what a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,6 +10,8 @@ use super::UNet2DConditionModel;
 use super::config::UNetConfig;
 use super::prepared::PreparedUNet;
 use crate::layers::Padding;
+use crate::ldm::{Layout, Numbering};
+use crate::lora::{LoraFile, Matches, Names, Target};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// A U-Net's files, found sound; the weights are still in them.
@@ -84,6 +86,27 @@ impl UNetFiles {
     pub fn with_aesthetic_score(mut self, embeds: bool) -> Self {
         self.spec.embeds_aesthetic_score = embeds;
         self
+    }
+
+    /// The same with the changes of `lora` in its weights, `strength` times each, merged while they
+    /// are read. `matches` gets what was found.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`](crate::Error::Adapter) when two of its modules change the same;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) when weights are no floating-point numbers.
+    pub fn with_lora(&self, lora: &LoraFile, strength: f32, matches: &mut Matches) -> Result<Self> {
+        let mut changed = self.clone();
+        let layout = Layout::unet(&self.config, Numbering::Contiguous);
+        let names = Names::of_unet(self.weights.shapes().map(|(name, _)| name), &layout);
+        lora.merge_into(
+            &mut changed.weights,
+            Target::Denoiser,
+            &names,
+            self.options.weight_storage,
+            strength,
+            matches,
+        )?;
+        Ok(changed)
     }
 
     /// Facts of the network.

@@ -26,6 +26,7 @@ use bytes::Bytes;
 
 pub(crate) use joined::Joined;
 pub(crate) use load::size;
+pub(crate) use rows::values;
 pub(crate) use source::{Opened, open};
 
 use crate::files::Located;
@@ -42,15 +43,16 @@ pub struct Weights {
     tensors: BTreeMap<String, Stored>,
 }
 
+/// One tensor, still in its file.
 #[derive(Clone)]
-struct Stored {
-    shape: Vec<usize>,
+pub(crate) struct Stored {
+    pub(crate) shape: Vec<usize>,
     /// `None` for numbers that no network has.
-    dtype: Option<DType>,
+    pub(crate) dtype: Option<DType>,
     /// The file, which differs from [`Weights::path`] in a sharded checkpoint.
-    source: Arc<dyn TensorSource>,
+    pub(crate) source: Arc<dyn TensorSource>,
     /// Number of the tensor in it.
-    index: usize,
+    pub(crate) index: usize,
 }
 
 impl Weights {
@@ -127,6 +129,16 @@ impl Weights {
         }
     }
 
+    /// The tensor of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// Puts `tensor` in the place of the one of that name.
+    pub(crate) fn replace(&mut self, name: &str, tensor: Stored) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
     /// The number type in which a tensor's values are read; `None` where there is no such tensor,
     /// or one of numbers that no network has.
     pub fn dtype(&self, name: &str) -> Option<DType> {
@@ -135,9 +147,19 @@ impl Weights {
 }
 
 impl Stored {
+    /// What its file says of it.
+    pub(crate) fn info(&self) -> &TensorInfo {
+        &self.source.tensors()[self.index]
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        self.source.path()
+    }
+
     /// The number type of the values, which must be one that networks have.
-    fn check_floats(&self) -> Result<DType> {
-        let info = &self.source.tensors()[self.index];
+    pub(crate) fn check_floats(&self) -> Result<DType> {
+        let info = self.info();
         let none = || source::no_floats(self.source.path(), info);
         self.dtype.ok_or_else(none)
     }

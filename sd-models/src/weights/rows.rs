@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use burn::tensor::DType;
+use half::{bf16, f16};
 use sd_kernels::WeightRows;
 
-use super::{Stored, Weights};
+use super::source::no_floats;
+use super::{Stored, TensorSource, Weights};
 use crate::{Error, Result};
 
 impl Weights {
@@ -66,7 +68,55 @@ impl WeightRows for Rows<'_> {
     }
 }
 
+/// All values of the tensor of number `tensor` of a file, in f32, which must be finite.
+pub(crate) fn values(source: &dyn TensorSource, tensor: usize) -> Result<Vec<f32>> {
+    let info = &source.tensors()[tensor];
+    let dtype = info.dtype.ok_or_else(|| no_floats(source.path(), info))?;
+    let values = f32s(source, tensor, dtype, 0, info.elements() as usize)?;
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(values),
+        false => Err(Error::Unsupported {
+            path: source.path().into(),
+            what: format!("tensor {} holds a value that is not finite", info.name),
+        }),
+    }
+}
+
+/// `count` values of a tensor in f32, from the one of number `first` on.
+fn f32s(
+    source: &dyn TensorSource,
+    tensor: usize,
+    dtype: DType,
+    first: usize,
+    count: usize,
+) -> Result<Vec<f32>> {
+    let mut bytes = vec![0; count * dtype.size()];
+    source.read(tensor, first, &mut bytes)?;
+    Ok(match dtype {
+        DType::F16 => values_of(&bytes, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => values_of(&bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        DType::F64 => values_of(&bytes, |b| f64::from_le_bytes(b) as f32),
+        _ => values_of(&bytes, f32::from_le_bytes),
+    })
+}
+
+fn values_of<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let (values, _) = bytes.as_chunks::<N>();
+    values.iter().map(|bytes| value(*bytes)).collect()
+}
+
 impl Stored {
+    /// `count` values in f32, from the one of number `first` on.
+    pub(crate) fn f32s(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+        f32s(
+            &*self.source,
+            self.index,
+            self.check_floats()?,
+            first,
+            count,
+        )
+    }
+
     /// Fills `to` with values from the one of number `first` on.
     pub(super) fn read_at(&self, first: usize, to: &mut [u8]) -> Result<()> {
         self.source.read(self.index, first, to)

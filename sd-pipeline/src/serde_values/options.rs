@@ -8,7 +8,9 @@ use sd_models::{PredictionType, UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
-use crate::{ComponentFolders, Components, OnFlagged, OpenOptions, Placement, Residency, devices};
+use crate::{
+    ComponentFolders, Components, Lora, OnFlagged, OpenOptions, Placement, Residency, devices,
+};
 
 #[derive(Serialize, Deserialize)]
 struct Options {
@@ -41,6 +43,8 @@ struct Options {
     config: Option<PathBuf>,
     #[serde(default)]
     folders: ComponentFolders,
+    #[serde(default)]
+    loras: Vec<Look>,
     #[serde(default = "checked")]
     safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
@@ -74,6 +78,32 @@ enum Storage {
     #[default]
     F32,
     AsStored,
+}
+
+/// A [`Lora`] by its file, which is opened again.
+#[derive(Serialize, Deserialize)]
+struct Look {
+    file: PathBuf,
+    strength: f32,
+    lenient: bool,
+}
+
+impl Look {
+    fn of(lora: &Lora) -> Self {
+        Self {
+            file: lora.file.path().into(),
+            strength: lora.strength,
+            lenient: lora.lenient,
+        }
+    }
+
+    fn open(&self) -> crate::Result<Lora> {
+        Ok(Lora {
+            strength: self.strength,
+            lenient: self.lenient,
+            ..Lora::open(&self.file)?
+        })
+    }
 }
 
 impl Precision {
@@ -139,6 +169,7 @@ impl Serialize for OpenOptions {
             family: self.family.clone(),
             config: self.config.clone(),
             folders: self.folders.clone(),
+            loras: self.loras.iter().map(Look::of).collect(),
             safety: self.safety,
             components: self.components.clone(),
         };
@@ -170,6 +201,9 @@ impl<'a> Deserialize<'a> for OpenOptions {
             family: options.family,
             config: options.config,
             folders: options.folders,
+            loras: (options.loras.iter().map(Look::open))
+                .collect::<crate::Result<_>>()
+                .map_err(de::Error::custom)?,
             safety: options.safety,
             components: options.components,
         })

@@ -1,0 +1,86 @@
+//! Arguments for what people share to change a model.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use sd_pipeline::models::lora::AdapterReport;
+use sd_pipeline::{Lora, Pipeline};
+use serde_json::json;
+
+/// Adapters of a model.
+#[derive(Args)]
+pub(crate) struct Adapters {
+    /// A LoRA or one of its kin, a file or peft's folder, and its strength [default: 1]; may be
+    /// given several times
+    #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = scaled)]
+    loras: Vec<(PathBuf, f32)>,
+    /// Draw with what of an adapter the model has, even if that is not all
+    #[arg(long)]
+    lenient: bool,
+    /// Print what of each adapter the model has, and draw nothing
+    #[arg(long = "adapters")]
+    pub(crate) report_only: bool,
+}
+
+impl Adapters {
+    /// The files of changes, opened.
+    pub(crate) fn loras(&self) -> sd_pipeline::Result<Vec<Lora>> {
+        let all = self.loras.iter().map(|(file, strength)| {
+            Ok(Lora {
+                strength: *strength,
+                lenient: self.lenient,
+                ..Lora::open(file)?
+            })
+        });
+        all.collect()
+    }
+
+    /// Prints what of each adapter `pipeline`'s model has.
+    pub(crate) fn print(&self, pipeline: &Pipeline, as_json: bool) -> Result<(), Box<dyn Error>> {
+        let loras = self.loras()?;
+        let reports = pipeline.match_loras(&loras)?;
+        let mut out = std::io::stdout().lock();
+        if as_json {
+            writeln!(out, "{}", json!({ "adapters": reports }))?;
+            return Ok(());
+        }
+        for (lora, report) in loras.iter().zip(&reports) {
+            let path = lora.file.path().display();
+            let AdapterReport {
+                kind,
+                family,
+                matched,
+                ..
+            } = report;
+            let family = family.as_deref().unwrap_or("unknown");
+            writeln!(
+                out,
+                "{path}: {kind}, family {family}, {matched} modules matched"
+            )?;
+            for name in &report.unmatched {
+                writeln!(out, "  unmatched {name}")?;
+            }
+            for name in &report.misshapen {
+                writeln!(out, "  misshapen {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path with a number behind its last colon, or a path alone.
+fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
+    let whole = || (PathBuf::from(text), 1.0);
+    let Some((path, scale)) = text.rsplit_once(':') else {
+        return Ok(whole());
+    };
+    match scale.parse::<f32>() {
+        Ok(scale) if scale.is_finite() => Ok((path.into(), scale)),
+        Ok(scale) => Err(format!("the scale is {scale}, expected a finite number")),
+        // A drive's letter, or a name with a colon.
+        Err(_) if scale.contains(['/', '\\', '.']) || PathBuf::from(text).exists() => Ok(whole()),
+        Err(_) => Err(format!("the scale is {scale:?}, expected a number")),
+    }
+}

@@ -1,0 +1,171 @@
+//! Changes that people share, merged into a pipeline's weights.
+
+use std::path::Path;
+
+use sd_core::{Denoiser, TextEncoder};
+use sd_models::lora::{AdapterReport, LoraFile, Matches};
+
+use crate::slot::Component;
+use crate::synchronized::synchronized;
+use crate::{Error, Pipeline, Result, Slot, Source};
+
+/// LoRA, or one of its kin, and how strongly it changes a model.
+///
+/// ```no_run
+/// use sd_pipeline::Lora;
+/// # fn draw(pipeline: &sd_pipeline::Pipeline) -> sd_pipeline::Result<()> {
+///
+/// let style = Lora::open("watercolour.safetensors")?.strength(0.8);
+/// let painted = pipeline.with_loras(&[style])?;
+/// painted.generate(&"a lighthouse in a storm".into())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Lora {
+    /// The file.
+    pub file: LoraFile,
+    /// Factor of all its changes: 1 as trained, 0 none, less than 0 the other way.
+    pub strength: f32,
+    /// `true` where modules that the model does not have are a warning. Nothing matched is an error
+    /// all the same.
+    pub lenient: bool,
+}
+
+impl Lora {
+    /// The file at `path` at strength 1, all of which must fit.
+    ///
+    /// # Errors
+    /// As [`LoraFile::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self {
+            file: LoraFile::open(path)?,
+            strength: 1.0,
+            lenient: false,
+        })
+    }
+
+    /// The same at another strength.
+    #[must_use]
+    pub fn strength(self, strength: f32) -> Self {
+        Self { strength, ..self }
+    }
+
+    fn check(&self, report: &AdapterReport, model: Option<&'static str>) -> Result<()> {
+        if report.matched > 0 && (self.lenient || report.is_complete()) {
+            if !report.is_complete() {
+                tracing::warn!(file = %self.file.path().display(), "{report}");
+            }
+            return Ok(());
+        }
+        Err(Error::Adapter {
+            path: self.file.path().into(),
+            report: Box::new(report.clone()),
+            model,
+        })
+    }
+}
+
+/// Sources of the components that adapters change; `None` for what is not read from files.
+pub(crate) struct Changed {
+    pub(crate) text_encoder: Option<Box<dyn Source<dyn TextEncoder>>>,
+    pub(crate) denoiser: Option<Box<dyn Source<dyn Denoiser>>>,
+    pub(crate) reports: Vec<AdapterReport>,
+}
+
+/// Merges `loras`, one after the other, into the components of these sources.
+pub(crate) fn merge(
+    text_encoder: Option<&dyn Source<dyn TextEncoder>>,
+    denoiser: Option<&dyn Source<dyn Denoiser>>,
+    loras: &[Lora],
+) -> Result<Changed> {
+    let mut changed = Changed {
+        text_encoder: None,
+        denoiser: None,
+        reports: Vec::new(),
+    };
+    for lora in loras {
+        if !lora.strength.is_finite() {
+            let expected = "expected a finite number, 1 as trained";
+            return Err(sd_core::Error::invalid("lora strength", lora.strength, expected).into());
+        }
+        let mut matches = lora.file.unmatched();
+        step(&mut changed.text_encoder, text_encoder, lora, &mut matches)?;
+        step(&mut changed.denoiser, denoiser, lora, &mut matches)?;
+        changed.reports.push(lora.file.report(&matches));
+    }
+    Ok(changed)
+}
+
+/// Merges `lora` into what the ones before it made of `original`.
+fn step<T: Component + ?Sized>(
+    changed: &mut Option<Box<dyn Source<T>>>,
+    original: Option<&dyn Source<T>>,
+    lora: &Lora,
+    matches: &mut Matches,
+) -> Result<()> {
+    let Some(source) = changed.as_deref().or(original) else {
+        return Ok(());
+    };
+    if let Some(next) = source.with_lora(&lora.file, lora.strength, matches)? {
+        *changed = Some(next);
+    }
+    Ok(())
+}
+
+/// Checks that each of `loras` was matched as far as it wants. `width` is that of the prompt's
+/// vectors, by which families differ.
+pub(crate) fn check(loras: &[Lora], reports: &[AdapterReport], width: usize) -> Result<()> {
+    let model = match width {
+        768 => Some("sd1"),
+        1024 => Some("sd2"),
+        1280 => Some("sdxl_refiner"),
+        2048 => Some("sdxl"),
+        _ => None,
+    };
+    let mut all = loras.iter().zip(reports);
+    all.try_for_each(|(lora, report)| lora.check(report, model))
+}
+
+impl Pipeline {
+    /// The same pipeline with the changes of `loras` in its weights, one after the other. This one
+    /// stays as it is and shares all that does not change, so that one may have many looks of one
+    /// model and take another with each picture.
+    ///
+    /// The changes are merged while the weights are read again, which takes as long as opening the
+    /// model does; drawing takes no longer afterwards. With [`Residency`](crate::Residency) other
+    /// than always they are read when they are needed.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] with the report when nothing of a file matches the model, or not all and
+    /// it is not [lenient](Lora::lenient); those of reading the files.
+    pub fn with_loras(&self, loras: &[Lora]) -> Result<Self> {
+        let mut changed = self.clone();
+        let merged = merge(self.text_encoder.source(), self.denoiser.source(), loras)?;
+        let spec = self.denoiser.spec();
+        check(loras, &merged.reports, spec.context_width)?;
+        if let Some(source) = merged.text_encoder {
+            changed.text_encoder = reloaded(&self.text_encoder, source)?;
+        }
+        if let Some(source) = merged.denoiser {
+            let device = [&spec.device];
+            changed.denoiser = synchronized(&device, "merging a LoRA", || {
+                reloaded(&self.denoiser, source)
+            })?;
+        }
+        Ok(changed)
+    }
+
+    /// Report on each of `loras`: what of it this pipeline's model has. Nothing is changed or read.
+    ///
+    /// # Errors
+    /// As [`with_loras`](Self::with_loras), but for incomplete matches.
+    pub fn match_loras(&self, loras: &[Lora]) -> Result<Vec<AdapterReport>> {
+        let merged = merge(self.text_encoder.source(), self.denoiser.source(), loras)?;
+        Ok(merged.reports)
+    }
+}
+
+fn reloaded<T: Component + ?Sized>(slot: &Slot<T>, source: Box<dyn Source<T>>) -> Result<Slot<T>> {
+    Slot::boxed(source, slot.residency())
+}
