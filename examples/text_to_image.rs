@@ -62,10 +62,13 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let own = OpenOptions {
         folders: arguments.folders(),
+        prediction: arguments.prediction(),
+        family: arguments.family.clone(),
+        config: arguments.config.clone(),
         ..options.clone()
     };
     let mut pipeline = match &arguments.model {
-        Some(folder) => Pipeline::open(folder, &own)?,
+        Some(path) => Pipeline::open(path, &own)?,
         None => Pipeline::from_files(&sd_tiny::files(), &own)?,
     };
     arguments.check_safety(&pipeline);
@@ -84,7 +87,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ));
     }
     let refiner = arguments.refiner.as_ref();
-    let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
+    let refiner = refiner.map(|path| Pipeline::open(path, &options));
     let refiner = refiner.transpose()?;
     let open = clock.elapsed();
 
