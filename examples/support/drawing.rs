@@ -54,6 +54,9 @@ impl<'a> Drawing<'a> {
         };
         let own = OpenOptions {
             folders: arguments.folders(),
+            prediction: arguments.prediction(),
+            family: arguments.family.clone(),
+            config: arguments.config.clone(),
             loras: match arguments.adapters.report_only {
                 true => Vec::new(),
                 false => arguments.adapters.loras()?,

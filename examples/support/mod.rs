@@ -19,7 +19,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
     ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
-    PipelineMemory, Prompt, Request, UnknownSettings, Watermark, WeightBytes, WeightStorage,
+    PipelineMemory, PredictionType, Prompt, Request, UnknownSettings, Watermark, WeightBytes,
+    WeightStorage,
 };
 use serde_json::json;
 
@@ -50,9 +51,19 @@ pub(crate) struct Arguments {
     /// The prompt: what the picture should show
     #[arg(default_value = sd_tiny::PROMPT)]
     pub(crate) prompt: String,
-    /// A model folder in diffusers layout [default: the embedded tiny model]
-    #[arg(long, value_name = "DIR")]
+    /// A model: a single file (.safetensors, .ckpt, .gguf) or a folder in diffusers layout
+    /// [default: the embedded tiny model]
+    #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
+    /// Meaning of the U-Net's output, where the model's files say it wrongly or not at all
+    #[arg(long, value_enum)]
+    prediction: Option<Meaning>,
+    /// Family of a model in a single file, such as sd2_base or sdxl_turbo [default: told from it]
+    #[arg(long, value_name = "NAME", requires = "model")]
+    pub(crate) family: Option<String>,
+    /// A folder in diffusers layout with settings for a model in a single file; no weights are read
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub(crate) config: Option<PathBuf>,
     /// Variant of the model's weights, such as fp16 or non_ema [default: those without a name]
     #[arg(long, value_name = "NAME")]
     pub(crate) variant: Option<String>,
@@ -68,19 +79,19 @@ pub(crate) struct Arguments {
     /// The negative prompt of the second text encoder [default: the negative prompt]
     #[arg(long, value_name = "TEXT", requires = "negative")]
     pub(crate) negative_second: Option<String>,
-    /// A folder with another autoencoder: its own or that of a model
-    #[arg(long, value_name = "DIR")]
+    /// Another autoencoder: a file or a folder of its own or of a model
+    #[arg(long, value_name = "PATH")]
     pub(crate) vae: Option<PathBuf>,
-    /// A folder with another U-Net, likewise
-    #[arg(long, value_name = "DIR")]
+    /// Another U-Net, likewise
+    #[arg(long, value_name = "PATH")]
     pub(crate) unet: Option<PathBuf>,
-    /// A folder with another text encoder, likewise
-    #[arg(long, value_name = "DIR")]
+    /// Another text encoder, likewise
+    #[arg(long, value_name = "PATH")]
     pub(crate) text_encoder: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) adapters: adapters::Adapters,
-    /// A refiner's folder: it goes on where the model hands over (SDXL)
-    #[arg(long, value_name = "DIR")]
+    /// A refiner's file or folder: it goes on where the model hands over (SDXL)
+    #[arg(long, value_name = "PATH")]
     pub(crate) refiner: Option<PathBuf>,
     /// Share of the noise schedule that the model draws before the refiner goes on
     #[arg(
@@ -156,6 +167,13 @@ enum Precision {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Meaning {
+    Epsilon,
+    V,
+    Sample,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Unknown {
     Refuse,
     Warn,
@@ -182,6 +200,14 @@ impl Arguments {
             Spend::Fastest => WeightStorage::F32,
             Spend::Smallest => WeightStorage::AsStored,
         }
+    }
+
+    pub(crate) fn prediction(&self) -> Option<PredictionType> {
+        Some(match self.prediction? {
+            Meaning::Epsilon => PredictionType::Epsilon,
+            Meaning::V => PredictionType::VPrediction,
+            Meaning::Sample => PredictionType::Sample,
+        })
     }
 
     pub(crate) fn unknown_settings(&self) -> UnknownSettings {
@@ -217,7 +243,7 @@ impl Arguments {
         }
     }
 
-    /// The folders of components in place of the model's own.
+    /// The files and folders of components in place of the model's own.
     pub(crate) fn folders(&self) -> ComponentFolders {
         let mut folders = ComponentFolders::default();
         folders.text_encoder.clone_from(&self.text_encoder);

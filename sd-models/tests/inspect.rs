@@ -1,39 +1,15 @@
 //! What `inspect` says of the headers of real files (`fixtures/data/keys`), of files that are cut
 //! short or lack something, and of adapters.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sd_models::{Inspection, Kind, Naming, PredictionType, inspect};
 use serde_json::{Value, json};
-
-type Tensors = Vec<(String, String, Vec<usize>)>;
-
-/// A file with these tensors, zeros that take no room on the disk.
-fn write(path: &Path, tensors: &Tensors, metadata: Value) {
-    let (mut header, mut end) = (serde_json::Map::new(), 0);
-    header.insert("__metadata__".into(), metadata);
-    for (name, dtype, shape) in tensors {
-        let size = match dtype.as_str() {
-            "F64" | "I64" => 8,
-            "F32" | "I32" => 4,
-            "F16" | "BF16" => 2,
-            other => panic!("{other}"),
-        };
-        let (start, elements) = (end, shape.iter().product::<usize>());
-        end += elements * size;
-        let tensor = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
-        header.insert(name.clone(), tensor);
-    }
-    let header = Value::Object(header).to_string();
-    let mut file = File::create(path).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    file.set_len((8 + header.len() + end) as u64).unwrap();
-}
+use support::{Tensors, write};
 
 struct Folder(tempfile::TempDir);
 

@@ -150,13 +150,17 @@ pub(crate) fn check(files: &Files) -> Result<()> {
 }
 
 /// Files at `path`, which is that of a component or of a model that has one: a folder, a repository
-/// in a hub's cache, or a file.
+/// in a hub's cache, or a file, of which `config` says what its tensors do not.
 ///
 /// # Errors
 /// [`Error::NotAModel`] where it is neither; those of [`SingleFile::component`].
-pub(crate) fn component_files(path: &Path, component: SingleComponent) -> Result<Files> {
+pub(crate) fn component_files(
+    path: &Path,
+    component: SingleComponent,
+    config: Option<&Files>,
+) -> Result<Files> {
     match is_weights(path) {
-        true => Ok(SingleFile::component(path, component)?),
+        true => Ok(SingleFile::component(path, component, config)?),
         false => folder(path),
     }
 }
@@ -363,5 +367,4 @@ impl fmt::Display for NotAModel {
     }
 }
 
-const EXPECTED: &str =
-    "expected a model's folder in diffusers layout, with model_index.json, or a file of its weights";
+const EXPECTED: &str = "expected a model's folder in diffusers layout, with model_index.json, or a file of its weights";

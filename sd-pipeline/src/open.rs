@@ -68,9 +68,9 @@ pub struct OpenOptions {
     /// Family of a model in a single file, such as `sd2_base` or `sdxl_turbo`; `None`: told from its
     /// tensors ([`SingleFile::families`](crate::SingleFile::families)).
     pub family: Option<String>,
-    /// Folder in diffusers' layout whose settings and tokenizers are taken for a model in a single
-    /// file, in place of those of its family; a folder of some of them will do. No weights are read
-    /// from it.
+    /// Folder in diffusers' layout whose settings and tokenizers are taken for a model, and for
+    /// components, in single files, in place of those of their family; a folder of some of them will
+    /// do. No weights are read from it.
     pub config: Option<PathBuf>,
     /// Folders and files with components in place of the model's own, which are then not read.
     pub folders: ComponentFolders,

@@ -62,8 +62,21 @@ fn missing(file: &SingleFile, options: &OpenOptions) -> Vec<String> {
 
 /// A check that no option is given for a folder that only a single file has a use for.
 pub(crate) fn check_unused(options: &OpenOptions) -> Result<()> {
-    let family = options.family.as_ref().map(|family| ("family", family.clone()));
-    let config = options.config.as_ref();
+    let family = options
+        .family
+        .as_ref()
+        .map(|family| ("family", family.clone()));
+    let folders = &options.folders;
+    let others = [
+        &folders.text_encoder,
+        &folders.denoiser,
+        &folders.autoencoder,
+    ];
+    let is_read = others
+        .into_iter()
+        .flatten()
+        .any(|path| model_path::is_weights(path));
+    let config = options.config.as_ref().filter(|_| !is_read);
     let config = config.map(|config| ("config", config.display().to_string()));
     match family.or(config) {
         None => Ok(()),

@@ -87,23 +87,33 @@ fn a_file_is_told_by_its_kind() {
             (other, _) => panic!("{other:?}"),
         }
     };
-    let header = b"\x02\0\0\0\0\0\0\0{}";
-    let (kind, message) = refused("x.safetensors", header);
-    assert_eq!(kind, FileKind::Safetensors);
+    // Files of weights are opened, and say themselves what is wrong with them.
+    let unsound = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        match open(&path).unwrap_err() {
+            Error::Model(error) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    let error = unsound("x.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    let message = error.to_string();
+    assert!(matches!(error, ModelError::Contents { .. }), "{error:?}");
     assert!(
-        message.contains("a safetensors file; expected a model's folder"),
+        message.contains("no network that is known here; expected a model"),
         "{message}"
     );
-    assert!(message.contains("from_single_file"), "{message}");
-    assert_eq!(refused("x.ckpt", b"PK\x03\x04").0, FileKind::Torch);
-    assert_eq!(refused("x.ckpt", &[255; 9]).0, FileKind::Torch);
-    assert_eq!(refused("x.PT", &[255; 9]).0, FileKind::Torch);
-    let (kind, message) = refused("x.gguf", b"GGUF\x03\0\0\0");
-    assert_eq!(kind, FileKind::Gguf);
-    assert!(
-        message.contains("a GGUF file; expected a model's folder"),
-        "{message}"
-    );
+    for bytes in [&b"PK\x03\x04"[..], &[255; 9]] {
+        for name in ["x.ckpt", "x.PT"] {
+            let error = unsound(name, bytes);
+            assert!(matches!(error, ModelError::Checkpoint { .. }), "{error:?}");
+        }
+    }
+    let error = unsound("x.gguf", b"GGUF\x03\0\0\0");
+    assert!(matches!(error, ModelError::Gguf { .. }), "{error:?}");
+    let (kind, message) = refused("x.txt", b"words");
+    assert_eq!(kind, FileKind::Text("words".into()));
+    assert!(message.contains("or a file of its weights"), "{message}");
     assert_eq!(refused("x.onnx", &[8, 7, 18, 7]).0, FileKind::Onnx);
     assert_eq!(refused("x.zip", b"").0, FileKind::Empty);
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4265146304\n";
@@ -178,7 +188,10 @@ fn a_folder_that_lacks_something_is_told_by_what_it_has() {
         there,
         NotAModel::SingleFiles(vec!["v1-5.safetensors".into()])
     );
-    assert!(message.contains("v1-5.safetensors"), "{message}");
+    assert!(
+        message.contains("a folder with v1-5.safetensors; give that file"),
+        "{message}"
+    );
 
     // Files in memory are told as those of a folder.
     let unet = sd_tiny::files().folder("unet");

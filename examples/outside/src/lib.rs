@@ -5,6 +5,7 @@ pub mod control;
 pub mod flow;
 pub mod guidance;
 pub mod nine_channels;
+pub mod single_file;
 pub mod soft_mask;
 
 #[cfg(test)]

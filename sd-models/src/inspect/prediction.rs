@@ -55,10 +55,18 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
             .copied()
     };
     if let Some(word) = named(&["1step", "1_step"]).filter(|_| beside.name.contains("lightning")) {
-        return say(found, Sample, format!("the file's name, which has {word:?}"));
+        return say(
+            found,
+            Sample,
+            format!("the file's name, which has {word:?}"),
+        );
     }
     if let Some(word) = named(&["vpred", "v-pred", "v_pred"]) {
-        return say(found, VPrediction, format!("the file's name, which has {word:?}"));
+        return say(
+            found,
+            VPrediction,
+            format!("the file's name, which has {word:?}"),
+        );
     }
     match (facts.family, facts.in_channels) {
         (Some("x4_upscaler"), _) => say(found, VPrediction, "the family's".into()),
@@ -78,9 +86,17 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
                     "trained for 110000 steps, as Stable Diffusion 2.1".into(),
                 );
             } else if let Some(word) = named(&["turbo", "base", "512"]) {
-                say(found, Epsilon, format!("the file's name, which has {word:?}"));
+                say(
+                    found,
+                    Epsilon,
+                    format!("the file's name, which has {word:?}"),
+                );
             } else if let Some(word) = named(&["768"]) {
-                say(found, VPrediction, format!("the file's name, which has {word:?}"));
+                say(
+                    found,
+                    VPrediction,
+                    format!("the file's name, which has {word:?}"),
+                );
             } else {
                 found.ambiguous.push(
                     "prediction: epsilon (512-base, Turbo) and v_prediction (768) have the same \
@@ -90,7 +106,11 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
             }
         }
         (Some("bk_v2_base" | "bk_v2_small" | "bk_v2_tiny"), _) => {
-            say(found, Epsilon, "the family's: distilled from 2.1 base".into());
+            say(
+                found,
+                Epsilon,
+                "the family's: distilled from 2.1 base".into(),
+            );
         }
         (Some("svd"), _) => say(found, VPrediction, "the family's".into()),
         (Some(_), _) => say(found, Epsilon, "the family's".into()),

@@ -91,7 +91,10 @@ impl Layout {
     ) {
         let (diffusers, file) = (diffusers.into(), file.into());
         let number = self.rows.len();
-        let by = [(&mut self.by_diffusers, &diffusers), (&mut self.by_file, &file)];
+        let by = [
+            (&mut self.by_diffusers, &diffusers),
+            (&mut self.by_file, &file),
+        ];
         for (names, name) in by {
             names.entry(name.clone()).or_default().push(number);
         }

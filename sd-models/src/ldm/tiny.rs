@@ -8,7 +8,11 @@ impl Layout {
         let mut table = Self::new();
         // A convolution before each resolution's blocks, and one behind all.
         for layer in 0..=blocks + config.encoder_blocks.len() {
-            table.row(format!("encoder.layers.{layer}"), layer.to_string(), Storage::Whole);
+            table.row(
+                format!("encoder.layers.{layer}"),
+                layer.to_string(),
+                Storage::Whole,
+            );
         }
         table
     }

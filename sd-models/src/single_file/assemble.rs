@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::families::{By, CLASSES, Heads, SIGNS};
 use super::names::{Entries, Numbers};
 use super::{
-    Family, Opened, SingleComponent, SingleFile, SingleFileOptions, prediction, text, text_encoders,
-    tiny, unet, vae, vocabulary,
+    Family, Opened, SingleComponent, SingleFile, SingleFileOptions, prediction, text,
+    text_encoders, tiny, unet, vae, vocabulary,
 };
 use crate::error::TensorMismatch;
 use crate::files::Entry;
@@ -34,7 +34,13 @@ impl Folder {
     }
 
     /// A component's configuration and weights, in the folder `name`.
-    fn component(&mut self, name: &str, stem: &str, settings: Settings, source: Arc<dyn TensorSource>) {
+    fn component(
+        &mut self,
+        name: &str,
+        stem: &str,
+        settings: Settings,
+        source: Arc<dyn TensorSource>,
+    ) {
         let within = |file: &str| match name {
             "" => file.to_string(),
             name => format!("{name}/{file}"),
@@ -50,7 +56,12 @@ impl Folder {
 }
 
 /// The caller's settings for the file `name` of a component, laid over `settings`.
-fn with_config(mut settings: Settings, config: Option<&Files>, folder: &str, name: &str) -> Result<Settings> {
+fn with_config(
+    mut settings: Settings,
+    config: Option<&Files>,
+    folder: &str,
+    name: &str,
+) -> Result<Settings> {
     let files = config.map(|config| match folder {
         "" => config.clone(),
         folder => config.folder(folder),
@@ -68,16 +79,27 @@ fn family(opened: &Opened, parts: &Parts<'_>, options: &SingleFileOptions) -> Re
         let known = || Family::names().join(", ");
         return Family::named(name).ok_or_else(|| Error::Unsupported {
             path: opened.path.clone(),
-            what: format!("the family {name} is not known here; expected one of {}", known()),
+            what: format!(
+                "the family {name} is not known here; expected one of {}",
+                known()
+            ),
         });
     }
-    let index = with_config(Settings::new(), options.config.as_ref(), "", "model_index.json")?;
+    let index = with_config(
+        Settings::new(),
+        options.config.as_ref(),
+        "",
+        "model_index.json",
+    )?;
     let class = index.get("_class_name").and_then(Value::as_str);
     let found = opened.inspection.family.as_deref();
     let told = found.and_then(Family::named);
     let told = told.or_else(|| class.and_then(Family::of_class));
     let Some(family) = told else {
-        let mut expected = format!("a model of one of the families {}", Family::names().join(", "));
+        let mut expected = format!(
+            "a model of one of the families {}",
+            Family::names().join(", ")
+        );
         if found.is_none() {
             expected.push_str(", or a word of the caller on which of them it is");
         }
@@ -130,7 +152,8 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     match parts.of_role(Role::Unet) {
         None => missing.push("unet".to_string()),
         Some(part) => {
-            let settings = part_files.unet(&mut folder, part, family.heads, family.settings("unet"))?;
+            let settings =
+                part_files.unet(&mut folder, part, family.heads, family.settings("unet"))?;
             channels = settings.get("in_channels").and_then(Value::as_u64);
         }
     }
@@ -155,7 +178,9 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
         let mut settings = family.settings(name);
         match parts {
             None => missing.push((*name).into()),
-            Some(parts) => settings = part_files.text(&mut folder, parts, name, family.layers, settings)?,
+            Some(parts) => {
+                settings = part_files.text(&mut folder, parts, name, family.layers, settings)?
+            }
         }
         let class = settings.get("architectures").and_then(|names| names.get(0));
         index.insert((*name).into(), json!(["transformers", class]));
@@ -168,7 +193,10 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     let scheduler = scheduler(&opened, &family, options)?;
     let class = scheduler.get("_class_name");
     index.insert("scheduler".into(), json!(["diffusers", class]));
-    folder.json("scheduler/scheduler_config.json".into(), &Value::Object(scheduler));
+    folder.json(
+        "scheduler/scheduler_config.json".into(),
+        &Value::Object(scheduler),
+    );
     if let Some(channels) = channels {
         set_class(&opened, &mut index, channels as usize)?;
     }
@@ -235,8 +263,14 @@ fn set_class(opened: &Opened, index: &mut Settings, channels: usize) -> Result<(
     if channels == 4 || !special {
         return Ok(());
     }
-    let found = CLASSES.iter().find(|(base, count, _)| *base == class && *count == channels);
-    let is_open = opened.inspection.ambiguous.iter().any(|what| what.starts_with("task"));
+    let found = CLASSES
+        .iter()
+        .find(|(base, count, _)| *base == class && *count == channels);
+    let is_open = opened
+        .inspection
+        .ambiguous
+        .iter()
+        .any(|what| what.starts_with("task"));
     match found {
         Some((.., special)) if !is_open => {
             index.insert("_class_name".into(), (*special).into());
@@ -268,7 +302,12 @@ fn scheduler(opened: &Opened, family: &Family, options: &SingleFileOptions) -> R
 }
 
 /// The files of a tokenizer: the caller's, or those that are built in.
-fn add_tokenizer(folder: &mut Folder, family: &Family, name: &str, config: Option<&Files>) -> Result<()> {
+fn add_tokenizer(
+    folder: &mut Folder,
+    family: &Family,
+    name: &str,
+    config: Option<&Files>,
+) -> Result<()> {
     let own = config.map(|config| config.folder(name));
     let own = own.filter(|files| files.has("vocab.json") || files.has("tokenizer.json"));
     if let Some(files) = own {
@@ -300,20 +339,37 @@ impl Components<'_> {
 
     /// A configuration as the networks read it, to find the names by. Errors name the file.
     fn file(&self, settings: &Settings) -> ConfigFile {
-        ConfigFile::new(&self.opened.path, settings.clone()).on_unknown(crate::UnknownSettings::Warn)
+        ConfigFile::new(&self.opened.path, settings.clone())
+            .on_unknown(crate::UnknownSettings::Warn)
     }
 
-    fn unet(&self, folder: &mut Folder, part: &Part<'_>, heads: Heads, says: Settings) -> Result<Settings> {
+    fn unet(
+        &self,
+        folder: &mut Folder,
+        part: &Part<'_>,
+        heads: Heads,
+        says: Settings,
+    ) -> Result<Settings> {
         let mut settings = unet::settings(part, heads);
         settings.extend(says);
         let settings = with_config(settings, self.config, "unet", "config.json")?;
         let entries = unet::names(part, &self.numbers, &self.file(&settings))?;
-        folder.component("unet", "diffusion_pytorch_model", settings.clone(), self.renamed(entries));
+        folder.component(
+            "unet",
+            "diffusion_pytorch_model",
+            settings.clone(),
+            self.renamed(entries),
+        );
         Ok(settings)
     }
 
     /// Gives the autoencoder's class, `None` where there is none.
-    fn vae(&self, folder: &mut Folder, parts: &Parts<'_>, says: Settings) -> Result<Option<String>> {
+    fn vae(
+        &self,
+        folder: &mut Folder,
+        parts: &Parts<'_>,
+        says: Settings,
+    ) -> Result<Option<String>> {
         let Some(part) = parts.of_role(Role::Vae) else {
             return Ok(None);
         };
@@ -364,7 +420,13 @@ impl Components<'_> {
     ) -> Result<Settings> {
         let mut settings = text::settings(parts, layers);
         settings.extend(says);
-        let settings = with_config(settings, self.config, name, "config.json")?;
+        // One alone is in no folder of its own.
+        let folder_of = if name.is_empty() {
+            "text_encoder"
+        } else {
+            name
+        };
+        let settings = with_config(settings, self.config, folder_of, "config.json")?;
         let entries = text::names(parts, &self.numbers, &self.file(&settings))?;
         folder.component(name, "model", settings.clone(), self.renamed(entries));
         Ok(settings)
@@ -372,15 +434,24 @@ impl Components<'_> {
 }
 
 /// The components of one kind in a file.
-pub(super) fn component(opened: &Opened, which: SingleComponent) -> Result<Files> {
+pub(super) fn component(
+    opened: &Opened,
+    which: SingleComponent,
+    config: Option<&Files>,
+) -> Result<Files> {
     let parts = Parts::of(opened.source.tensors());
     let components = Components {
         opened,
         numbers: Numbers::new(opened.source.tensors()),
-        config: None,
+        config,
     };
     let family = opened.inspection.family.as_deref().and_then(Family::named);
-    let says = |name: &str| family.as_ref().map(|f| f.settings(name)).unwrap_or_default();
+    let says = |name: &str| {
+        family
+            .as_ref()
+            .map(|f| f.settings(name))
+            .unwrap_or_default()
+    };
     let mut folder = Folder::default();
     let expected = match which {
         SingleComponent::Denoiser => "a U-Net",

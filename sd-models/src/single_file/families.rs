@@ -136,7 +136,11 @@ static ROWS: &[Row] = &[
 /// Classes of pipelines for U-Nets that see more than the latent: that of the family, the channels,
 /// and the class.
 pub(super) static CLASSES: &[(&str, usize, &str)] = &[
-    ("StableDiffusionPipeline", 9, "StableDiffusionInpaintPipeline"),
+    (
+        "StableDiffusionPipeline",
+        9,
+        "StableDiffusionInpaintPipeline",
+    ),
     (
         "StableDiffusionPipeline",
         8,

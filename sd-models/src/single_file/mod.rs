@@ -114,7 +114,8 @@ impl SingleFile {
     }
 
     /// Files of the components of one kind in a file, each in a folder of a model's in diffusers'
-    /// layout; a single text encoder is in none.
+    /// layout; a single text encoder is in none. `config` is as
+    /// [`SingleFileOptions::config`].
     ///
     /// A tiny autoencoder's own files have a half each; the other half is then read from the file
     /// beside it whose name has `encoder` in place of `decoder`, or the other way round, and the log
@@ -122,8 +123,12 @@ impl SingleFile {
     ///
     /// # Errors
     /// As [`open`](Self::open); [`Error::Contents`] when there is no such component in it.
-    pub fn component(path: impl AsRef<Path>, component: SingleComponent) -> Result<Files> {
-        assemble::component(&Opened::new(path.as_ref())?, component)
+    pub fn component(
+        path: impl AsRef<Path>,
+        component: SingleComponent,
+        config: Option<&Files>,
+    ) -> Result<Files> {
+        assemble::component(&Opened::new(path.as_ref())?, component, config)
     }
 
     /// The file.

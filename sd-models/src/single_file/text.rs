@@ -23,7 +23,10 @@ const PROJECTION: &str = "text_projection.weight";
 pub(super) fn settings(parts: &[&Part<'_>], layers: Option<usize>) -> Map<String, Value> {
     let find = |name: &str, axis| parts.iter().find_map(|part| part.side(name, axis));
     let spelt = |part: &&Part<'_>| Some((spelling_of(part)?, part.tensors.len()));
-    let spelling = parts.iter().filter_map(spelt).max_by_key(|(_, count)| *count);
+    let spelling = parts
+        .iter()
+        .filter_map(spelt)
+        .max_by_key(|(_, count)| *count);
     let Some(((spelling, prefix), _)) = spelling else {
         return Map::new();
     };
@@ -79,7 +82,11 @@ pub(super) fn names(
             if renamed.is_empty() {
                 entries.push((index, inner.into(), Storage::Whole));
             }
-            entries.extend(renamed.into_iter().map(|(name, storage)| (index, name, storage)));
+            entries.extend(
+                renamed
+                    .into_iter()
+                    .map(|(name, storage)| (index, name, storage)),
+            );
         }
     }
     Ok(entries)
@@ -102,7 +109,10 @@ fn is_unused(name: &str, config: &ClipTextConfig) -> bool {
     let lists = ["encoder.layers.", "transformer.resblocks."];
     let layer = lists.iter().find_map(|list| name.strip_prefix(list));
     if let Some(layer) = layer {
-        let number = layer.split('.').next().and_then(|n| n.parse::<usize>().ok());
+        let number = layer
+            .split('.')
+            .next()
+            .and_then(|n| n.parse::<usize>().ok());
         return number.is_some_and(|number| number >= config.num_hidden_layers);
     }
     let is_projection = name == PROJECTION || PROJECTION.strip_suffix(".weight") == Some(name);

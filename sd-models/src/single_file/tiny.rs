@@ -84,7 +84,11 @@ fn layouts(opened: &Opened, settings: &Map<String, Value>) -> Result<[Layout; 2]
 }
 
 /// A tiny autoencoder whose halves, the encoder first, are in one file.
-pub(super) fn both(opened: &Opened, numbers: &Numbers<'_>, halves: &[Half<'_, '_>; 2]) -> Result<Found> {
+pub(super) fn both(
+    opened: &Opened,
+    numbers: &Numbers<'_>,
+    halves: &[Half<'_, '_>; 2],
+) -> Result<Found> {
     let [encoder, decoder] = halves;
     let settings = settings(encoder, decoder);
     let layouts = layouts(opened, &settings)?;
@@ -102,7 +106,11 @@ pub(super) fn with_other_half(opened: &Opened, part: &Part<'_>) -> Result<Found>
         true => ("decoder", "encoder"),
         false => ("encoder", "decoder"),
     };
-    let file = opened.path.file_name().unwrap_or_default().to_string_lossy();
+    let file = opened
+        .path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
     let path = opened.path.with_file_name(file.replace(own, other));
     let missing = || {
         let mut error = opened.error(&format!(
@@ -119,7 +127,9 @@ pub(super) fn with_other_half(opened: &Opened, part: &Part<'_>) -> Result<Found>
     }
     let beside = Opened::new(&path)?;
     let parts = Parts::of(beside.source.tensors());
-    let second = parts.of_role(Role::Vae).filter(|half| is_half(&half.tensors));
+    let second = parts
+        .of_role(Role::Vae)
+        .filter(|half| is_half(&half.tensors));
     let Some(second) = second.filter(|half| is_decoder(half) != is_decoder(part)) else {
         return Err(missing());
     };
@@ -135,7 +145,10 @@ pub(super) fn with_other_half(opened: &Opened, part: &Part<'_>) -> Result<Found>
     let sources = files.map(|(part, file)| -> Arc<dyn TensorSource> {
         let layout = if is_decoder(part) { &decoder } else { &encoder };
         let numbers = Numbers::new(file.source.tensors());
-        Arc::new(Renamed::new(file.source.clone(), half(part).names(&numbers, layout)))
+        Arc::new(Renamed::new(
+            file.source.clone(),
+            half(part).names(&numbers, layout),
+        ))
     });
     Ok((settings, Arc::new(Joined::new(sources))))
 }

@@ -91,7 +91,10 @@ pub(super) fn settings(part: &Part<'_>, heads: Heads) -> Map<String, Value> {
     let first = ways.chain(&structure.middle).find(|l| l.depth > 0);
     if let Some(first) = first {
         let weight = format!("{}proj_in.weight", first.transformer);
-        let is_linear = part.tensors.get(&*weight).is_some_and(|t| t.shape.len() == 2);
+        let is_linear = part
+            .tensors
+            .get(&*weight)
+            .is_some_and(|t| t.shape.len() == 2);
         set("use_linear_projection", is_linear.into());
     }
     let only: Vec<bool> = (structure.down.iter())
@@ -176,6 +179,7 @@ fn depths(structure: &Structure) -> [Value; 2] {
 /// `true` of a transformer that attends to the prompt where others attend to the picture.
 fn sees_the_prompt_only(part: &Part<'_>, layer: &Layer, cross: Option<usize>) -> bool {
     let start = format!("{}transformer_blocks.0.attn1.", layer.transformer);
-    let [keys, queries] = ["to_k", "to_q"].map(|name| part.side(&format!("{start}{name}.weight"), 1));
+    let [keys, queries] =
+        ["to_k", "to_q"].map(|name| part.side(&format!("{start}{name}.weight"), 1));
     keys.is_some() && keys == cross && keys != queries
 }

@@ -23,7 +23,10 @@ pub(super) fn files() -> io::Result<[(&'static str, Vec<u8>); 2]> {
     let tokens = tokens.chain([START, END].map(String::from));
     let vocabulary: Map<String, Value> = tokens.zip((0_u32..).map(Value::from)).collect();
     Ok([
-        ("vocab.json", Value::Object(vocabulary).to_string().into_bytes()),
+        (
+            "vocab.json",
+            Value::Object(vocabulary).to_string().into_bytes(),
+        ),
         ("merges.txt", merges.into_bytes()),
     ])
 }

@@ -54,7 +54,8 @@ impl Renamed {
     /// `[columns, rows]`.
     fn read_transposed(&self, index: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let info = &self.source.tensors()[index];
-        let ([rows, columns], Some(dtype)) = (info.shape[..].try_into().unwrap_or([0; 2]), info.dtype)
+        let ([rows, columns], Some(dtype)) =
+            (info.shape[..].try_into().unwrap_or([0; 2]), info.dtype)
         else {
             return self.source.read(index, first, to);
         };

@@ -59,6 +59,8 @@ pub(crate) struct ModelFolder<'a> {
     /// Place of the folder, or of the file that it stands for.
     path: Option<&'a Path>,
     elsewhere: &'a ComponentFolders,
+    /// Settings for components in single files.
+    config: Option<Files>,
     prediction: Option<PredictionType>,
 }
 
@@ -86,12 +88,14 @@ impl<'a> ModelFolder<'a> {
             ));
         };
         index.refuse_others(KNOWN, FIXED)?;
+        let config = options.config.as_deref();
         Ok(Self {
             files,
             recipe,
             index,
             path,
             elsewhere: &options.folders,
+            config: config.map(model_path::folder).transpose()?,
             prediction: options.prediction,
         })
     }
@@ -130,16 +134,11 @@ impl<'a> ModelFolder<'a> {
 
     /// The component in the folder `folder`, from `elsewhere` where that is given: the folder or the
     /// file of a model, or the component's own.
-    fn part(
-        &self,
-        folder: &str,
-        elsewhere: Option<&Path>,
-        kind: SingleComponent,
-    ) -> Result<Part> {
+    fn part(&self, folder: &str, elsewhere: Option<&Path>, kind: SingleComponent) -> Result<Part> {
         let Some(path) = elsewhere else {
             return self.own_part(folder);
         };
-        let files = model_path::component_files(path, kind)?;
+        let files = model_path::component_files(path, kind, self.config.as_ref())?;
         let of_model = files.folder(folder).has("config.json");
         let class = match of_model && files.has(INDEX) {
             true => class_in(&ConfigFile::read(&files, INDEX)?, folder)?,
@@ -185,7 +184,7 @@ impl<'a> ModelFolder<'a> {
     /// where it is a single encoder's, in place of the one of its class.
     fn text_parts_from(&self, mut own: Vec<TextPart>, path: &Path) -> Result<Vec<TextPart>> {
         let kind = SingleComponent::TextEncoder;
-        let files = model_path::component_files(path, kind)?;
+        let files = model_path::component_files(path, kind, self.config.as_ref())?;
         let has = |part: &TextPart| files.folder(&part.encoder.folder).has("config.json");
         if !own.iter().any(has) && files.has("config.json") {
             let index = of_its_class(&own, &files)?;
