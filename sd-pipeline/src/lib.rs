@@ -32,6 +32,7 @@ mod error;
 mod finite;
 mod guard;
 mod image_processor;
+mod inpaint;
 mod latents;
 mod memory;
 mod model_path;
@@ -63,6 +64,7 @@ pub use defaults::Defaults;
 pub use devices::open as device;
 pub use error::{Error, Result};
 pub use image_processor::ImageProcessor;
+pub use inpaint::{Expand, Fill, Inpaint, MaskRule, gaussian_blur};
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
@@ -92,12 +94,12 @@ pub use burn::tensor::{Device, FloatDType};
 pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
-    AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
-    Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
-    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
-    Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
-    WeightBytes, each_branch, exactly,
+    AbsentPrompt, At, Autoencoder, AutoencoderSpec, Blend, BranchEvaluation, Cancel,
+    ClassifierFree, Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions,
+    Guidance, Guide, Layer, Level, Mask, Masked, Model, Network, NetworkOutput, Noise,
+    NoiseSchedule, Parameterization, Plan, Prediction, Prompt, RunStart, Sampler, SavedState,
+    Scheduler, SeededNoise, SizeConditioning, SoftMask, Stage, StartedLayer, Step, Text,
+    TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
 pub use sd_models::{UnknownSettings, WeightStorage};

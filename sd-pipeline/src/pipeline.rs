@@ -9,7 +9,7 @@ use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 use crate::defaults::{Defaults, Kind};
 use crate::memory::Phases;
 use crate::record::Fingerprint;
-use crate::run::encoded;
+use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
 use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
 
@@ -182,7 +182,9 @@ impl Pipeline {
         synchronized(&devices, "encoding the picture", || {
             let mut noise = SeededNoise::new(seed, count);
             let noise = (mode == SampleMode::Sample).then_some(&mut noise);
-            encoded(self, picture, count, noise, &Phases::default())
+            let size = [picture.height(), picture.width()].map(|side| side as usize);
+            let phases = Phases::default();
+            encoded(self, pixels(picture), size, count, noise, &phases)
         })
     }
 

@@ -60,9 +60,7 @@ fn sinc(x: f64) -> f64 {
 }
 
 /// Way to a size of other proportions.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Covers the size and loses what is beyond it on both sides.

@@ -3,8 +3,8 @@
 use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
 use sd_pipeline::{
-    Handover, Level, OpenOptions, PictureStart, Pipeline, Request, Resampling, Resize, SampleMode,
-    SizeConditioning, Start, device,
+    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling,
+    Resize, SampleMode, SizeConditioning, Start, device,
 };
 use serde_json::Value;
 
@@ -123,7 +123,6 @@ fn latents_of_sdxl_equal_diffusers() {
 fn a_masked_run_keeps_what_is_black() {
     let fixture = Fixture::open("image_to_image");
     let image = picture(&fixture);
-    let mask = GrayImage::from_fn(72, 56, |x, _| Luma([if x < 40 { 0 } else { 255 }]));
     for scheduler in [
         "DDIM",
         "Euler a",
@@ -133,36 +132,43 @@ fn a_masked_run_keeps_what_is_black() {
         "DPM adaptive",
     ] {
         let pipeline = tiny(scheduler);
-        let masked = |mask| Request {
-            steps: 6,
-            guidance_scale: 2.0,
-            seed: 3,
-            start: Start::Picture(PictureStart {
-                mask,
-                ..PictureStart::new(image.clone(), 0.7)
-            }),
-            ..Request::new("a yellow star")
-        };
-        let finals = |mask| {
-            let mut run = pipeline.start(&masked(mask)).unwrap();
-            for step in &mut run {
-                step.unwrap();
+        for rule in [MaskRule::Step, MaskRule::Model] {
+            let finals = |first: Option<u32>| {
+                let white = |first: u32| {
+                    GrayImage::from_fn(72, 56, |x, _| Luma([if x < first { 0 } else { 255 }]))
+                };
+                let inpaint = first.map(|first| Inpaint {
+                    rule,
+                    ..Inpaint::new(white(first))
+                });
+                let request = Request {
+                    steps: 6,
+                    guidance_scale: 2.0,
+                    seed: 3,
+                    start: Start::Picture(PictureStart {
+                        inpaint,
+                        ..PictureStart::new(image.clone(), 0.7)
+                    }),
+                    ..Request::new("a yellow star")
+                };
+                let mut run = pipeline.start(&request).unwrap();
+                for step in &mut run {
+                    step.unwrap();
+                }
+                run.latents().try_to_vec_as::<f32>().unwrap()
+            };
+            let [kept, halves, whole] = [Some(64), Some(40), None].map(finals);
+            let mut changed = 0f32;
+            for (i, half) in halves.iter().enumerate() {
+                // Column 5 of 9 is where the mask's edge lies.
+                match i % 9 {
+                    0..=4 => assert!((half - kept[i]).abs() < 1e-4, "{scheduler}: {i}"),
+                    _ => changed = changed.max((half - kept[i]).abs()),
+                }
             }
-            run.latents().try_to_vec_as::<f32>().unwrap()
-        };
-        let kept = finals(Some(GrayImage::new(72, 56)));
-        let halves = finals(Some(mask.clone()));
-        let whole = finals(None);
-        let mut changed = 0f32;
-        for (i, half) in halves.iter().enumerate() {
-            // Column 5 of 9 is where the mask's edge lies.
-            match i % 9 {
-                0..=4 => assert!((half - kept[i]).abs() < 1e-4, "{scheduler}: {i}"),
-                _ => changed = changed.max((half - kept[i]).abs()),
-            }
+            assert!(changed > 0.1, "{scheduler} {rule:?}");
+            assert_ne!(whole, kept);
         }
-        assert!(changed > 0.1, "{scheduler}");
-        assert_ne!(whole, kept);
     }
 }
 
@@ -190,7 +196,7 @@ fn what_does_not_fit_the_picture_is_refused() {
     assert!(refused(&strength(0.001)).contains("no step is left"));
     let small = refused(&|r| {
         if let Start::Picture(start) = &mut r.start {
-            start.mask = Some(GrayImage::new(8, 8));
+            start.inpaint = Some(Inpaint::new(GrayImage::new(8, 8)));
         }
     });
     assert!(small.contains("mask is 8x8; expected 72x56"), "{small}");

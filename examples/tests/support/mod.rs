@@ -21,7 +21,6 @@ pub(crate) fn example(name: &str, folder: &Path, arguments: &[&str]) -> Command 
     command
 }
 
-
 /// The entries of a folder.
 pub(crate) fn names(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
@@ -44,13 +43,11 @@ pub(crate) fn refused(name: &str, folder: &Path, arguments: &[&str]) -> String {
     message
 }
 
-
 /// A folder of the fixtures.
 pub(crate) fn model(name: &str) -> String {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data");
     data.join(name).into_os_string().into_string().unwrap()
 }
-
 
 /// Writes the embedded model with a safety checker that flags all it sees.
 pub(crate) fn write_guarded_model(folder: &Path) {
@@ -91,4 +88,3 @@ pub(crate) fn write_guarded_model(folder: &Path) {
     let strict = safetensors::serialize(tensors, None).unwrap();
     fs::write(weights, strict).unwrap();
 }
-

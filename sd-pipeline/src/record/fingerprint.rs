@@ -76,7 +76,7 @@ pub(super) fn of_picture(picture: &RgbImage) -> String {
 const START: u64 = 0xCBF2_9CE4_8422_2325;
 
 fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    let add = |hash, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
     bytes.iter().fold(hash, add)
 }
 

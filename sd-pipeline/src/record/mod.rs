@@ -120,7 +120,9 @@ pub enum RecordError {
     )]
     NeedsOriginal,
     /// A picture that another was not made from, though one was.
-    #[error("it was made from a picture with the hash {expected}, that of the one given is {found}")]
+    #[error(
+        "it was made from a picture with the hash {expected}, that of the one given is {found}"
+    )]
     OtherOriginal {
         /// The hash in the record.
         expected: String,

@@ -30,7 +30,7 @@ impl Record {
                 "start",
                 !matches!(request.start, Start::Noise | Start::Picture(_)),
             ),
-            ("mask", picture.is_some_and(|start| start.mask.is_some())),
+            ("mask", picture.is_some_and(|start| start.inpaint.is_some())),
             ("guidance", request.guidance.is_some()),
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),

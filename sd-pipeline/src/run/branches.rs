@@ -1,3 +1,4 @@
+use burn::tensor::Tensor;
 use sd_core::{
     AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Text,
     TextEmbedding, TextEncoder,
@@ -30,12 +31,13 @@ pub(super) fn truncated(texts: &[TextEmbedding]) -> Vec<String> {
 }
 
 /// The run's conditioning, one entry for each branch that `guidance` makes of `texts`, on the
-/// denoiser's device, for `request.count` samples of `size` pixels.
+/// denoiser's device, for `request.count` samples of `size` pixels with `concat` beside the latent.
 pub(super) fn branches(
     pipeline: &Pipeline,
     request: &Request,
     guidance: &dyn Guidance,
     size: [usize; 2],
+    concat: Option<Tensor<4>>,
     texts: Vec<TextEmbedding>,
 ) -> Result<Vec<Conditioning>> {
     let spec = pipeline.denoiser.spec();
@@ -43,7 +45,7 @@ pub(super) fn branches(
     let conditioning = kinds.iter().zip(texts).map(|(kind, text)| {
         let mut conditioning = Conditioning::from(text);
         conditioning.size = sizes(request, spec, *kind, size);
-        conditioning.concat.clone_from(&request.concat);
+        conditioning.concat.clone_from(&concat);
         conditioning.extensions = request.extensions.clone();
         let own = conditioning.text.tokens.device();
         synchronized(&[&own, &spec.device], "moving the conditioning", || {

@@ -2,6 +2,7 @@
 
 mod begin;
 mod branches;
+mod from_picture;
 mod handover;
 mod lease;
 mod pictures;
@@ -20,14 +21,16 @@ use sd_core::{
 };
 
 use crate::finite;
+use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{Marking, Pipeline, Record, Request, Result, SampleMode, Slot, Start};
+use crate::{Marking, Pipeline, Record, Request, Result, Slot, Start};
+use from_picture::FromPicture;
 use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
 
-pub(crate) use begin::encoded;
+pub(crate) use begin::{encoded, pixels};
 pub use handover::Handover;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
@@ -75,6 +78,8 @@ pub struct Run {
     /// Of all pictures but for their seeds.
     record: Record,
     marking: Option<Marking>,
+    /// The way of a drawn part back into the whole picture.
+    paste: Option<Arc<Paste>>,
     done: usize,
     /// Share of the noise schedule at which another model goes on.
     end: Option<f64>,
@@ -92,7 +97,8 @@ impl Run {
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         if let Some(marking) = &request.watermark {
             let factor = pipeline.autoencoder.spec().factor;
-            marking.check([w, h].map(|side| (side * factor) as u32))?;
+            let drawn = [w, h].map(|side| (side * factor) as u32);
+            marking.check(request.start.result_size().unwrap_or(drawn))?;
         }
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
@@ -136,41 +142,45 @@ impl Run {
         let [_, _, h, w] = shape;
         let guidance = request.guidance(&spec);
         let size = [h * factor, w * factor];
-        let branches = branches::branches(pipeline, request, &*guidance, size, texts)?;
+        let mut noise = SeededNoise::new(request.seed, request.count);
+        let mut picture = match &request.start {
+            Start::Picture(start) => {
+                let noise = &mut noise;
+                let picture = FromPicture::draw(pipeline, request, start, shape, noise, &phases)?;
+                Some(picture)
+            }
+            _ => None,
+        };
+        let concat = picture.as_mut().and_then(|picture| picture.concat.take());
+        let concat = concat.or_else(|| request.concat.clone());
+        let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
         let (plan, first, cut) = planned(&*pipeline.scheduler, &schedule, request)?;
 
-        // The order of draws is diffusers': a picture's posterior, then the initial noise.
-        let mut noise = SeededNoise::new(request.seed, request.count);
         let mut layers = request.layers.clone();
+        let mut paste = None;
         let (initial, x) = match &request.start {
-            Start::Noise => {
-                let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                let x = initial.clone() * plan.init_noise_sigma;
-                (initial, x)
-            }
             Start::Initial(latents) => {
                 let initial = placed(latents.clone(), &spec.device, FloatDType::F32)?;
                 finite::require("latents", &initial)?;
                 let x = initial.clone() * plan.init_noise_sigma;
                 (initial, x)
             }
-            Start::Picture(start) => {
-                let image = start.resized(size)?;
-                let drawn = match start.sample_mode {
-                    SampleMode::Sample => Some(&mut noise),
-                    SampleMode::Mean => None,
-                };
-                let clean = begin::encoded(pipeline, &image, request.count, drawn, &phases)?;
-                let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                if let Some(mask) = start.resized_mask(size)? {
-                    layers.push(Arc::new(begin::mask(&mask, &clean)));
+            Start::Noise | Start::Picture(_) => match picture {
+                None => {
+                    let initial = begin::noise(&mut noise, shape, &spec.device)?;
+                    let x = initial.clone() * plan.init_noise_sigma;
+                    (initial, x)
                 }
-                let x = begin::noised(&clean, &initial, plan.stages[first].from);
-                (initial, x)
-            }
+                Some(picture) => {
+                    let x = picture.latent(&plan, first);
+                    layers.extend(picture.layer);
+                    paste = picture.paste.map(Arc::new);
+                    (picture.noise, x)
+                }
+            },
             Start::Handover(handover) => {
                 begin::skip(&mut noise, handover.draws, shape, &plan)?;
                 let x = handover.in_scale_of(plan.stages[first].from);
@@ -219,6 +229,7 @@ impl Run {
             phases,
             record: Record::begin(pipeline, request, size),
             marking: request.watermark.clone(),
+            paste,
             done: 0,
             end: request.end,
             finished: false,

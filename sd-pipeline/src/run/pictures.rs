@@ -60,8 +60,12 @@ impl Run {
         self.phases.watch(SAFETY, check)
     }
 
-    /// `image` with the mark that was asked for, and with its record.
+    /// `image` in the picture that it is a part of, with the mark that was asked for, and with its record.
     fn picture(&self, image: RgbImage, k: usize, seed: u64) -> Result<Picture> {
+        let image = match &self.paste {
+            Some(paste) => paste.apply(&image)?,
+            None => image,
+        };
         let marked = match &self.marking {
             Some(marking) => marking.embed(&image)?,
             None => None,
