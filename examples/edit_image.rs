@@ -30,7 +30,7 @@ const SAID: [&str; 10] = [
 
 /// Draws anew a picture, or a part of it, as a prompt says.
 #[derive(Parser)]
-#[command(mut_arg("prompt", |prompt| prompt.required(true).default_value(None)))]
+#[command(mut_arg("prompt", |prompt| prompt.required_unless_present("redraw").default_value(None)))]
 #[command(mut_arg("redraw", |redraw| redraw.conflicts_with_all(SAID)))]
 #[command(mut_arg("latents_in", |latents| latents.hide(true).conflicts_with("image")))]
 struct EditArguments {
