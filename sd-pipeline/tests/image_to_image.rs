@@ -2,7 +2,10 @@
 
 use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
-use sd_pipeline::{Inpaint, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Start, device};
+use sd_pipeline::{
+    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling,
+    Resize, SampleMode, SizeConditioning, Start, device,
+};
 use serde_json::Value;
 
 fn tiny(scheduler: &str) -> Pipeline {
@@ -23,13 +26,20 @@ fn request(case: &Value, fixture: &Fixture) -> Request {
     if case["picture"] == "odd" {
         image = imageops::crop_imm(&image, 0, 0, 71, 45).to_image();
     }
+    let strength = case["strength"].as_f64().unwrap();
+    Request {
+        start: Start::Picture(PictureStart::new(image, strength)),
+        ..request_of(case)
+    }
+}
+
+fn request_of(case: &Value) -> Request {
     Request {
         negative_prompt: case["negative"].as_str().map(Into::into),
         guidance_scale: case["guidance"].as_f64().unwrap(),
         steps: case["steps"].as_u64().unwrap() as usize,
         seed: case["seed"].as_u64().unwrap(),
         count: case["count"].as_u64().unwrap_or(1) as usize,
-        start: Start::Picture(PictureStart::new(image, case["strength"].as_f64().unwrap())),
         ..Request::new(case["prompt"].as_str().unwrap())
     }
 }
@@ -53,6 +63,57 @@ fn initial_and_final_latents_equal_diffusers() {
             assert_eq!(step.done, steps);
         }
         assert!(run.is_finished());
+        fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
+    }
+}
+
+/// SDXL and its refiner by themselves; and a picture taken for what another model left.
+#[test]
+fn latents_of_sdxl_equal_diffusers() {
+    let fixture = Fixture::open("image_to_image_xl");
+    let bytes = fixture.values("picture").iter().map(|v| *v as u8).collect();
+    let odd = RgbImage::from_raw(71, 53, bytes).unwrap();
+    let settings = fixture.settings();
+    let cases = settings.as_object().unwrap();
+    assert_eq!(cases.len(), 80);
+    let options = OpenOptions::new(&device("flex").unwrap());
+    let open = |model: &str| Pipeline::open(sd_fixtures::path("xl").join(model), &options).unwrap();
+    let mut pipelines = ["base", "refiner"].map(open);
+    for (name, case) in cases {
+        let pipeline = &mut pipelines[usize::from(case["model"] == "refiner")];
+        let scheduler = case["scheduler"].as_str().unwrap();
+        pipeline.set_scheduler(scheduler).unwrap();
+        let mut request = request_of(case);
+        request.start = match case["at"].as_f64() {
+            Some(at) => {
+                let drawn = Resize::Stretch.apply(&odd, 64, 48, Resampling::Lanczos);
+                let latents = pipeline.encode(&drawn.unwrap(), SampleMode::Sample, request.seed, 1);
+                let level = Level::variance_exploding(0.0, 0.0);
+                let mut handover = Handover::new(latents.unwrap(), level, at);
+                handover.draws = 1;
+                Start::Handover(Box::new(handover))
+            }
+            None => {
+                let strength = case["strength"].as_f64().unwrap();
+                Start::Picture(PictureStart::new(odd.clone(), strength))
+            }
+        };
+        if let Some(sizes) = case.get("sizes") {
+            let pair = |key: &str| [0, 1].map(|k| sizes[key][k].as_u64().unwrap() as usize);
+            let of = |prefix: &str| SizeConditioning {
+                original: pair(&format!("{prefix}original_size")),
+                target: pair(&format!("{prefix}target_size")),
+                crop: pair("crops_coords_top_left"),
+                aesthetic_score: None,
+            };
+            request.size = Some(of(""));
+            let differs = sizes.get("negative_original_size").is_some();
+            request.negative_size = differs.then(|| of("negative_"));
+        }
+        let mut run = pipeline.start(&request).unwrap();
+        for step in &mut run {
+            step.unwrap();
+        }
         fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
     }
 }

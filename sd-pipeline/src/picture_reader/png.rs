@@ -5,6 +5,12 @@ pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1A\n";
 /// Bytes of metadata that may say how a picture is turned.
 const MAX_EXIF: usize = 1 << 16;
 
+/// The width and the height that the head of the PNG `file` says.
+pub(super) fn size(file: &[u8]) -> Option<(u32, u32)> {
+    let side = |at: usize| Some(u32::from_be_bytes(file.get(at..at + 4)?.try_into().ok()?));
+    Some((side(16)?, side(20)?))
+}
+
 /// Of the PNG `file` that of which the picture is made: texts, profiles and the like, which the
 /// decoder would unpack and keep, are left out.
 pub(super) fn picture(file: &[u8]) -> Result<Vec<u8>, PictureError> {

@@ -72,14 +72,14 @@ pub(super) fn skip(
 }
 
 /// The pixels of `picture` in `[-1, 1]`, one after the other.
-pub(super) fn pixels(picture: &RgbImage) -> Vec<f32> {
+pub(crate) fn pixels(picture: &RgbImage) -> Vec<f32> {
     let values = picture.as_raw().iter();
     values.map(|v| f32::from(*v) / 127.5 - 1.0).collect()
 }
 
 /// The clean latents of a picture of the [`pixels`], one for each of the run's images, f32, on the
 /// denoiser's device: samples, with a draw of `noise`, or the mean without.
-pub(super) fn encoded(
+pub(crate) fn encoded(
     pipeline: &Pipeline,
     pixels: Vec<f32>,
     [height, width]: [usize; 2],

@@ -30,6 +30,7 @@ use handover::Cut;
 use lease::Lease;
 use solving::{Settings, Solving};
 
+pub(crate) use begin::{encoded, pixels};
 pub use handover::Handover;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
