@@ -9,14 +9,29 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use sd_pipeline::{
-    Expand, Inpaint, MaskRule, PictureStart, Request, Resize, RgbImage, Start, read_mask,
+    Expand, Inpaint, MaskRule, PictureStart, Record, Request, Resize, RgbImage, Start, read_mask,
     read_picture,
 };
 use support::{Arguments, Drawing};
 
+/// What a picture's record says of a picture that was made from another, and nobody else then.
+const SAID: [&str; 10] = [
+    "mask",
+    "strength",
+    "rule",
+    "expand",
+    "fill",
+    "keep_unmasked",
+    "masked_only",
+    "feather",
+    "image_guidance",
+    "resize",
+];
+
 /// Draws anew a picture, or a part of it, as a prompt says.
 #[derive(Parser)]
-#[command(mut_arg("prompt", |prompt| prompt.required(true).default_value(None)))]
+#[command(mut_arg("prompt", |prompt| prompt.required_unless_present("redraw").default_value(None)))]
+#[command(mut_arg("redraw", |redraw| redraw.conflicts_with_all(SAID)))]
 #[command(mut_arg("latents_in", |latents| latents.hide(true).conflicts_with("image")))]
 struct EditArguments {
     #[command(flatten)]
@@ -111,6 +126,11 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     arguments.common.check_output()?;
     arguments.refuse_unfinished()?;
     let image = read_picture(&arguments.image)?;
+    if let Some(picture) = &arguments.common.redraw {
+        let record = Record::read(picture)?;
+        let request = record.request_from(image)?;
+        return Drawing::open(&arguments.common, Some(record))?.draw(&request);
+    }
     let drawing = Drawing::open(&arguments.common, None)?;
     let defaults = drawing.pipeline.defaults();
     let (image, inpaint) = arguments.inpaint(image)?;

@@ -79,7 +79,7 @@ pub use picture_reader::{
 };
 pub use picture_start::{PictureStart, SampleMode};
 pub use pipeline::Pipeline;
-pub use record::{Record, RecordError};
+pub use record::{OriginalRecord, Record, RecordError};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]

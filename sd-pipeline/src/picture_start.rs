@@ -40,9 +40,8 @@ pub struct PictureStart {
 }
 
 /// Latent of a picture among those of the autoencoder's posterior.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SampleMode {
     /// One drawn with each image's own noise, before all other noise: diffusers' and A1111's rule.
     #[default]

@@ -182,8 +182,9 @@ impl Pipeline {
         synchronized(&devices, "encoding the picture", || {
             let mut noise = SeededNoise::new(seed, count);
             let noise = (mode == SampleMode::Sample).then_some(&mut noise);
-            let size = [picture.height() as usize, picture.width() as usize];
-            encoded(self, pixels(picture), size, count, noise, &Phases::default())
+            let size = [picture.height(), picture.width()].map(|side| side as usize);
+            let phases = Phases::default();
+            encoded(self, pixels(picture), size, count, noise, &phases)
         })
     }
 

@@ -3,8 +3,8 @@
 use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
 use sd_pipeline::{
-    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling, Resize,
-    SampleMode, SizeConditioning, Start, device,
+    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling,
+    Resize, SampleMode, SizeConditioning, Start, device,
 };
 use serde_json::Value;
 

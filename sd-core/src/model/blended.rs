@@ -7,7 +7,7 @@ use crate::{Level, Parameterization, Result, SavedState, Stage};
 /// A layer that keeps part of a picture by blending the latent: after each step the part where
 /// `mask` is 0 is the known latent with the run's initial noise, at the level at which the next step
 /// begins, and after the last step without any. In a step of second order it is blended before each
-/// further evaluation, too.
+/// further evaluation, too, before the second with the noise of the step's end.
 ///
 /// This is the rule of diffusers' inpainting pipelines for networks without channels for a mask.
 /// Unlike [`Mask`](super::Mask), the model's answers stay its own, so what a solver remembers of the
@@ -48,7 +48,8 @@ impl StartedLayer for StartedBlend {
         Ok(Box::new(Blended {
             run: self,
             model,
-            is_first: true,
+            asked: 0,
+            is_planned: false,
         }))
     }
 
@@ -79,8 +80,10 @@ impl StartedLayer for StartedBlend {
 struct Blended<'a> {
     run: &'a StartedBlend,
     model: Box<dyn Model + 'a>,
-    /// `true` before the step's first evaluation, whose latent is blended already.
-    is_first: bool,
+    /// Evaluations in this step. The first one's latent is blended already.
+    asked: usize,
+    /// `true` where the step is the plan's.
+    is_planned: bool,
 }
 
 impl Model for Blended<'_> {
@@ -89,11 +92,19 @@ impl Model for Blended<'_> {
     }
 
     fn predict(&mut self, x: &Tensor<4>, level: Level) -> Result<Prediction> {
-        if std::mem::take(&mut self.is_first) {
+        let stage = self.run.stages.get(self.run.next);
+        self.asked += 1;
+        if self.asked == 1 {
+            self.is_planned = stage.is_some_and(|stage| stage.from == level);
             return self.model.predict(x, level);
         }
-        self.model
-            .predict(&self.run.blended(x.clone(), level), level)
+        let known = match stage {
+            // diffusers counts this evaluation as a step.
+            Some(stage) if self.asked == 2 && self.is_planned => stage.to,
+            _ => level,
+        };
+        let x = self.run.blended(x.clone(), known);
+        self.model.predict(&x, level)
     }
 
     fn read(&self, x: &Tensor<4>, level: Level, raw: Tensor<4>) -> Prediction {

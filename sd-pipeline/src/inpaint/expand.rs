@@ -4,7 +4,7 @@ use sd_core::{Error, TorchRng};
 use super::blur::gaussian_blur;
 use crate::Result;
 
-/// A picture made larger, what is new to be drawn: outpainting.
+/// Growth of a picture whose new part is to be drawn: outpainting.
 ///
 /// ```
 /// use sd_pipeline::{Expand, Fill, Inpaint, PictureStart, Request, RgbImage, Start};
@@ -34,8 +34,7 @@ pub struct Expand {
     pub right: u32,
     /// Pixels more below.
     pub bottom: u32,
-    /// What the new pixels are before they are drawn. Of it a run of strength 1 sees nothing but at
-    /// the old picture's edge.
+    /// Content of the new pixels before they are drawn. The less the strength, the more is left of it.
     pub fill: Fill,
     /// Pixels of the old picture along a new side that are drawn anew with it, so that both join.
     pub overlap: u32,

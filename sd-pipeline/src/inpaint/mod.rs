@@ -38,12 +38,12 @@ pub struct Inpaint {
     /// Standard deviation in pixels by which the mask is then [blurred](gaussian_blur), 0 to 1024.
     #[cfg_attr(feature = "serde", serde(default))]
     pub blur: f32,
-    /// Only the area is drawn, with so many pixels around it, at the request's size, and put back
-    /// into the whole picture (diffusers' `padding_mask_crop`).
+    /// Pixels around the area with which it is drawn alone, at the request's size, and put back into
+    /// the whole picture (diffusers' `padding_mask_crop`). `None`: all of the picture is drawn.
     #[cfg_attr(feature = "serde", serde(default))]
     pub masked_only: Option<u32>,
-    /// The finished picture has the old one's size, and its bytes where the mask is black. The size
-    /// that is drawn is then that of the work, not of the result.
+    /// `true` for finished pictures of the old one's size, with its bytes where the mask is black. The
+    /// size that is drawn is then that of the work, not of the result.
     #[cfg_attr(feature = "serde", serde(default))]
     pub keep_unmasked: bool,
     /// Pixels within white in which the old picture fades into the new, where it is put into the old
@@ -60,14 +60,15 @@ const MOST_FEATHER: u32 = 254;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum MaskRule {
-    /// After each step the kept part is put back ([`Blend`]): diffusers' inpainting pipelines. White
+    /// Putting the kept part back after each step ([`Blend`]): diffusers' inpainting pipelines. White
     /// is what is at least 128, and at strength 1 the run begins in pure noise.
     #[default]
     Step,
-    /// The model knows the kept part ([`Mask`]): ComfyUI and A1111. Grey is a mixture, a soft edge.
+    /// A model that knows the kept part ([`Mask`]): ComfyUI and A1111. Grey is a mixture, a soft
+    /// edge.
     Model,
-    /// Grey is a strength for each pixel ([`SoftMask`]): differential diffusion. Not for a scheduler
-    /// that chooses its own steps.
+    /// Strength for each pixel, which is its grey ([`SoftMask`]): differential diffusion. Not for a
+    /// scheduler that chooses its own steps.
     Soft,
 }
 

@@ -95,6 +95,7 @@ impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        begin::check(pipeline, request)?;
         if let Some(marking) = &request.watermark {
             let factor = pipeline.autoencoder.spec().factor;
             let drawn = [w, h].map(|side| (side * factor) as u32);
@@ -103,7 +104,6 @@ impl Run {
         let guidance = request.guidance(&spec);
         // What is wrong with steps and strength shows before anything is loaded.
         planned(&*pipeline.scheduler, &spec.schedule, request)?;
-        begin::check(pipeline, request)?;
         if let Some(concat) = &request.concat {
             finite::require("concat", concat)?;
         }

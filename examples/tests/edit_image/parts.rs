@@ -1,20 +1,16 @@
 //! The options of `edit_image` that draw a part of a picture anew, or beyond it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use image::{GrayImage, Luma, RgbImage};
 
+use crate::support::example;
+
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().expect("the test's own path");
-    let target = test.ancestors().nth(2).expect("target/<profile>");
-    let name = format!("edit_image{}", std::env::consts::EXE_SUFFIX);
-    let program = target.join("examples").join(name);
-    assert!(program.is_file(), "{program:?}: run all of `cargo test`");
-    let mut command = Command::new(program);
     let common = ["a green cube", "--image", "in.png", "--steps", "2"];
-    command.args(common).args(arguments).current_dir(folder);
-    command.output().unwrap()
+    let mut command = example("edit_image", folder, &common);
+    command.args(arguments).output().unwrap()
 }
 
 fn drawn(folder: &Path, arguments: &[&str]) -> RgbImage {
