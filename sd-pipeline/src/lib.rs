@@ -90,7 +90,7 @@ pub use sd_core::{
     Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
     Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
     Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
+    SizeConditioning, Stage, StartedLayer, Step, Text, TextAndPicture, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;

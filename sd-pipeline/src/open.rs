@@ -273,6 +273,8 @@ impl Pipeline {
             }
         };
 
+        let kind = folder.kind()?;
+
         // All files are sound: now their values, or later.
         let residency = options.residency;
         Ok(Self {
@@ -297,7 +299,7 @@ impl Pipeline {
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
-            kind: folder.kind(),
+            kind,
         })
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use image::{GrayImage, RgbImage};
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
-    Guidance, Layer, Prompt, SizeConditioning, Unguided,
+    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
 use crate::{Handover, Marking, Pipeline};
@@ -33,6 +33,10 @@ pub struct Request {
     /// unconditional prediction. At 1 or below guidance is off, and only the prompt is evaluated.
     /// A network that embeds the scale (LCM) gets it whatever it is.
     pub guidance_scale: f64,
+    /// Guidance scale of the [`picture`](Self::picture), for a network that takes one: how near to
+    /// it the result stays. Below 1 all guidance is off, as in diffusers. `None`: what the model's
+    /// kind has, 1.5.
+    pub image_guidance_scale: Option<f64>,
     /// Guidance of another kind, in which [`guidance_scale`](Self::guidance_scale) has no say.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
     pub guidance: Option<Arc<dyn Guidance>>,
@@ -59,6 +63,11 @@ pub struct Request {
     /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
     /// gives what it leaves.
     pub end: Option<f64>,
+    /// Picture to change, of the size that is drawn, for a network that takes its latent beside the
+    /// one it denoises (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what
+    /// to change. No noise is drawn for it, and the run begins as [`start`](Self::start) says.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_rgb"))]
+    pub picture: Option<RgbImage>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -127,6 +136,7 @@ impl Request {
             prompt: prompt.into(),
             negative_prompt: None,
             guidance_scale: 7.5,
+            image_guidance_scale: None,
             guidance: None,
             steps: 50,
             width: None,
@@ -137,6 +147,7 @@ impl Request {
             size: None,
             negative_size: None,
             end: None,
+            picture: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -189,12 +200,22 @@ impl Request {
         }
     }
 
-    /// The guidance it asks for on a model of that `denoiser`.
-    pub(crate) fn guidance(&self, denoiser: &DenoiserSpec) -> Arc<dyn Guidance> {
+    /// The guidance it asks for on `pipeline`.
+    pub(crate) fn guidance(&self, pipeline: &Pipeline) -> Arc<dyn Guidance> {
+        let denoiser = pipeline.denoiser.spec();
         let scale = self.guidance_scale;
+        let picture_scale = self.image_guidance_scale;
+        let picture_scale = picture_scale.unwrap_or(pipeline.defaults().image_guidance_scale);
         match &self.guidance {
             Some(guidance) => guidance.clone(),
             None if denoiser.embeds_guidance => Arc::new(Embedded { scale }),
+            None if takes_picture(denoiser) && scale > 1.0 && picture_scale >= 1.0 => {
+                Arc::new(TextAndPicture {
+                    scale,
+                    picture_scale,
+                })
+            }
+            None if takes_picture(denoiser) => Arc::new(Unguided),
             None if scale > 1.0 => Arc::new(ClassifierFree { scale }),
             None => Arc::new(Unguided),
         }
@@ -211,6 +232,26 @@ impl Request {
             let value = self.guidance_scale;
             return Err(Error::invalid("guidance_scale", value, expected));
         }
+        if let Some(scale) = self.image_guidance_scale {
+            if !takes_picture(denoiser) {
+                let expected = "expected none: this network takes no picture beside the latent";
+                return Err(Error::invalid("image_guidance_scale", scale, expected));
+            }
+            if !scale.is_finite() {
+                let expected = "expected a finite number, usually 1 to 2";
+                return Err(Error::invalid("image_guidance_scale", scale, expected));
+            }
+        }
+        if self.picture.is_some() {
+            if !takes_picture(denoiser) {
+                let expected = "expected none: this network takes no picture beside the latent";
+                return Err(Error::invalid("picture", "given", expected));
+            }
+            if self.concat.is_some() {
+                let expected = "expected one of the two, for the picture goes into these channels";
+                return Err(Error::invalid("concat", "given beside a picture", expected));
+            }
+        }
         if self.count == 0 {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
@@ -221,7 +262,10 @@ impl Request {
                 let [_, _, h, w] = handover.latents.dims();
                 Some([h * factor, w * factor])
             }
-            _ => None,
+            _ => self.picture.as_ref().map(|picture| {
+                let (width, height) = picture.dimensions();
+                [height as usize, width as usize]
+            }),
         };
         let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
         let height = side("height", self.height.unwrap_or(h), factor)?;
@@ -244,6 +288,9 @@ impl Request {
             let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
             return Err(Error::shape("latents", &latents.dims(), expected));
         }
+        if let Some(picture) = &self.picture {
+            same_size("picture", picture.dimensions(), [height, width])?;
+        }
         if let Start::Picture { image, mask, .. } = &self.start {
             same_size("picture", image.dimensions(), [height, width])?;
             if let Some(mask) = mask {
@@ -252,6 +299,11 @@ impl Request {
         }
         Ok(shape)
     }
+}
+
+/// `true` of a network that takes beside the latent that of a picture: as many channels.
+pub(crate) fn takes_picture(denoiser: &DenoiserSpec) -> bool {
+    denoiser.concat_channels == denoiser.latent_channels
 }
 
 fn side(name: &'static str, pixels: usize, factor: usize) -> sd_core::Result<usize> {

@@ -31,6 +31,7 @@ const KNOWN: &[&str] = &[
     "feature_extractor",
     "force_zeros_for_empty_prompt",
     "image_encoder",
+    "is_cosxl_edit",
     "requires_aesthetics_score",
     "requires_safety_checker",
     "safety_checker",
@@ -41,12 +42,6 @@ const KNOWN: &[&str] = &[
     "tokenizer_2",
     "unet",
     "vae",
-];
-
-/// Entries of the index that are known and not implemented.
-const FIXED: &[(&str, &[&str])] = &[
-    // The picture to change is multiplied by the scaling factor then.
-    ("is_cosxl_edit", &[]),
 ];
 
 /// A model folder whose kind is known.
@@ -80,7 +75,7 @@ impl<'a> ModelFolder<'a> {
                 known,
             ));
         };
-        index.refuse_others(KNOWN, FIXED)?;
+        index.refuse_others(KNOWN, &[])?;
         Ok(Self {
             files,
             recipe,
@@ -90,12 +85,16 @@ impl<'a> ModelFolder<'a> {
     }
 
     /// All that the kind of pipeline says to its runs.
-    pub(crate) fn kind(&self) -> Kind {
-        Kind {
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for an entry of the index that says no such thing.
+    pub(crate) fn kind(&self) -> Result<Kind> {
+        Ok(Kind {
             defaults: self.recipe.defaults,
             beside: self.recipe.beside,
+            scales_picture: self.index.flag("is_cosxl_edit", false)?,
             distilled: Distilled::find(self.files),
-        }
+        })
     }
 
     /// The denoiser's files.

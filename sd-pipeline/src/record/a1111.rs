@@ -24,6 +24,7 @@ pub(super) fn write(record: &Record) -> String {
         ("Steps", record.steps.map(|steps| steps.to_string())),
         ("Sampler", record.scheduler.clone()),
         ("CFG scale", number(record.guidance_scale)),
+        ("Image CFG scale", number(record.image_guidance_scale)),
         ("Seed", record.seed.map(|seed| seed.to_string())),
         (
             "Size",
@@ -103,6 +104,7 @@ pub(super) fn read(text: &str) -> Option<Record> {
         steps: take("Steps").and_then(|steps| steps.parse().ok()),
         scheduler,
         guidance_scale: take("CFG scale").and_then(|scale| finite(&scale)),
+        image_guidance_scale: take("Image CFG scale").and_then(|scale| finite(&scale)),
         seed: take("Seed").and_then(|seed| seed.parse().ok()),
         width,
         height,

@@ -57,6 +57,9 @@ pub struct Record {
     pub scheduler: Option<String>,
     /// Guidance scale.
     pub guidance_scale: Option<f64>,
+    /// Guidance scale of the picture that was changed, where it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f64>,
     /// Width in pixels.
     pub width: Option<usize>,
     /// Height in pixels.

@@ -30,6 +30,7 @@ impl Record {
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),
             ("end", request.end.is_some()),
+            ("picture", request.picture.is_some()),
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),
@@ -52,6 +53,7 @@ impl Record {
             steps: Some(request.steps),
             scheduler: scheduler.map(|(name, _)| name.clone()),
             guidance_scale: Some(request.guidance_scale),
+            image_guidance_scale: request.image_guidance_scale,
             width: Some(width),
             height: Some(height),
             strength,
@@ -99,6 +101,7 @@ impl Record {
             guidance_scale: self
                 .guidance_scale
                 .ok_or(RecordError::Lacks("guidance scale"))?,
+            image_guidance_scale: self.image_guidance_scale,
             steps: self.steps.ok_or(RecordError::Lacks("number of steps"))?,
             width: self.width,
             height: self.height,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use image::{GrayImage, RgbImage};
-use sd_core::{Level, Mask, Noise, Plan, SeededNoise, placed};
+use sd_core::{Autoencoder, Level, Mask, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
 use crate::memory::{DECODE, Phases};
@@ -60,6 +60,31 @@ pub(super) fn encoded(
     noise: &mut SeededNoise,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
+    latents(pipeline, picture, phases, |autoencoder, pixels| {
+        autoencoder.encode(pixels.repeat_dim(0, count), Some(noise))
+    })
+}
+
+/// The latent `[1, c, h, w]` of a picture to change, as it goes beside the one that is denoised.
+pub(super) fn beside(
+    pipeline: &Pipeline,
+    picture: &RgbImage,
+    phases: &Phases,
+) -> Result<Tensor<4>> {
+    let scales = pipeline.kind.scales_picture;
+    latents(pipeline, picture, phases, |autoencoder, pixels| match scales {
+        true => autoencoder.encode(pixels, None),
+        false => autoencoder.encode_unscaled(pixels),
+    })
+}
+
+/// What `encode` makes of the pixels `[1, 3, h, w]` of `picture`, f32, on the denoiser's device.
+fn latents(
+    pipeline: &Pipeline,
+    picture: &RgbImage,
+    phases: &Phases,
+    encode: impl FnOnce(&dyn Autoencoder, Tensor<4>) -> sd_core::Result<Tensor<4>>,
+) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
     let (width, height) = picture.dimensions();
     let values = picture.as_raw().iter();
@@ -68,9 +93,9 @@ pub(super) fn encoded(
     let latents = phases.watch(DECODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
-            let pixels = pixels.permute([0, 3, 1, 2]).repeat_dim(0, count);
+            let pixels = pixels.permute([0, 3, 1, 2]);
             let autoencoder = pipeline.autoencoder.get()?;
-            let latents = autoencoder.encode(pixels.cast(spec.dtype), Some(noise))?;
+            let latents = encode(&*autoencoder, pixels.cast(spec.dtype))?;
             match is_finite(&latents)? {
                 true => Ok(latents),
                 false => Err(sd_core::Error::NotFinite {

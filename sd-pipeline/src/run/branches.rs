@@ -1,3 +1,4 @@
+use burn::tensor::Tensor;
 use sd_core::{
     AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Text,
     TextEmbedding, TextEncoder,
@@ -6,6 +7,7 @@ use sd_core::{
 use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
+use crate::request::takes_picture;
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result};
 
@@ -30,12 +32,13 @@ pub(super) fn truncated(texts: &[TextEmbedding]) -> Vec<String> {
 }
 
 /// The run's conditioning, one entry for each branch that `guidance` makes of `texts`, on the
-/// denoiser's device, for `request.count` samples of `size` pixels.
+/// denoiser's device, for `request.count` samples of `size` pixels with `concat` beside the latent.
 pub(super) fn branches(
     pipeline: &Pipeline,
     request: &Request,
     guidance: &dyn Guidance,
     size: [usize; 2],
+    concat: Option<Tensor<4>>,
     texts: Vec<TextEmbedding>,
 ) -> Result<Vec<Conditioning>> {
     let spec = pipeline.denoiser.spec();
@@ -43,7 +46,7 @@ pub(super) fn branches(
     let conditioning = kinds.iter().zip(texts).map(|(kind, text)| {
         let mut conditioning = Conditioning::from(text);
         conditioning.size = sizes(request, spec, *kind, size);
-        conditioning.concat.clone_from(&request.concat);
+        conditioning.concat.clone_from(&concat);
         conditioning.extensions = request.extensions.clone();
         let own = conditioning.text.tokens.device();
         synchronized(&[&own, &spec.device], "moving the conditioning", || {
@@ -61,9 +64,13 @@ pub(super) fn branches(
     let channels = spec.concat_channels;
     if channels > 0 && conditioning.iter().any(|branch| branch.concat.is_none()) {
         let beside = pipeline.kind.beside;
+        let name = match takes_picture(spec) {
+            true => "picture",
+            false => "concat",
+        };
         let expected =
             format!("this network takes {channels} channels beside the latent: {beside}");
-        return Err(Error::invalid("concat", "absent", expected).into());
+        return Err(Error::invalid(name, "absent", expected).into());
     }
     Ok(conditioning)
 }
@@ -165,12 +172,20 @@ pub(super) fn warnings(
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
     });
     let guided = guidance.texts().len() > 1;
+    let off = request.image_guidance_scale.filter(|scale| {
+        let asked = request.guidance.is_none() && request.guidance_scale > 1.0;
+        asked && !guided && *scale < 1.0
+    });
+    let off = off.map(|scale| {
+        format!("image_guidance_scale is {scale}: below 1 there is no guidance at all")
+    });
     let distilled = pipeline
         .kind
         .distilled
         .filter(|distilled| request.steps > distilled.most_steps || (distilled.unguided && guided));
     let warnings = warnings
         .into_iter()
+        .chain(off)
         .chain(distilled.map(|distilled| distilled.advice()));
     let warnings: Vec<String> = warnings.collect();
     for warning in &warnings {

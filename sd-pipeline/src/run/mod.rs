@@ -91,7 +91,7 @@ impl Run {
             let factor = pipeline.autoencoder.spec().factor;
             marking.check([w, h].map(|side| (side * factor) as u32))?;
         }
-        let guidance = request.guidance(&spec);
+        let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
         let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
         stages(&plan, &*pipeline.scheduler, request)?;
@@ -132,9 +132,13 @@ impl Run {
         let factor = pipeline.autoencoder.spec().factor;
         let shape = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         let [_, _, h, w] = shape;
-        let guidance = request.guidance(&spec);
+        let guidance = request.guidance(pipeline);
         let size = [h * factor, w * factor];
-        let branches = branches::branches(pipeline, request, &*guidance, size, texts)?;
+        let concat = match &request.picture {
+            Some(picture) => Some(begin::beside(pipeline, picture, &phases)?),
+            None => request.concat.clone(),
+        };
+        let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
