@@ -1,8 +1,6 @@
 use burn::tensor::Tensor;
 
-use crate::{
-    At, Conditioning, Error, Guidance, Guide, NetworkOutput, Result, Text, exactly,
-};
+use crate::{At, Conditioning, Error, Guidance, Guide, NetworkOutput, Result, Text, exactly};
 
 /// Guidance of a network that sees a picture beside the latent, in two directions (Brooks et al.
 /// 2023, arXiv:2211.09800, equation 3): towards what the prompt says and towards what the picture

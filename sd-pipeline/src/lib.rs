@@ -31,7 +31,10 @@ pub mod devices;
 mod error;
 mod finite;
 mod guard;
+mod hires;
 mod image_processor;
+mod interpolate;
+mod latent_rgb;
 mod latents;
 mod memory;
 mod model_path;
@@ -60,7 +63,10 @@ pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use hires::{Drawn, HiRes, Upscale, Upscaled, Upscaler};
 pub use image_processor::ImageProcessor;
+pub use interpolate::Interpolation;
+pub use latent_rgb::LatentRgb;
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
@@ -68,13 +74,13 @@ pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
 pub use pipeline::Pipeline;
-pub use record::{Record, RecordError};
+pub use record::{Record, RecordError, RecordedHiRes};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
-pub use run::{Handover, Progress, Run};
+pub use run::{Handover, Preview, Progress, Run};
 pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
@@ -90,8 +96,8 @@ pub use sd_core::{
     Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
     Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
     Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Text, TextAndPicture, TextEmbedding, TextEncoder, Unguided,
-    WeightBytes, each_branch, exactly,
+    SizeConditioning, Stage, StartedLayer, Step, Text, TextAndPicture, TextEmbedding, TextEncoder,
+    Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
 pub use sd_models::{UnknownSettings, WeightStorage};

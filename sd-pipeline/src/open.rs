@@ -294,6 +294,7 @@ impl Pipeline {
             }))
             .transpose()?,
             on_flagged: options.safety.unwrap_or_default(),
+            latent_rgb: Some(folder.latent_rgb()),
             name: files.on_disk().and_then(model_path::name),
             fingerprint: Fingerprint::new(files.on_disk()),
             scheduler_name: Some((scheduler_name, scheduler.clone())),

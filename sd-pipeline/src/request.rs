@@ -7,7 +7,7 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, Marking, Pipeline};
+use crate::{Handover, HiRes, Marking, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -59,6 +59,8 @@ pub struct Request {
     /// Sizes and crops of the unconditional branch. `None`: those of the prompt's; of a refiner with
     /// a lower aesthetic score and no crop, as in diffusers.
     pub negative_size: Option<SizeConditioning>,
+    /// Second pass at a larger size; none without one. Width and height are then the first's.
+    pub hires: Option<HiRes>,
     /// Share of the noise schedule at which another model goes on, between 0 and 1 (diffusers'
     /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
     /// gives what it leaves.
@@ -101,6 +103,17 @@ pub enum Start {
     /// What another model left, as it is: no noise is added, and the run takes the rest of the noise
     /// schedule (diffusers' `denoising_start`).
     Handover(Box<Handover>),
+    /// Clean latents with noise on them, as those of a picture.
+    Latents {
+        /// The latents `[count, c, height/8, width/8]`, of about unit variance.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))]
+        latents: Tensor<4>,
+        /// Share of the run that is taken, as of a picture.
+        strength: f64,
+        /// Draws of noise that went into them: the seeds' noise goes on behind these. Of a sample
+        /// of an autoencoder's posterior 1, else 0.
+        draws: u64,
+    },
     /// A picture with noise on it.
     Picture {
         /// The picture, of the size that is drawn.
@@ -146,6 +159,7 @@ impl Request {
             start: Start::Noise,
             size: None,
             negative_size: None,
+            hires: None,
             end: None,
             picture: None,
             concat: None,
@@ -189,6 +203,15 @@ impl Request {
         };
         let start = match &self.start {
             Start::Initial(latents) => Start::Initial(row(latents)),
+            Start::Latents {
+                latents,
+                strength,
+                draws,
+            } => Start::Latents {
+                latents: row(latents),
+                strength: *strength,
+                draws: *draws,
+            },
             start => start.clone(),
         };
         Self {
@@ -256,12 +279,14 @@ impl Request {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
         let factor = autoencoder.factor;
+        let pixels = |latents: &Tensor<4>| {
+            let [_, _, h, w] = latents.dims();
+            [h * factor, w * factor]
+        };
         let picture = match &self.start {
             Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
-            Start::Handover(handover) => {
-                let [_, _, h, w] = handover.latents.dims();
-                Some([h * factor, w * factor])
-            }
+            Start::Handover(handover) => Some(pixels(&handover.latents)),
+            Start::Latents { latents, .. } => Some(pixels(latents)),
             _ => self.picture.as_ref().map(|picture| {
                 let (width, height) = picture.dimensions();
                 [height as usize, width as usize]
@@ -280,7 +305,7 @@ impl Request {
         let channels = denoiser.latent_channels;
         let shape = [self.count, channels, height / factor, width / factor];
         let latents = match &self.start {
-            Start::Initial(latents) => Some(latents),
+            Start::Initial(latents) | Start::Latents { latents, .. } => Some(latents),
             Start::Handover(handover) => Some(&handover.latents),
             _ => None,
         };

@@ -29,8 +29,10 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "micro")))]
 pub mod micro;
 
+use std::borrow::Cow;
+
 use sd_pipeline::models::{EmbeddedFile, Files};
-use sd_pipeline::{Device, OpenOptions, Pipeline, Prompt, Request, Result};
+use sd_pipeline::{Device, LatentRgb, OpenOptions, Pipeline, Prompt, Request, Result};
 
 /// A prompt that shows what the model can do.
 pub const PROMPT: &str = "a red cube on top of a blue sphere";
@@ -41,6 +43,13 @@ pub const STEPS: usize = 20;
 /// The guidance scale that the model draws best with. It obeys its prompt nearly without guidance
 /// already; from 3 on, PNDM diverges at [`STEPS`] steps.
 pub const GUIDANCE_SCALE: f64 = 2.0;
+
+/// Colours of the model's latents: what [`LatentRgb::fit`] finds for pictures that it draws
+/// (`tests/editing/previews.rs`).
+pub const LATENT_RGB: LatentRgb = LatentRgb {
+    factors: Cow::Borrowed(&[[0.0; 3]; 4]),
+    bias: [0.0; 3],
+};
 
 macro_rules! embed {
     ($($name:literal),* $(,)?) => {
@@ -71,7 +80,17 @@ pub fn files() -> Files {
 /// # Errors
 /// Those of [`Pipeline::from_files`], none of which the embedded files cause by themselves.
 pub fn pipeline(device: &Device) -> Result<Pipeline> {
-    Pipeline::from_files(&files(), &OpenOptions::new(device))
+    open(&OpenOptions::new(device))
+}
+
+/// The model, opened as `options` say, with its own [colours](LATENT_RGB) for previews.
+///
+/// # Errors
+/// Those of [`Pipeline::from_files`].
+pub fn open(options: &OpenOptions) -> Result<Pipeline> {
+    let mut pipeline = Pipeline::from_files(&files(), options)?;
+    pipeline.latent_rgb = Some(LATENT_RGB);
+    Ok(pipeline)
 }
 
 /// A request for `prompt` with the settings that suit the model: [`STEPS`] and

@@ -16,7 +16,7 @@ use super::{
 use crate::defaults::Kind;
 use crate::model_path::INDEX;
 use crate::safety::SafetyChecker;
-use crate::{ComponentFolders, Result, model_path};
+use crate::{ComponentFolders, LatentRgb, Result, model_path};
 
 /// Component folders of diffusers' layout.
 const SCHEDULER: &str = "scheduler";
@@ -95,6 +95,11 @@ impl<'a> ModelFolder<'a> {
             scales_picture: self.index.flag("is_cosxl_edit", false)?,
             distilled: Distilled::find(self.files),
         })
+    }
+
+    /// Colours of the latents of this kind of model.
+    pub(crate) fn latent_rgb(&self) -> LatentRgb {
+        (self.recipe.latent_rgb)()
     }
 
     /// The denoiser's files.

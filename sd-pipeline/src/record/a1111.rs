@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Record, SOFTWARE};
+use crate::Upscale;
 
 const NEGATIVE: &str = "Negative prompt:";
 /// Settings of a record that are kept, of which no program has a tenth.
@@ -20,6 +21,7 @@ pub(super) fn write(record: &Record) -> String {
     }
     let size = record.width.zip(record.height);
     let number = |value: Option<f64>| value.map(|value| value.to_string());
+    let hires = record.hires.as_ref();
     let settings = [
         ("Steps", record.steps.map(|steps| steps.to_string())),
         ("Sampler", record.scheduler.clone()),
@@ -32,7 +34,21 @@ pub(super) fn write(record: &Record) -> String {
         ),
         ("Model hash", record.model_hash.clone()),
         ("Model", record.model.clone()),
-        ("Denoising strength", number(record.strength)),
+        (
+            "Denoising strength",
+            number(hires.map(|hires| hires.strength).or(record.strength)),
+        ),
+        ("Hires upscale", number(hires.map(|hires| hires.factor))),
+        (
+            "Hires steps",
+            hires
+                .and_then(|hires| hires.steps)
+                .map(|steps| steps.to_string()),
+        ),
+        (
+            "Hires upscaler",
+            hires.map(|hires| Upscale::a1111(&hires.upscaler).into()),
+        ),
         (
             "Version",
             Some(record.software.as_deref().unwrap_or(SOFTWARE).into()),

@@ -66,6 +66,9 @@ pub struct Record {
     pub height: Option<usize>,
     /// Share of the run that was taken, of a picture made from another.
     pub strength: Option<f64>,
+    /// Second pass at a larger size; width and height are the first's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hires: Option<RecordedHiRes>,
     /// Number of pictures that were drawn at once, which shows in their last bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
@@ -83,6 +86,21 @@ pub struct Record {
     /// What another program's record says beyond this, by the names it has there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub further: BTreeMap<String, String>,
+}
+
+/// Record of a second pass: [`HiRes`](crate::HiRes) in plain values.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct RecordedHiRes {
+    /// Sides of the picture in those of the first pass.
+    pub factor: f64,
+    /// Share of the second pass's steps that was taken.
+    pub strength: f64,
+    /// Steps of the second pass, of which `strength` was taken; the first pass's without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Short name of the way to the larger size.
+    pub upscaler: String,
 }
 
 /// Why a file gives no record, or a record no request.

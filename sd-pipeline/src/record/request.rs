@@ -5,8 +5,29 @@ use std::sync::Arc;
 use burn::tensor::FloatDType;
 use sd_core::{BranchEvaluation, Prompt};
 
-use super::{Record, RecordError, SOFTWARE};
-use crate::{Marking, Pipeline, Request, Start};
+use super::{Record, RecordError, RecordedHiRes, SOFTWARE};
+use crate::{HiRes, Marking, Pipeline, Request, Start};
+
+impl RecordedHiRes {
+    fn of(hires: &HiRes) -> Self {
+        Self {
+            factor: hires.factor,
+            strength: hires.strength,
+            steps: hires.steps,
+            upscaler: hires.upscaler.to_string(),
+        }
+    }
+
+    fn order(&self) -> Result<HiRes, RecordError> {
+        let unknown = |_| RecordError::Unrecorded(vec!["hires".into()]);
+        Ok(HiRes {
+            factor: self.factor,
+            strength: self.strength,
+            steps: self.steps,
+            upscaler: self.upscaler.parse().map_err(unknown)?,
+        })
+    }
+}
 
 impl Record {
     /// The record of what `request` draws on `pipeline`, at `height` and `width`, all but the seed
@@ -20,7 +41,7 @@ impl Record {
         let named = pipeline.scheduler_name.as_ref();
         let scheduler = named.filter(|(_, scheduler)| Arc::ptr_eq(scheduler, &pipeline.scheduler));
         let strength = match &request.start {
-            Start::Picture { strength, .. } => Some(*strength),
+            Start::Picture { strength, .. } | Start::Latents { strength, .. } => Some(*strength),
             _ => None,
         };
         let unrecorded = [
@@ -29,6 +50,13 @@ impl Record {
             ("guidance", request.guidance.is_some()),
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),
+            (
+                "hires",
+                request
+                    .hires
+                    .as_ref()
+                    .is_some_and(|hires| hires.upscaler.name().is_none()),
+            ),
             ("end", request.end.is_some()),
             ("picture", request.picture.is_some()),
             ("concat", request.concat.is_some()),
@@ -57,6 +85,7 @@ impl Record {
             width: Some(width),
             height: Some(height),
             strength,
+            hires: request.hires.as_ref().map(RecordedHiRes::of),
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.dtype)),
             watermark: request
@@ -105,6 +134,7 @@ impl Record {
             steps: self.steps.ok_or(RecordError::Lacks("number of steps"))?,
             width: self.width,
             height: self.height,
+            hires: self.hires.as_ref().map(RecordedHiRes::order).transpose()?,
             seed: seed.wrapping_sub(index as u64),
             count,
             watermark: self.watermark.clone().map(Marking::from),

@@ -51,16 +51,16 @@ pub(super) fn skip(
     Ok(())
 }
 
-/// A sample of the clean latents of `picture`, one for each of the run's images, f32, on the
-/// denoiser's device. Takes a draw of `noise`.
+/// A sample of the clean latents of `pictures`, one for each of the run's images or one for all,
+/// f32, on the denoiser's device. Takes a draw of `noise`.
 pub(super) fn encoded(
     pipeline: &Pipeline,
-    picture: &RgbImage,
-    count: usize,
+    pictures: &[RgbImage],
     noise: &mut SeededNoise,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
-    latents(pipeline, picture, phases, |autoencoder, pixels| {
+    let count = noise.seeds().len() / pictures.len().max(1);
+    latents(pipeline, pictures, phases, |autoencoder, pixels| {
         autoencoder.encode(pixels.repeat_dim(0, count), Some(noise))
     })
 }
@@ -72,24 +72,32 @@ pub(super) fn beside(
     phases: &Phases,
 ) -> Result<Tensor<4>> {
     let scales = pipeline.kind.scales_picture;
-    latents(pipeline, picture, phases, |autoencoder, pixels| match scales {
-        true => autoencoder.encode(pixels, None),
-        false => autoencoder.encode_unscaled(pixels),
-    })
+    let pictures = std::slice::from_ref(picture);
+    latents(
+        pipeline,
+        pictures,
+        phases,
+        |autoencoder, pixels| match scales {
+            true => autoencoder.encode(pixels, None),
+            false => autoencoder.encode_unscaled(pixels),
+        },
+    )
 }
 
-/// What `encode` makes of the pixels `[1, 3, h, w]` of `picture`, f32, on the denoiser's device.
+/// What `encode` makes of the pixels `[n, 3, h, w]` of `pictures`, all of one size, f32, on the
+/// denoiser's device.
 fn latents(
     pipeline: &Pipeline,
-    picture: &RgbImage,
+    pictures: &[RgbImage],
     phases: &Phases,
     encode: impl FnOnce(&dyn Autoencoder, Tensor<4>) -> sd_core::Result<Tensor<4>>,
 ) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
-    let (width, height) = picture.dimensions();
-    let values = picture.as_raw().iter();
+    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
+    let values = pictures.iter().flat_map(|picture| picture.as_raw());
     let values: Vec<f32> = values.map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-    let data = TensorData::new(values, [1, height as usize, width as usize, 3]);
+    let shape = [pictures.len(), height as usize, width as usize, 3];
+    let data = TensorData::new(values, shape);
     let latents = phases.watch(DECODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));

@@ -4,7 +4,9 @@ mod begin;
 mod branches;
 mod handover;
 mod lease;
+mod passes;
 mod pictures;
+mod preview;
 mod saving;
 mod solving;
 mod stepping;
@@ -20,12 +22,15 @@ use sd_core::{
 use crate::finite;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{Marking, Pipeline, Record, Request, Result, Slot, Start};
+use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
 use handover::Cut;
 use lease::Lease;
+use passes::SecondPass;
 use solving::{Settings, Solving};
 
 pub use handover::Handover;
+pub(crate) use passes::Passed;
+pub use preview::Preview;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
 pub use stream::RunStream;
@@ -79,6 +84,12 @@ pub struct Run {
     failed: bool,
     /// The other images' runs, where each image is stepped by itself.
     others: Vec<Run>,
+    /// The first pass, where this is the second.
+    passed: Option<Passed>,
+    /// The second pass, where this is the first of two.
+    ahead: Option<Box<SecondPass>>,
+    /// Colours of the latents, for previews.
+    latent_rgb: Option<LatentRgb>,
     /// What [`latents`](Self::latents) and [`denoised`](Self::denoised) show: of all images.
     shown: (Tensor<4>, Option<Tensor<4>>),
 }
@@ -87,9 +98,15 @@ impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        let factor = pipeline.autoencoder.spec().factor;
+        let mut size = [h * factor, w * factor];
+        let ahead = SecondPass::of(pipeline, request, size)?;
+        if let Some(pass) = &ahead {
+            size = pass.size();
+        }
         if let Some(marking) = &request.watermark {
-            let factor = pipeline.autoencoder.spec().factor;
-            marking.check([w, h].map(|side| (side * factor) as u32))?;
+            let [height, width] = size.map(|side| side as u32);
+            marking.check([width, height])?;
         }
         let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
@@ -103,21 +120,32 @@ impl Run {
         let phases = Phases::default();
         let texts = branches::texts(pipeline, request, &*guidance, &phases)?;
         let truncated = branches::truncated(&texts);
-        let mut run = if request.count > 1 && pipeline.scheduler.steps_each_image() {
-            let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
-            for k in 1..request.count {
-                let phases = Phases::default();
-                let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
-                other.cancel = run.cancel.clone();
-                run.others.push(other);
-            }
-            run.show();
-            run
-        } else {
-            Self::of_texts(pipeline, request, texts, phases)?
-        };
+        let ahead = ahead.map(|pass| Box::new(pass.with_texts(&texts)));
+        let mut run = Self::of_images(pipeline, request, texts, phases)?;
         run.truncated = truncated;
         run.warnings = branches::warnings(pipeline, request, &*guidance);
+        run.ahead = ahead;
+        Ok(run)
+    }
+
+    /// The run of one pass.
+    fn of_images(
+        pipeline: &Pipeline,
+        request: &Request,
+        texts: Vec<TextEmbedding>,
+        phases: Phases,
+    ) -> Result<Self> {
+        if request.count == 1 || !pipeline.scheduler.steps_each_image() {
+            return Self::of_texts(pipeline, request, texts, phases);
+        }
+        let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
+        for k in 1..request.count {
+            let phases = Phases::default();
+            let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
+            other.cancel = run.cancel.clone();
+            run.others.push(other);
+        }
+        run.show();
         Ok(run)
     }
 
@@ -161,11 +189,20 @@ impl Run {
                 (initial, x)
             }
             Start::Picture { image, mask, .. } => {
-                let clean = begin::encoded(pipeline, image, request.count, &mut noise, &phases)?;
+                let image = std::slice::from_ref(image);
+                let clean = begin::encoded(pipeline, image, &mut noise, &phases)?;
                 let initial = begin::noise(&mut noise, shape, &spec.device)?;
                 if let Some(mask) = mask {
                     layers.push(std::sync::Arc::new(begin::mask(mask, &clean)));
                 }
+                let x = begin::noised(&clean, &initial, plan.stages[first].from);
+                (initial, x)
+            }
+            Start::Latents { latents, draws, .. } => {
+                begin::skip(&mut noise, *draws, shape, &plan)?;
+                let clean = placed(latents.clone(), &spec.device, FloatDType::F32)?;
+                finite::require("latents", &clean)?;
+                let initial = begin::noise(&mut noise, shape, &spec.device)?;
                 let x = begin::noised(&clean, &initial, plan.stages[first].from);
                 (initial, x)
             }
@@ -222,6 +259,9 @@ impl Run {
             finished: false,
             failed: false,
             others: Vec::new(),
+            passed: None,
+            ahead: None,
+            latent_rgb: pipeline.latent_rgb.clone(),
         })
     }
 
@@ -241,14 +281,16 @@ impl Run {
         self.shown = (Tensor::cat(x, 0), denoised.map(|all| Tensor::cat(all, 0)));
     }
 
-    /// The levels this run visits.
+    /// The levels this run visits; of two passes those of the one it is in.
     pub fn plan(&self) -> &Plan {
         &self.settings.plan
     }
 
-    /// Number of steps it has; a solver that chooses its own steps may take more or fewer.
+    /// Number of steps it has, those of a second pass included; a solver that chooses its own steps
+    /// may take more or fewer.
     pub fn steps(&self) -> usize {
-        self.settings.steps()
+        let [behind, ahead] = self.other_steps();
+        behind + self.settings.steps() + ahead
     }
 
     /// The current latents `[count, c, h, w]`, f32, in the solver's scale (`α·x₀ + σ·ε`) at
@@ -272,7 +314,7 @@ impl Run {
 
     /// `true` once the last step is done.
     pub fn is_finished(&self) -> bool {
-        self.runs().all(|run| run.finished)
+        self.ahead.is_none() && self.runs().all(|run| run.finished)
     }
 
     /// Text of the prompts that did not fit into the text encoder and was left out.
@@ -309,7 +351,9 @@ fn stages(
     request: &Request,
 ) -> Result<(usize, Option<Cut>)> {
     let first = match &request.start {
-        Start::Picture { strength, .. } => plan.first_stage(request.steps, *strength)?,
+        Start::Picture { strength, .. } | Start::Latents { strength, .. } => {
+            plan.first_stage(request.steps, *strength)?
+        }
         Start::Handover(handover) => Cut::at("handover", handover.at, plan, scheduler)?.stage,
         _ => 0,
     };
