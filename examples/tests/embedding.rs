@@ -12,8 +12,8 @@ use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
     BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, Level,
-    OpenOptions, Pipeline, Placement, Prompt, Request, Residency, SizeConditioning, Start,
-    WeightStorage, device,
+    OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request, Residency, Resize, SampleMode,
+    SizeConditioning, Start, WeightStorage, device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -29,11 +29,15 @@ fn a_request_is_a_serde_value() {
         Start::Noise,
         Start::Initial(noise.clone()),
         Start::Handover(Box::new(handover)),
-        Start::Picture {
-            image: RgbImage::from_fn(3, 2, |x, y| [x as u8, y as u8, 7].into()),
-            strength: 0.4,
+        Start::Picture(PictureStart {
             mask: Some(GrayImage::from_pixel(3, 2, Luma([9]))),
-        },
+            resize: Resize::Fit,
+            sample_mode: SampleMode::Mean,
+            ..PictureStart::new(
+                RgbImage::from_fn(3, 2, |x, y| [x as u8, y as u8, 7].into()),
+                0.4,
+            )
+        }),
     ];
     for start in starts {
         let request = Request {

@@ -44,6 +44,15 @@ macro_rules! delegate {
                 (**self).plan(train, steps)
             }
 
+            fn plan_from_picture(
+                &self,
+                train: &Arc<NoiseSchedule>,
+                steps: usize,
+                strength: f64,
+            ) -> Result<(Plan, usize)> {
+                (**self).plan_from_picture(train, steps, strength)
+            }
+
             fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {
                 (**self).start(plan, first)
             }

@@ -82,7 +82,8 @@ impl Plan {
     /// picture all but kept, to 1, the whole run.
     ///
     /// This is diffusers' `get_timesteps` for every solver. A plan may have more stages than steps
-    /// (PNDM without Runge–Kutta steps does one twice); they are counted from the beginning.
+    /// (PNDM without Runge–Kutta steps does one twice); they are counted from the beginning, so that
+    /// its last one is left at any strength, 0 included.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a strength outside `0.0 ..= 1.0` or one that leaves no step.
@@ -90,9 +91,8 @@ impl Plan {
         if !(0.0..=1.0).contains(&strength) {
             return Err(Error::invalid("strength", strength, "expected 0 to 1"));
         }
-        let taken = ((steps as f64 * strength) as usize).min(steps);
-        let first = steps - taken;
-        if taken == 0 || first >= self.stages.len() {
+        let first = steps - ((steps as f64 * strength) as usize).min(steps);
+        if first >= self.stages.len() {
             let expected = format!("expected at least 1/{steps}: no step is left of {steps}");
             return Err(Error::invalid("strength", strength, expected));
         }

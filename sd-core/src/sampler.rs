@@ -18,6 +18,23 @@ pub trait Scheduler: Debug + Send + Sync {
     /// the schedule has levels, or the settings exclude each other.
     fn plan(&self, train: &Arc<NoiseSchedule>, steps: usize) -> Result<Plan>;
 
+    /// The levels of a run that begins with a picture and takes the share `strength` of its `steps`
+    /// steps, and the stage it begins with: of [`plan`](Self::plan) what
+    /// [`Plan::first_stage`] says, for nearly every solver.
+    ///
+    /// # Errors
+    /// Those of both.
+    fn plan_from_picture(
+        &self,
+        train: &Arc<NoiseSchedule>,
+        steps: usize,
+        strength: f64,
+    ) -> Result<(Plan, usize)> {
+        let plan = self.plan(train, steps)?;
+        let first = plan.first_stage(steps, strength)?;
+        Ok((plan, first))
+    }
+
     /// Begins a run along `plan` at stage `first`: 0 for a whole run, more for image-to-image,
     /// whose latent then already has the level `plan.stages[first].from`.
     ///

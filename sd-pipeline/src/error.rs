@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
-use crate::{NotAModel, RecordError, Verdict, WatermarkError};
+use crate::{NotAModel, PictureError, RecordError, Verdict, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,6 +68,14 @@ pub enum Error {
     PictureFormat {
         /// The file.
         path: PathBuf,
+    },
+    /// A file from which no picture is read.
+    #[error("{}: {reason}", path.display())]
+    UnreadablePicture {
+        /// The file.
+        path: PathBuf,
+        /// The fault, and what would be right.
+        reason: PictureError,
     },
     /// A picture that the safety checker flagged and the pipeline refuses to hand out.
     #[error("the safety checker refuses the picture of seed {seed}: {verdict}")]

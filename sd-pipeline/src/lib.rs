@@ -41,6 +41,9 @@ mod model_path;
 mod open;
 mod output;
 mod picture;
+mod picture_reader;
+mod picture_start;
+mod picture_to_change;
 mod pipeline;
 mod recipe;
 mod record;
@@ -73,6 +76,11 @@ pub use model_path::NotAModel;
 pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
 pub use picture::{Picture, PictureFormat, image_from_pixels, write_picture, write_png};
+pub use picture_reader::{
+    PictureError, mask_from_bytes, picture_from_bytes, read_mask, read_picture,
+};
+pub use picture_start::{PictureStart, SampleMode};
+pub use picture_to_change::PictureToChange;
 pub use pipeline::Pipeline;
 pub use record::{Record, RecordError, RecordedHiRes};
 pub use request::{Request, Start};

@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use image::{GrayImage, RgbImage};
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
     Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, HiRes, Marking, Pipeline};
+use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -43,7 +42,8 @@ pub struct Request {
     /// Steps of the scheduler.
     pub steps: usize,
     /// Picture width in pixels, a multiple of the autoencoder's factor (8). `None`: that of the
-    /// picture or the latents to start from, else what the model was trained at.
+    /// latents to start from, that of the picture to start from down to such a multiple, else what
+    /// the model was trained at.
     pub width: Option<usize>,
     /// Picture height, likewise.
     pub height: Option<usize>,
@@ -65,11 +65,10 @@ pub struct Request {
     /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
     /// gives what it leaves.
     pub end: Option<f64>,
-    /// Picture to change, of the size that is drawn, for a network that takes its latent beside the
-    /// one it denoises (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what
-    /// to change. No noise is drawn for it, and the run begins as [`start`](Self::start) says.
-    #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_rgb"))]
-    pub picture: Option<RgbImage>,
+    /// Picture to change, for a network that takes its latent beside the one it denoises
+    /// (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what to change. No
+    /// noise is drawn for it, and the run begins as [`start`](Self::start) says.
+    pub picture: Option<PictureToChange>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -115,17 +114,7 @@ pub enum Start {
         draws: u64,
     },
     /// A picture with noise on it.
-    Picture {
-        /// The picture, of the size that is drawn.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::rgb"))]
-        image: RgbImage,
-        /// Share of the run that is taken, from just above 0, the picture all but kept, to 1.
-        strength: f64,
-        /// Area to draw: white is drawn anew, black is kept, grey is between; all without one.
-        /// Of the picture's size.
-        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::optional_grey"))]
-        mask: Option<GrayImage>,
-    },
+    Picture(PictureStart),
 }
 
 /// No side of a picture may be longer, in pixels.
@@ -232,13 +221,13 @@ impl Request {
         match &self.guidance {
             Some(guidance) => guidance.clone(),
             None if denoiser.embeds_guidance => Arc::new(Embedded { scale }),
-            None if takes_picture(denoiser) && scale > 1.0 && picture_scale >= 1.0 => {
+            None if denoiser.takes_picture() && scale > 1.0 && picture_scale >= 1.0 => {
                 Arc::new(TextAndPicture {
                     scale,
                     picture_scale,
                 })
             }
-            None if takes_picture(denoiser) => Arc::new(Unguided),
+            None if denoiser.takes_picture() => Arc::new(Unguided),
             None if scale > 1.0 => Arc::new(ClassifierFree { scale }),
             None => Arc::new(Unguided),
         }
@@ -256,7 +245,7 @@ impl Request {
             return Err(Error::invalid("guidance_scale", value, expected));
         }
         if let Some(scale) = self.image_guidance_scale {
-            if !takes_picture(denoiser) {
+            if !denoiser.takes_picture() {
                 let expected = "expected none: this network takes no picture beside the latent";
                 return Err(Error::invalid("image_guidance_scale", scale, expected));
             }
@@ -266,7 +255,7 @@ impl Request {
             }
         }
         if self.picture.is_some() {
-            if !takes_picture(denoiser) {
+            if !denoiser.takes_picture() {
                 let expected = "expected none: this network takes no picture beside the latent";
                 return Err(Error::invalid("picture", "given", expected));
             }
@@ -279,20 +268,18 @@ impl Request {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
         let factor = autoencoder.factor;
+        let asked = [self.height, self.width];
         let pixels = |latents: &Tensor<4>| {
             let [_, _, h, w] = latents.dims();
             [h * factor, w * factor]
         };
-        let picture = match &self.start {
-            Start::Picture { image, .. } => Some([image.height() as usize, image.width() as usize]),
-            Start::Handover(handover) => Some(pixels(&handover.latents)),
-            Start::Latents { latents, .. } => Some(pixels(latents)),
-            _ => self.picture.as_ref().map(|picture| {
-                let (width, height) = picture.dimensions();
-                [height as usize, width as usize]
-            }),
+        let [h, w] = match (&self.start, &self.picture) {
+            (Start::Picture(start), _) => start.size(asked, factor)?,
+            (Start::Handover(handover), _) => pixels(&handover.latents),
+            (Start::Latents { latents, .. }, _) => pixels(latents),
+            (_, Some(picture)) => picture.size(asked, factor)?,
+            (_, None) => denoiser.sample_size.map(|side| side * factor),
         };
-        let [h, w] = picture.unwrap_or(denoiser.sample_size.map(|side| side * factor));
         let height = side("height", self.height.unwrap_or(h), factor)?;
         let width = side("width", self.width.unwrap_or(w), factor)?;
         if self.count.saturating_mul(width * height) > MAX_PIXELS {
@@ -313,22 +300,11 @@ impl Request {
             let expected = format!("{shape:?}: [count, channels, height/{factor}, width/{factor}]");
             return Err(Error::shape("latents", &latents.dims(), expected));
         }
-        if let Some(picture) = &self.picture {
-            same_size("picture", picture.dimensions(), [height, width])?;
-        }
-        if let Start::Picture { image, mask, .. } = &self.start {
-            same_size("picture", image.dimensions(), [height, width])?;
-            if let Some(mask) = mask {
-                same_size("mask", mask.dimensions(), [height, width])?;
-            }
+        if let Start::Picture(start) = &self.start {
+            start.check()?;
         }
         Ok(shape)
     }
-}
-
-/// `true` of a network that takes beside the latent that of a picture: as many channels.
-pub(crate) fn takes_picture(denoiser: &DenoiserSpec) -> bool {
-    denoiser.concat_channels == denoiser.latent_channels
 }
 
 fn side(name: &'static str, pixels: usize, factor: usize) -> sd_core::Result<usize> {
@@ -337,16 +313,4 @@ fn side(name: &'static str, pixels: usize, factor: usize) -> sd_core::Result<usi
         return Err(Error::invalid(name, pixels, expected));
     }
     Ok(pixels)
-}
-
-fn same_size(
-    what: &'static str,
-    (width, height): (u32, u32),
-    size: [usize; 2],
-) -> sd_core::Result<()> {
-    if [height as usize, width as usize] == size {
-        return Ok(());
-    }
-    let expected = format!("expected {}x{}, the size that is drawn", size[1], size[0]);
-    Err(Error::invalid(what, format!("{width}x{height}"), expected))
 }

@@ -11,7 +11,8 @@ use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::models::{Error as ModelError, Files};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
-    Error, OpenOptions, Pipeline, Request, Residency, Result, Start, UnknownSettings, device,
+    Error, OpenOptions, PictureStart, Pipeline, Request, Residency, Result, RgbImage, Start,
+    UnknownSettings, device,
 };
 use serde_json::{Map, Value, json};
 
@@ -592,11 +593,7 @@ fn a_bad_weight_is_reported_where_it_first_shows() {
                 let pipeline = Pipeline::from_files(&spoilt(folder, name, bad), &options).unwrap();
                 let mut request = request();
                 if name.starts_with("encoder.conv") {
-                    request.start = Start::Picture {
-                        image: sd_pipeline::RgbImage::new(64, 64),
-                        strength: 0.8,
-                        mask: None,
-                    };
+                    request.start = Start::Picture(PictureStart::new(RgbImage::new(64, 64), 0.8));
                 }
                 let error = match pipeline.start(&request) {
                     Err(error) => error,

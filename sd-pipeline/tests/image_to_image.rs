@@ -1,8 +1,8 @@
 //! Pictures drawn from a picture equal diffusers', from the encoded picture to the final latents.
 
-use image::{GrayImage, Luma, RgbImage};
+use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
-use sd_pipeline::{OpenOptions, Pipeline, Request, Start, device};
+use sd_pipeline::{OpenOptions, PictureStart, Pipeline, Request, Start, device};
 use serde_json::Value;
 
 fn tiny(scheduler: &str) -> Pipeline {
@@ -18,18 +18,18 @@ fn picture(fixture: &Fixture) -> RgbImage {
     RgbImage::from_raw(72, 56, bytes).unwrap()
 }
 
-fn request(case: &Value, image: RgbImage) -> Request {
+fn request(case: &Value, fixture: &Fixture) -> Request {
+    let mut image = picture(fixture);
+    if case["picture"] == "odd" {
+        image = imageops::crop_imm(&image, 0, 0, 71, 45).to_image();
+    }
     Request {
         negative_prompt: case["negative"].as_str().map(Into::into),
         guidance_scale: case["guidance"].as_f64().unwrap(),
         steps: case["steps"].as_u64().unwrap() as usize,
         seed: case["seed"].as_u64().unwrap(),
         count: case["count"].as_u64().unwrap_or(1) as usize,
-        start: Start::Picture {
-            image,
-            strength: case["strength"].as_f64().unwrap(),
-            mask: None,
-        },
+        start: Start::Picture(PictureStart::new(image, case["strength"].as_f64().unwrap())),
         ..Request::new(case["prompt"].as_str().unwrap())
     }
 }
@@ -39,10 +39,10 @@ fn initial_and_final_latents_equal_diffusers() {
     let fixture = Fixture::open("image_to_image");
     let settings = fixture.settings();
     let cases = settings.as_object().unwrap();
-    assert_eq!(cases.len(), 17);
+    assert_eq!(cases.len(), 66);
     for (name, case) in cases {
         let pipeline = tiny(case["scheduler"].as_str().unwrap());
-        let request = request(case, picture(&fixture));
+        let request = request(case, &fixture);
         let mut run = pipeline.start(&request).unwrap();
         let initial = run.latents().clone();
         fixture.assert_tensor(&format!("{name}.initial"), initial, 2e-5);
@@ -76,11 +76,10 @@ fn a_masked_run_keeps_what_is_black() {
             steps: 6,
             guidance_scale: 2.0,
             seed: 3,
-            start: Start::Picture {
-                image: image.clone(),
-                strength: 0.7,
+            start: Start::Picture(PictureStart {
                 mask,
-            },
+                ..PictureStart::new(image.clone(), 0.7)
+            }),
             ..Request::new("a yellow star")
         };
         let finals = |mask| {
@@ -112,11 +111,7 @@ fn what_does_not_fit_the_picture_is_refused() {
     let pipeline = tiny("DDIM");
     let refused = |change: &dyn Fn(&mut Request)| {
         let mut request = Request {
-            start: Start::Picture {
-                image: picture(&fixture),
-                strength: 0.5,
-                mask: None,
-            },
+            start: Start::Picture(PictureStart::new(picture(&fixture), 0.5)),
             ..Request::new("a yellow star")
         };
         change(&mut request);
@@ -124,25 +119,27 @@ fn what_does_not_fit_the_picture_is_refused() {
     };
     let strength = |value: f64| {
         move |r: &mut Request| {
-            if let Start::Picture { strength, .. } = &mut r.start {
-                *strength = value;
+            if let Start::Picture(start) = &mut r.start {
+                start.strength = value;
             }
         }
     };
-    assert!(refused(&|r| r.width = Some(80)).contains("picture is 72x56"));
     assert!(refused(&strength(f64::NAN)).contains("strength is NaN"));
     assert!(refused(&strength(1.5)).contains("expected 0 to 1"));
     assert!(refused(&strength(0.001)).contains("no step is left"));
     let small = refused(&|r| {
-        if let Start::Picture { mask, .. } = &mut r.start {
-            *mask = Some(GrayImage::new(8, 8));
+        if let Start::Picture(start) = &mut r.start {
+            start.mask = Some(GrayImage::new(8, 8));
         }
     });
     assert!(small.contains("mask is 8x8; expected 72x56"), "{small}");
-    let odd = refused(&|r| {
-        if let Start::Picture { image, .. } = &mut r.start {
-            *image = RgbImage::new(73, 56);
-        }
-    });
-    assert!(odd.contains("width is 73"), "{odd}");
+    for (width, height) in [(7, 56), (72, 1), (1, 1), (0, 0)] {
+        let small = refused(&|r| {
+            if let Start::Picture(start) = &mut r.start {
+                start.image = RgbImage::new(width, height);
+            }
+        });
+        let found = format!("picture is {width}x{height}; expected at least 8x8");
+        assert!(small.contains(&found), "{small}");
+    }
 }

@@ -7,8 +7,8 @@ use sd_fixtures::Fixture;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::models::{ClipPairFiles, ClipReading, ClipTextFiles, Files, LoadOptions};
 use sd_pipeline::{
-    ComponentFolders, Error, FloatDType, OpenOptions, Pipeline, Prompt, Request, Residency,
-    RgbImage, SizeConditioning, Start, TextEncoder, device,
+    ComponentFolders, Error, FloatDType, OpenOptions, PictureStart, Pipeline, Prompt, Request,
+    Residency, RgbImage, SizeConditioning, Start, TextEncoder, device,
 };
 use serde_json::{Value, json};
 
@@ -218,11 +218,10 @@ fn a_refiner_draws_on_a_picture_what_diffusers_does() {
         let good = score("aesthetic_score");
         let bad = score("negative_aesthetic_score");
         let request = Request {
-            start: Start::Picture {
-                image: picture(&fixture),
-                strength: case["strength"].as_f64().unwrap(),
-                mask: None,
-            },
+            start: Start::Picture(PictureStart::new(
+                picture(&fixture),
+                case["strength"].as_f64().unwrap(),
+            )),
             negative_prompt: prompt(&case, "negative", "none"),
             steps: number(&case, "steps"),
             seed: number(&case, "seed") as u64,

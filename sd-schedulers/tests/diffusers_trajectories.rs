@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use sd_core::{NoiseSchedule, Parameterization, Scheduler};
-use sd_schedulers::{Ddpm, Pndm, Variance};
+use sd_schedulers::{Ddim, Ddpm, Pndm, Variance};
 use support::{Shared, compare, run};
 
 #[test]
@@ -122,9 +122,16 @@ fn a_strength_that_leaves_no_step_is_an_error() {
     assert_eq!(plan.stages.len(), 6);
     assert_eq!(plan.first_stage(5, 1.0).unwrap(), 0);
     assert_eq!(plan.first_stage(5, 0.5).unwrap(), 3);
+    // But as diffusers begins at the stage that strength counts to, the last one is always left.
+    assert_eq!(plan.first_stage(5, 0.19).unwrap(), 5);
+    assert_eq!(plan.first_stage(5, 0.0).unwrap(), 5);
+    let ddim = Ddim::default().plan(&train, 5).unwrap();
     for strength in [0.0, 0.19, -0.1, 1.01, f64::NAN] {
-        let error = plan.first_stage(5, strength).unwrap_err().to_string();
+        let error = ddim.first_stage(5, strength).unwrap_err().to_string();
         assert!(error.starts_with("strength is"), "{error}");
+    }
+    for strength in [-0.1, 1.01, f64::NAN] {
+        assert!(plan.first_stage(5, strength).is_err());
     }
 }
 

@@ -47,8 +47,13 @@ pub const GUIDANCE_SCALE: f64 = 2.0;
 /// Colours of the model's latents: what [`LatentRgb::fit`] finds for pictures that it draws
 /// (`tests/editing/previews.rs`).
 pub const LATENT_RGB: LatentRgb = LatentRgb {
-    factors: Cow::Borrowed(&[[0.0; 3]; 4]),
-    bias: [0.0; 3],
+    factors: Cow::Borrowed(&[
+        [-0.1627, 0.1299, -0.0623],
+        [0.2775, 0.1958, 0.1160],
+        [0.2616, -0.0160, -0.0896],
+        [0.0957, 0.0176, 0.1561],
+    ]),
+    bias: [0.0085, 0.1063, 0.1260],
 };
 
 macro_rules! embed {

@@ -4,7 +4,7 @@
 use image::Rgb;
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
-use sd_pipeline::{OpenOptions, Pipeline, Request, RgbImage, Run, Start, device};
+use sd_pipeline::{OpenOptions, PictureStart, Pipeline, Request, RgbImage, Run, Start, device};
 use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
 
@@ -84,11 +84,10 @@ fn every_family_draws_what_its_own_pipeline_draws() {
                 let [.., h, w] = fixture.shape(&format!("{key}.latents"))[..] else {
                     unreachable!("latents have four sides")
                 };
-                request.start = Start::Picture {
-                    image: picture(8 * w as u32, 8 * h as u32),
+                request.start = Start::Picture(PictureStart::new(
+                    picture(8 * w as u32, 8 * h as u32),
                     strength,
-                    mask: None,
-                };
+                ));
             }
             let run = finished(&pipeline, &request);
             let latents = format!("{key}.latents");

@@ -20,8 +20,8 @@ pub(super) struct Recipe {
     /// `true` where the index says whether the denoiser embeds an aesthetic score
     /// (`requires_aesthetics_score`): it is a refiner then.
     pub(super) scores: bool,
-    /// Settings of the scheduler's file that diffusers corrects as it opens such a folder, and
-    /// their right values.
+    /// Settings of the scheduler's file that diffusers' pipeline corrects or decides, and their right
+    /// values.
     pub(super) corrections: fn() -> Vec<(&'static str, Value)>,
     /// `true` when diffusers does not believe a denoiser that was written in its first months that
     /// it was trained at less than 64 latent pixels.
@@ -71,7 +71,8 @@ const XL: Recipe = Recipe {
 
 const CONSISTENCY: Recipe = Recipe {
     class: "LatentConsistencyModelPipeline",
-    corrections: Vec::new,
+    // As its pipeline for pictures has it.
+    corrections: || vec![("spreads_strength", true.into())],
     corrects_sample_size: false,
     defaults: Defaults {
         steps: 4,

@@ -41,7 +41,8 @@ impl Record {
         let named = pipeline.scheduler_name.as_ref();
         let scheduler = named.filter(|(_, scheduler)| Arc::ptr_eq(scheduler, &pipeline.scheduler));
         let strength = match &request.start {
-            Start::Picture { strength, .. } | Start::Latents { strength, .. } => Some(*strength),
+            Start::Picture(start) => Some(start.strength),
+            Start::Latents { strength, .. } => Some(*strength),
             _ => None,
         };
         let unrecorded = [

@@ -51,17 +51,19 @@ pub(super) fn skip(
     Ok(())
 }
 
-/// A sample of the clean latents of `pictures`, one for each of the run's images or one for all,
-/// f32, on the denoiser's device. Takes a draw of `noise`.
+/// The clean latents of `pictures`, one for each of the run's `count` images or one for all, f32, on
+/// the denoiser's device: samples, with a draw of `noise`, or the means without.
 pub(super) fn encoded(
     pipeline: &Pipeline,
     pictures: &[RgbImage],
-    noise: &mut SeededNoise,
+    count: usize,
+    noise: Option<&mut SeededNoise>,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
-    let count = noise.seeds().len() / pictures.len().max(1);
+    let times = count / pictures.len().max(1);
+    let noise = noise.map(|noise| noise as &mut dyn Noise);
     latents(pipeline, pictures, phases, |autoencoder, pixels| {
-        autoencoder.encode(pixels.repeat_dim(0, count), Some(noise))
+        autoencoder.encode(pixels.repeat_dim(0, times), noise)
     })
 }
 

@@ -7,7 +7,6 @@ use sd_core::{
 use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
-use crate::request::takes_picture;
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result};
 
@@ -64,7 +63,7 @@ pub(super) fn branches(
     let channels = spec.concat_channels;
     if channels > 0 && conditioning.iter().any(|branch| branch.concat.is_none()) {
         let beside = pipeline.kind.beside;
-        let name = match takes_picture(spec) {
+        let name = match spec.takes_picture() {
             true => "picture",
             false => "concat",
         };

@@ -13,16 +13,18 @@ mod stepping;
 #[cfg(feature = "stream")]
 mod stream;
 
+use std::sync::Arc;
+
 use burn::tensor::{FloatDType, Tensor};
 use sd_core::{
-    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Level, Plan, Scheduler, SeededNoise,
-    TextEmbedding, placed,
+    Autoencoder, BranchEvaluation, Cancel, DenoiserSpec, Level, NoiseSchedule, Plan, Scheduler,
+    SeededNoise, TextEmbedding, placed,
 };
 
 use crate::finite;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
+use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, SampleMode, Slot, Start};
 use handover::Cut;
 use lease::Lease;
 use passes::SecondPass;
@@ -110,8 +112,7 @@ impl Run {
         }
         let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
-        let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
-        stages(&plan, &*pipeline.scheduler, request)?;
+        planned(&*pipeline.scheduler, &spec.schedule, request)?;
         begin::check(pipeline, request)?;
         if let Some(concat) = &request.concat {
             finite::require("concat", concat)?;
@@ -163,15 +164,17 @@ impl Run {
         let guidance = request.guidance(pipeline);
         let size = [h * factor, w * factor];
         let concat = match &request.picture {
-            Some(picture) => Some(begin::beside(pipeline, picture, &phases)?),
+            Some(picture) => {
+                let picture = picture.resized(size)?;
+                Some(begin::beside(pipeline, &picture, &phases)?)
+            }
             None => request.concat.clone(),
         };
         let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
-        let plan = pipeline.scheduler.plan(&schedule, request.steps)?;
-        let (first, cut) = stages(&plan, &*pipeline.scheduler, request)?;
+        let (plan, first, cut) = planned(&*pipeline.scheduler, &schedule, request)?;
 
         // The order of draws is diffusers': a picture's posterior, then the initial noise.
         let mut noise = SeededNoise::new(request.seed, request.count);
@@ -188,12 +191,17 @@ impl Run {
                 let x = initial.clone() * plan.init_noise_sigma;
                 (initial, x)
             }
-            Start::Picture { image, mask, .. } => {
-                let image = std::slice::from_ref(image);
-                let clean = begin::encoded(pipeline, image, &mut noise, &phases)?;
+            Start::Picture(start) => {
+                let image = start.resized(size)?;
+                let image = std::slice::from_ref(&*image);
+                let drawn = match start.sample_mode {
+                    SampleMode::Sample => Some(&mut noise),
+                    SampleMode::Mean => None,
+                };
+                let clean = begin::encoded(pipeline, image, request.count, drawn, &phases)?;
                 let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                if let Some(mask) = mask {
-                    layers.push(std::sync::Arc::new(begin::mask(mask, &clean)));
+                if let Some(mask) = start.resized_mask(size)? {
+                    layers.push(Arc::new(begin::mask(&mask, &clean)));
                 }
                 let x = begin::noised(&clean, &initial, plan.stages[first].from);
                 (initial, x)
@@ -344,20 +352,27 @@ impl Run {
     }
 }
 
-/// The stage at which `request` begins, and the place at which another model goes on.
-fn stages(
-    plan: &Plan,
+/// The levels of `request`'s run, the stage at which it begins, and the place at which another model
+/// goes on.
+fn planned(
     scheduler: &dyn Scheduler,
+    schedule: &Arc<NoiseSchedule>,
     request: &Request,
-) -> Result<(usize, Option<Cut>)> {
-    let first = match &request.start {
-        Start::Picture { strength, .. } | Start::Latents { strength, .. } => {
-            plan.first_stage(request.steps, *strength)?
+) -> Result<(Plan, usize, Option<Cut>)> {
+    let steps = request.steps;
+    let (plan, first) = match &request.start {
+        Start::Picture(start) => scheduler.plan_from_picture(schedule, steps, start.strength)?,
+        Start::Latents { strength, .. } => {
+            scheduler.plan_from_picture(schedule, steps, *strength)?
         }
-        Start::Handover(handover) => Cut::at("handover", handover.at, plan, scheduler)?.stage,
-        _ => 0,
+        Start::Handover(handover) => {
+            let plan = scheduler.plan(schedule, steps)?;
+            let first = Cut::at("handover", handover.at, &plan, scheduler)?.stage;
+            (plan, first)
+        }
+        _ => (scheduler.plan(schedule, steps)?, 0),
     };
-    let cut = request.end.map(|end| Cut::at("end", end, plan, scheduler));
+    let cut = request.end.map(|end| Cut::at("end", end, &plan, scheduler));
     let cut = cut.transpose()?;
     if let Start::Handover(handover) = &request.start
         && first >= plan.stages.len()
@@ -371,7 +386,7 @@ fn stages(
         let expected = "expected more: no step is left before it";
         return Err(sd_core::Error::invalid("end", end, expected).into());
     }
-    Ok((first, cut))
+    Ok((plan, first, cut))
 }
 
 impl std::fmt::Debug for Run {

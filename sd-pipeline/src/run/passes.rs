@@ -46,7 +46,7 @@ impl SecondPass {
         let Some(hires) = &request.hires else {
             return Ok(None);
         };
-        let masked = matches!(&request.start, Start::Picture { mask: Some(_), .. });
+        let masked = matches!(&request.start, Start::Picture(start) if start.mask.is_some());
         let of_one_size = [
             (request.end.is_some(), "an end"),
             (request.concat.is_some(), "channels beside the latent"),
@@ -69,8 +69,9 @@ impl SecondPass {
             ..request.clone()
         };
         request.latent_shape(spec, autoencoder)?;
-        let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
-        let first = plan.first_stage(request.steps, hires.strength)?;
+        let scheduler = &pipeline.scheduler;
+        let (plan, first) =
+            scheduler.plan_from_picture(&spec.schedule, request.steps, hires.strength)?;
         Ok(Some(Self {
             pipeline: pipeline.clone(),
             strength: hires.strength,
@@ -142,8 +143,10 @@ impl SecondPass {
                     let found = pictures.len();
                     return Err(CoreError::invalid("upscaled pictures", found, expected).into());
                 }
-                let mut noise = SeededNoise::new(self.request.seed, self.request.count);
-                let latents = begin::encoded(&self.pipeline, &pictures, &mut noise, phases)?;
+                let (pipeline, count) = (&self.pipeline, shape[0]);
+                let mut noise = SeededNoise::new(self.request.seed, count);
+                let drawn = Some(&mut noise);
+                let latents = begin::encoded(pipeline, &pictures, count, drawn, phases)?;
                 Ok((latents, noise.draws()))
             }
         }

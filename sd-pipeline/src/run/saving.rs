@@ -81,7 +81,12 @@ impl Run {
                 "it has {found} images, the request {images}"
             )));
         }
-        let most = if own_steps { MOST_STEPS } else { stages };
+        // Of its first pass nothing is left to do then, and the solver is not asked again.
+        let is_between = saved.finished && self.ahead.is_some();
+        let most = match own_steps {
+            true => MOST_STEPS,
+            false => stages + usize::from(is_between),
+        };
         if saved.done >= most || saved.solving.sampler.index() >= most {
             let done = saved.done;
             return Err(misfit(format!(
@@ -111,7 +116,9 @@ impl Run {
             );
             return Err(misfit(reason));
         }
-        self.solving = Solving::restored(&self.settings, &saved.solving)?;
+        if !is_between {
+            self.solving = Solving::restored(&self.settings, &saved.solving)?;
+        }
         // Seeds and the number of draws are the whole state of the noise.
         while self.noise.draws() < saved.draws {
             self.noise.normal(shape)?;

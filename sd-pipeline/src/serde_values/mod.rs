@@ -173,41 +173,6 @@ pub(crate) mod rgb {
     }
 }
 
-/// An RGB picture, or none.
-pub(crate) mod optional_rgb {
-    use image::RgbImage;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    use super::Pixels;
-
-    pub(crate) fn serialize<S: Serializer>(
-        image: &Option<RgbImage>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        let pixels = image.as_ref().map(|image| {
-            let (width, height) = image.dimensions();
-            let bytes = image.as_raw().clone();
-            Pixels {
-                width,
-                height,
-                bytes,
-            }
-        });
-        pixels.serialize(to)
-    }
-
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
-        from: D,
-    ) -> Result<Option<RgbImage>, D::Error> {
-        let pixels = Option::<Pixels>::deserialize(from)?;
-        let image = pixels.map(|p| {
-            let image = RgbImage::from_raw(p.width, p.height, p.bytes);
-            image.ok_or_else(|| de::Error::custom("too few bytes for the picture's size"))
-        });
-        image.transpose()
-    }
-}
-
 /// A grey picture, or none.
 pub(crate) mod optional_grey {
     use image::GrayImage;

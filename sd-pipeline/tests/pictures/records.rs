@@ -8,8 +8,8 @@ use sd_fixtures::Fixture;
 use sd_pipeline::models::Files;
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
-    Error, OpenOptions, Picture, Pipeline, Record, RecordError, Request, RgbImage, Start, device,
-    image,
+    Error, OpenOptions, Picture, PictureStart, Pipeline, Record, RecordError, Request, RgbImage,
+    Start, device, image,
 };
 use serde_json::Value;
 
@@ -268,12 +268,7 @@ fn what_records_do_not_hold() {
             other => panic!("{other:?}"),
         }
     };
-    let picture = RgbImage::new(64, 72);
-    let start = Start::Picture {
-        image: picture,
-        strength: 1.0,
-        mask: None,
-    };
+    let start = Start::Picture(PictureStart::new(RgbImage::new(64, 72), 1.0));
     let edited = Request { start, ..request() };
     assert_eq!(unrecorded(&edited, &pipeline), ["start"]);
     pipeline.scheduler = Arc::new(Euler::default());

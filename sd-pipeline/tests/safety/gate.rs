@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use sd_pipeline::{
     Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Error, Network, Noise,
-    OnFlagged, Picture, Pipeline, Request, Result, RgbImage, Run, SafetyChecker, Start, Verdict,
-    Watermark, device, each_branch,
+    OnFlagged, Picture, PictureStart, Pipeline, Request, Result, RgbImage, Run, SafetyChecker,
+    Start, Verdict, Watermark, device, each_branch,
 };
 
 /// Flags all that it sees, or nothing, and remembers it.
@@ -133,11 +133,10 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
     let image = crate::picture(1, 64, 48);
     let mask = sd_pipeline::GrayImage::from_fn(64, 48, |x, _| [(x * 4) as u8].into());
     let from = |mask| Request {
-        start: Start::Picture {
-            image: image.clone(),
-            strength: 0.7,
+        start: Start::Picture(PictureStart {
             mask,
-        },
+            ..PictureStart::new(image.clone(), 0.7)
+        }),
         ..request.clone()
     };
     let noise = pipeline.start(&request).unwrap().latents().clone();

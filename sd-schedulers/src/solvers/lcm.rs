@@ -27,6 +27,10 @@ pub struct Lcm {
     /// Share of the distilled timesteps that a run is spread over, from the least noisy: how LCM's
     /// own image-to-image pipeline begins in the middle, with all its steps still to do.
     pub strength: f64,
+    /// Run of a picture by LCM's own pipeline: all steps lie within the share of the distilled
+    /// timesteps that the run's strength says, in place of [`strength`](Self::strength). Without it
+    /// the last of the steps are taken, as with other solvers.
+    pub spreads_strength: bool,
     /// Timesteps of one's own, falling, in place of the distilled ones; as many as steps.
     pub timesteps: Option<Vec<usize>>,
 }
@@ -38,6 +42,7 @@ impl Default for Lcm {
             timestep_scaling: 10.0,
             thresholding: Thresholding::Off,
             strength: 1.0,
+            spreads_strength: false,
             timesteps: None,
         }
     }
@@ -51,6 +56,7 @@ impl Lcm {
             timestep_scaling: fields.number("timestep_scaling", default.timestep_scaling)?,
             thresholding: fields.clip_or_thresholding(default.thresholding)?,
             strength: fields.number("strength", default.strength)?,
+            spreads_strength: fields.flag("spreads_strength", default.spreads_strength)?,
             timesteps: fields.own_timesteps()?,
         }))
     }
@@ -84,6 +90,24 @@ impl Scheduler for Lcm {
             init_noise_sigma: 1.0,
             stages: (0..steps).map(stage).collect(),
         })
+    }
+
+    fn plan_from_picture(
+        &self,
+        train: &Arc<NoiseSchedule>,
+        steps: usize,
+        strength: f64,
+    ) -> Result<(Plan, usize)> {
+        if self.spreads_strength {
+            let spread = Self {
+                strength,
+                ..self.clone()
+            };
+            return Ok((spread.plan(train, steps)?, 0));
+        }
+        let plan = self.plan(train, steps)?;
+        let first = plan.first_stage(steps, strength)?;
+        Ok((plan, first))
     }
 
     fn start(&self, plan: &Plan, first: usize) -> Result<Box<dyn Sampler>> {

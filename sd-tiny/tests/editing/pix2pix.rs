@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::{Tensor, TensorData};
 use sd_pipeline::models::Files;
-use sd_pipeline::{OpenOptions, Pipeline, Record, Request, RgbImage, device};
+use sd_pipeline::{
+    OpenOptions, PictureToChange, Pipeline, Record, Request, Resampling, Resize, RgbImage, device,
+    resize,
+};
 use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
 
@@ -47,7 +50,7 @@ fn request(case: &Value) -> Request {
         steps: number(case, "steps"),
         seed,
         count: number(case, "count"),
-        picture: Some(picture(seed, width as u32, height as u32)),
+        picture: Some(picture(seed, width as u32, height as u32).into()),
         ..Request::new(case["prompt"].as_str().unwrap())
     }
 }
@@ -91,23 +94,23 @@ fn the_pictures_latent_is_not_scaled() {
     let settings = fixture.settings();
     for (name, family) in FAMILIES {
         let pipeline = open(family, false);
-        let key = format!("{name}.own");
-        let image = request(&settings[&key]).picture.unwrap();
-        let (width, height) = image.dimensions();
-        let values: Vec<f32> = image
-            .as_raw()
-            .iter()
-            .map(|v| f32::from(*v) / 127.5 - 1.0)
-            .collect();
-        let data = TensorData::new(values, [1, height as usize, width as usize, 3]);
-        let pixels = Tensor::<4>::from_data(data, &pipeline.denoiser.spec().device);
         let autoencoder = pipeline.autoencoder.get().unwrap();
-        let pixels = pixels.permute([0, 3, 1, 2]);
-        let found = autoencoder.encode_unscaled(pixels.clone()).unwrap();
+        let pixels = |key: &str| {
+            let image = request(&settings[key]).picture.unwrap().image;
+            let (width, height) = image.dimensions();
+            let bytes = image.as_raw().iter();
+            let values: Vec<f32> = bytes.map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+            let data = TensorData::new(values, [1, height as usize, width as usize, 3]);
+            let pixels = Tensor::<4>::from_data(data, &pipeline.denoiser.spec().device);
+            pixels.permute([0, 3, 1, 2])
+        };
+        let key = format!("{name}.own");
+        let found = autoencoder.encode_unscaled(pixels(&key)).unwrap();
         fixture.assert_tensor(&format!("{key}.beside"), found, 1e-4);
         if family == Family::SdxlInstructPix2Pix {
-            let found = autoencoder.encode(pixels, None).unwrap();
-            fixture.assert_tensor(&format!("{name}.cosxl.beside"), found, 1e-4);
+            let key = format!("{name}.cosxl");
+            let found = autoencoder.encode(pixels(&key), None).unwrap();
+            fixture.assert_tensor(&format!("{key}.beside"), found, 1e-4);
         }
     }
 }
@@ -125,7 +128,7 @@ fn a_folder_alone_says_steps_and_both_scales() {
         assert_eq!(found, (100, scale, 1.5));
         let request = |image_guidance_scale| Request {
             steps: 1,
-            picture: Some(picture(1, 64, 48)),
+            picture: Some(picture(1, 64, 48).into()),
             image_guidance_scale,
             ..Request::for_pipeline(&pipeline, "a")
         };
@@ -139,11 +142,38 @@ fn a_folder_alone_says_steps_and_both_scales() {
 }
 
 #[test]
+fn a_picture_of_any_size_comes_to_the_one_that_is_drawn() {
+    let pipeline = open(Family::InstructPix2Pix, false);
+    let image = picture(1, 71, 49);
+    let draw = |picture: PictureToChange, width| {
+        let request = Request {
+            steps: 1,
+            width,
+            picture: Some(picture),
+            ..Request::for_pipeline(&pipeline, "a")
+        };
+        finished(&pipeline, &request).latents().clone()
+    };
+    let own = draw(image.clone().into(), None);
+    assert_eq!(own.dims(), [1, 4, 6, 8]);
+    let by_hand = resize(&image, 64, 48, Resampling::Lanczos).unwrap();
+    assert_eq!(draw(by_hand.into(), None).to_data(), own.to_data());
+    let wide = draw(image.clone().into(), Some(96));
+    let cut = PictureToChange {
+        resize: Resize::Crop,
+        ..image.into()
+    };
+    let cut = draw(cut, Some(96));
+    assert_eq!((wide.dims(), cut.dims()), ([1, 4, 6, 12], [1, 4, 6, 12]));
+    assert_ne!(wide.to_data(), cut.to_data());
+}
+
+#[test]
 fn a_changed_picture_says_its_scale_and_that_it_cannot_be_drawn_again() {
     let pipeline = open(Family::InstructPix2Pix, false);
     let request = Request {
         steps: 1,
-        picture: Some(picture(1, 64, 48)),
+        picture: Some(picture(1, 64, 48).into()),
         image_guidance_scale: Some(1.25),
         ..Request::for_pipeline(&pipeline, "a")
     };
@@ -172,7 +202,7 @@ fn a_changed_picture_says_its_scale_and_that_it_cannot_be_drawn_again() {
 fn what_is_no_picture_to_change_is_refused_in_words() {
     let refused = |pipeline: &Pipeline, change: &dyn Fn(&mut Request)| {
         let mut request = Request {
-            picture: Some(picture(1, 64, 48)),
+            picture: Some(picture(1, 64, 48).into()),
             ..Request::for_pipeline(pipeline, "a")
         };
         change(&mut request);
@@ -181,12 +211,9 @@ fn what_is_no_picture_to_change_is_refused_in_words() {
     let edits = open(Family::InstructPix2Pix, false);
     let message = refused(&edits, &|r| r.picture = None);
     assert!(message.contains("picture is absent") && message.contains("the picture to change"));
-    let message = refused(&edits, &|r| r.width = Some(72));
-    assert!(
-        message.contains("picture is 64x48; expected 72x48"),
-        "{message}"
-    );
-    let message = refused(&edits, &|r| r.picture = Some(RgbImage::new(63, 48)));
+    let message = refused(&edits, &|r| r.picture = Some(RgbImage::new(7, 48).into()));
+    assert!(message.contains("picture is 7x48"), "{message}");
+    let message = refused(&edits, &|r| r.width = Some(63));
     assert!(message.contains("width is 63"), "{message}");
     for scale in [f64::NAN, f64::INFINITY] {
         let message = refused(&edits, &|r| r.image_guidance_scale = Some(scale));
