@@ -21,6 +21,7 @@ use crate::{Error, Result};
 /// enlarged the sample of its posterior is drawn before.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 pub struct HiRes {
     /// Sides of the finished picture in those of the first pass, from 1. They are cut to multiples
     /// of the autoencoder's factor (8).
@@ -32,6 +33,13 @@ pub struct HiRes {
     pub steps: Option<usize>,
     /// Way to the larger size.
     pub upscaler: Upscale,
+}
+
+impl Default for HiRes {
+    /// Twice the sides.
+    fn default() -> Self {
+        Self::new(2.0)
+    }
 }
 
 impl HiRes {

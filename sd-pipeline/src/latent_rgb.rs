@@ -11,7 +11,24 @@ use crate::guard::guard;
 /// pixels it stands for. A preview that costs nothing, an eighth as wide and high as the picture.
 ///
 /// The numbers of published autoencoders were fitted by others, and are read in ComfyUI's
-/// `latent_formats.py`; for any other autoencoder [`fit`](Self::fit) finds them.
+/// `latent_formats.py`; for any other autoencoder [`fit`](Self::fit) finds them, once:
+///
+/// ```no_run
+/// # fn main() -> sd_pipeline::Result<()> {
+/// # let mut pipeline = sd_pipeline::Pipeline::open("", &sd_pipeline::OpenOptions::new(&sd_pipeline::device("flex")?))?;
+/// use sd_pipeline::{LatentRgb, Preview, Request};
+///
+/// let mut run = pipeline.start(&Request::new("a market in the rain"))?;
+/// for step in &mut run {
+///     step?;
+/// }
+/// let autoencoder = pipeline.autoencoder.get()?;
+/// let colours = LatentRgb::fit(&*autoencoder, run.latents())?;
+/// println!("{colours:?}");
+/// pipeline.latent_rgb = Some(colours);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatentRgb {
     /// Red, green and blue of each channel, for latents as denoisers work on them and colours from
