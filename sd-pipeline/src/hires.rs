@@ -91,7 +91,8 @@ impl Default for Upscale {
 
 /// Upscaler of the program's own: a network that enlarges pictures or latents.
 pub trait Upscaler: Debug + Send + Sync {
-    /// Everything that the first pass drew, enlarged to `size`, height and width in pixels.
+    /// Latents or pictures of all that the first pass drew, enlarged to `size`, height and width in
+    /// pixels.
     ///
     /// # Errors
     /// Whatever keeps it from doing so. A result of another number or size is an error of the run.
@@ -130,6 +131,10 @@ impl Debug for Drawn<'_> {
 
 /// Beginning of the second pass, one of each of the run's images in their order.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one in a run, and it is taken apart at once"
+)]
 pub enum Upscaled {
     /// Clean latents `[count, c, height/8, width/8]`, f32.
     Latents(Tensor<4>),

@@ -240,18 +240,22 @@ impl LeastSquares {
             }
         }
         let mut found = self.sides;
-        for i in 0..n {
-            for k in 0..3 {
-                let sum: f64 = (0..i).map(|j| lower[i * n + j] * found[j][k]).sum();
-                found[i][k] = (found[i][k] - sum) / lower[i * n + i];
-            }
-        }
-        for i in (0..n).rev() {
-            for k in 0..3 {
-                let sum: f64 = (i + 1..n).map(|j| lower[j * n + i] * found[j][k]).sum();
-                found[i][k] = (found[i][k] - sum) / lower[i * n + i];
-            }
-        }
+        // `found[i]` less the multiples of those already found, over the diagonal's entry.
+        let mut settle =
+            |i: usize, others: std::ops::Range<usize>, at: fn(usize, usize) -> [usize; 2]| {
+                let mut rest = found[i];
+                for j in others {
+                    let [row, column] = at(i, j);
+                    for (value, other) in rest.iter_mut().zip(found[j]) {
+                        *value -= lower[row * n + column] * other;
+                    }
+                }
+                found[i] = rest.map(|value| value / lower[i * n + i]);
+            };
+        (0..n).for_each(|i| settle(i, 0..i, |i, j| [i, j]));
+        (0..n)
+            .rev()
+            .for_each(|i| settle(i, i + 1..n, |i, j| [j, i]));
         Some(found)
     }
 }

@@ -8,14 +8,14 @@ use crate::{LatentRgb, Marking, Picture, Result, Slot, TooSmall};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Preview {
-    /// By the colours of the latent's channels that the [pipeline](crate::Pipeline::latent_rgb)
-    /// has: at once, an eighth as wide and high as the picture.
+    /// Colours of the latent's channels, those that the [pipeline](crate::Pipeline::latent_rgb) has:
+    /// at once, an eighth as wide and high as the picture.
     #[default]
     Colours,
-    /// By these.
+    /// Colours of the program's choice, likewise.
     LatentRgb(LatentRgb),
-    /// By an autoencoder of the program's choice, such as a tiny one
-    /// ([`TinyVae`](sd_models::vae::TinyVae)): as large as the picture.
+    /// Pictures of an autoencoder of the program's choice, such as a tiny one
+    /// ([`TinyVae`](sd_models::vae::TinyVae)), as large as the finished ones.
     Autoencoder(Slot<dyn Autoencoder>),
 }
 
