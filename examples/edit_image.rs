@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use sd_pipeline::{
-    Expand, Inpaint, MaskRule, PictureStart, Record, Request, Resize, RgbImage, Start, read_mask,
-    read_picture,
+    Expand, Inpaint, MaskRule, PictureStart, PictureToChange, Record, Request, Resize, RgbImage,
+    Start, read_mask, read_picture,
 };
 use support::{Arguments, Drawing};
 
@@ -124,7 +124,6 @@ fn main() -> std::process::ExitCode {
 
 fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     arguments.common.check_output()?;
-    arguments.refuse_unfinished()?;
     let image = read_picture(&arguments.image)?;
     if let Some(picture) = &arguments.common.redraw {
         let record = Record::read(picture)?;
@@ -132,6 +131,9 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
         return Drawing::open(&arguments.common, Some(record))?.draw(&request);
     }
     let drawing = Drawing::open(&arguments.common, None)?;
+    if drawing.pipeline.denoiser.spec().takes_picture() {
+        return change(arguments, image, drawing);
+    }
     let defaults = drawing.pipeline.defaults();
     let (image, inpaint) = arguments.inpaint(image)?;
     let start = PictureStart {
@@ -141,6 +143,36 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     };
     let request = Request {
         start: Start::Picture(start),
+        image_guidance_scale: arguments.image_guidance,
+        ..drawing.request()
+    };
+    drawing.draw(&request)
+}
+
+/// Draws the picture changed as the prompt says, by a model that sees it beside the latent.
+fn change(
+    arguments: &EditArguments,
+    image: RgbImage,
+    drawing: Drawing<'_>,
+) -> Result<(), Box<dyn Error>> {
+    let of_other_models = [
+        ("--strength", arguments.strength.is_some()),
+        ("--mask", arguments.mask.is_some()),
+        ("--rule", arguments.rule.is_some()),
+        ("--expand", arguments.expand.is_some()),
+        ("--keep-unmasked", arguments.keep_unmasked),
+    ];
+    if let Some((option, _)) = of_other_models.iter().find(|(_, is)| *is) {
+        let why = "this model sees the whole picture and changes it as the prompt says \
+                   (--image-guidance)";
+        return Err(format!("{option} cannot be used: {why}").into());
+    }
+    let request = Request {
+        picture: Some(PictureToChange {
+            resize: arguments.resize.into(),
+            ..image.into()
+        }),
+        image_guidance_scale: arguments.image_guidance,
         ..drawing.request()
     };
     drawing.draw(&request)
@@ -196,15 +228,6 @@ impl EditArguments {
             ..own
         };
         Ok((image, Some(inpaint)))
-    }
-
-    /// Parts of the contract that are still to be built.
-    fn refuse_unfinished(&self) -> Result<(), Box<dyn Error>> {
-        let asked = [("--image-guidance", self.image_guidance.is_some())];
-        match asked.iter().find(|(_, is)| *is) {
-            Some((option, _)) => Err(format!("{option} is not supported yet").into()),
-            None => Ok(()),
-        }
     }
 }
 

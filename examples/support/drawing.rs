@@ -5,8 +5,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use sd_pipeline::{
-    OpenOptions, Picture, Pipeline, Record, Request, Residency, Run, device, write_latents,
-    write_picture,
+    OpenOptions, OutputFile, Picture, Pipeline, Preview, Record, Request, Resampling, Residency,
+    Run, device, resize, write_latents, write_picture,
 };
 
 use super::{Arguments, Report, progress_bar, tell};
@@ -65,7 +65,7 @@ impl<'a> Drawing<'a> {
         };
         let mut pipeline = match &arguments.model {
             Some(folder) => Pipeline::open(folder, &own)?,
-            None => Pipeline::from_files(&sd_tiny::files(), &own)?,
+            None => sd_tiny::open(&own)?,
         };
         arguments.check_safety(&pipeline);
         if arguments.model.is_none() {
@@ -108,13 +108,13 @@ impl<'a> Drawing<'a> {
             ..Report::default()
         };
         let mut run = started(pipeline, request, &mut report)?;
-        take_steps(&mut run, &mut report)?;
+        self.take_steps(&mut run, &mut report)?;
         let mut loaded = pipeline.load_time();
         if let Some(refiner) = &self.refiner {
             let request = request.refining(run.hand_over()?);
             report.watch(run.memory_peaks());
             run = started(refiner, &request, &mut report)?;
-            take_steps(&mut run, &mut report)?;
+            self.take_steps(&mut run, &mut report)?;
             loaded += refiner.load_time();
         }
 
@@ -132,7 +132,10 @@ impl<'a> Drawing<'a> {
             write_latents(run.latents(), file)?;
         }
         // Of those that were drawn with it, the one that is drawn again.
-        let one = self.record.and_then(|record| images.get(record.index));
+        let one = self
+            .record
+            .as_ref()
+            .and_then(|record| images.get(record.index));
         let images = one.map_or(&*images, std::slice::from_ref);
         for (image, file) in images.iter().zip(arguments.output_files()) {
             match arguments.no_record {
@@ -142,6 +145,45 @@ impl<'a> Drawing<'a> {
         }
         if arguments.json {
             writeln!(std::io::stdout(), "{}", report.json())?;
+        }
+        Ok(())
+    }
+
+    /// All steps of `run`, with previews on the way.
+    fn take_steps(&self, run: &mut Run, report: &mut Report) -> Result<(), Box<dyn Error>> {
+        let bar = progress_bar(run.steps());
+        let mut clock = Instant::now();
+        while let Some(step) = run.next() {
+            let step = step?;
+            bar.set_position(step.done as u64);
+            report.steps.push(clock.elapsed());
+            let every = self.arguments.preview_every;
+            if every.is_some_and(|every| (step.done as u64).is_multiple_of(every))
+                && !run.is_finished()
+            {
+                self.write_previews(run, step.done)?;
+            }
+            clock = Instant::now();
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Previews behind step number `step`, as large as the pictures.
+    fn write_previews(&self, run: &Run, step: usize) -> Result<(), Box<dyn Error>> {
+        let factor = self.pipeline.autoencoder.spec().factor as u32;
+        let previews = run.preview(&Preview::Colours)?;
+        for (preview, file) in previews.iter().zip(self.arguments.preview_files(step)) {
+            let place = OutputFile::new(&file)?;
+            if let Some(latents) = &self.arguments.latents_out
+                && OutputFile::new(latents)?.same_as(&place)
+            {
+                let file = file.display();
+                return Err(format!("a preview and --latents-out are both {file}").into());
+            }
+            let [width, height] = [preview.width(), preview.height()].map(|side| side * factor);
+            let image = resize(&preview.image, width, height, Resampling::Bilinear)?;
+            write_picture(&image, file)?;
         }
         Ok(())
     }
@@ -159,17 +201,4 @@ fn started(
     report.encode += clock.elapsed().saturating_sub(loaded);
     report.weights = pipeline.memory();
     Ok(run)
-}
-
-/// All steps of `run`.
-fn take_steps(run: &mut Run, report: &mut Report) -> Result<(), Box<dyn Error>> {
-    let bar = progress_bar(run.steps());
-    let mut clock = Instant::now();
-    for step in run {
-        bar.set_position(step?.done as u64);
-        report.steps.push(clock.elapsed());
-        clock = Instant::now();
-    }
-    bar.finish_and_clear();
-    Ok(())
 }

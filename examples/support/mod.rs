@@ -18,14 +18,14 @@ pub(crate) use drawing::Drawing;
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
-    PipelineMemory, PredictionType, Prompt, Request, UnknownSettings, Watermark, WeightBytes,
-    WeightStorage,
+    ComponentFolders, FloatDType, HiRes, OnFlagged, OutputFile, PhasePeaks, PictureFormat,
+    Pipeline, PipelineMemory, PredictionType, Prompt, Request, UnknownSettings, Upscale, Watermark,
+    WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 15] = [
+const RECORDED: [&str; 19] = [
     "prompt",
     "negative",
     "second",
@@ -34,6 +34,10 @@ const RECORDED: [&str; 15] = [
     "width",
     "height",
     "steps",
+    "hires",
+    "hires_strength",
+    "hires_steps",
+    "upscaler",
     "guidance",
     "scheduler",
     "seed",
@@ -138,6 +142,34 @@ pub(crate) struct Arguments {
     /// File for the final latents, before decoding
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_out: Option<PathBuf>,
+    /// Sides of a second pass in those of the first, 1 or more: the picture is drawn small, enlarged
+    /// and drawn on
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    hires: Option<f64>,
+    /// Share of the second pass's steps that is taken [default: 0.7]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        requires = "hires",
+        allow_negative_numbers = true
+    )]
+    hires_strength: Option<f64>,
+    /// Steps of the second pass, of which that share is taken [default: those of the first]
+    #[arg(long, value_name = "N", requires = "hires")]
+    hires_steps: Option<usize>,
+    /// Way to the larger size: of the latent (latent, latent-nearest, latent-bicubic) or of the
+    /// picture (lanczos, bicubic, bilinear, box, nearest)
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "hires",
+        default_value = "latent"
+    )]
+    upscaler: Upscale,
+    /// Write a preview behind every so many steps but the last: NAME-step-5.png beside NAME.png,
+    /// with --count NAME-0-step-5.png
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) preview_every: Option<u64>,
     /// A picture of this program: draw it again, from the record in it
     #[arg(long, value_name = "PICTURE", conflicts_with_all = RECORDED)]
     pub(crate) redraw: Option<PathBuf>,
@@ -271,9 +303,26 @@ impl Arguments {
             width: self.width,
             height: self.height,
             count: self.count,
+            hires: self.hires.map(|factor| self.second_pass(factor)),
             end: self.refiner.as_ref().map(|_| self.handover),
             ..request
         }
+    }
+
+    fn second_pass(&self, factor: f64) -> HiRes {
+        let default = HiRes::new(factor);
+        HiRes {
+            strength: self.hires_strength.unwrap_or(default.strength),
+            steps: self.hires_steps,
+            upscaler: self.upscaler.clone(),
+            ..default
+        }
+    }
+
+    /// One file per picture for the previews behind step number `step`.
+    pub(crate) fn preview_files(&self, step: usize) -> impl Iterator<Item = PathBuf> {
+        let files = self.output_files();
+        files.map(move |file| suffixed_file(&file, &format!("step-{step}")))
     }
 
     /// One file per picture; a device or a pipe takes them all.
@@ -281,7 +330,7 @@ impl Arguments {
         let stream = OutputFile::new(&self.output).is_ok_and(|place| place.is_stream());
         let numbered = self.count != 1 && !stream;
         (0..self.count).map(move |k| match numbered {
-            true => numbered_file(&self.output, k),
+            true => suffixed_file(&self.output, &k.to_string()),
             false => self.output.clone(),
         })
     }
@@ -295,6 +344,10 @@ impl Arguments {
         // Whoever wants more pictures will not get them.
         for file in self.output_files().take(1000) {
             let place = OutputFile::new(&file)?;
+            if place.is_stream() && self.preview_every.is_some() {
+                let file = file.display();
+                return Err(format!("--preview-every writes files beside {file}, no file").into());
+            }
             if !place.is_stream() {
                 PictureFormat::of(&file)?;
             }
@@ -310,10 +363,10 @@ impl Arguments {
     }
 }
 
-/// `NAME-k.png` for `NAME.png`.
-fn numbered_file(output: &Path, k: usize) -> PathBuf {
+/// `NAME-SUFFIX.png` for `NAME.png`.
+fn suffixed_file(output: &Path, suffix: &str) -> PathBuf {
     let mut name = output.file_stem().unwrap_or_default().to_os_string();
-    name.push(format!("-{k}."));
+    name.push(format!("-{suffix}."));
     name.push(output.extension().unwrap_or("png".as_ref()));
     output.with_file_name(name)
 }

@@ -11,9 +11,10 @@ use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
-    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, Inpaint,
-    Level, MaskRule, OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request, Residency,
-    Resize, SampleMode, SizeConditioning, Start, WeightStorage, device,
+    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, HiRes,
+    Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request,
+    Resampling, Residency, Resize, SampleMode, SizeConditioning, Start, Upscale, WeightStorage,
+    device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -28,6 +29,11 @@ fn a_request_is_a_serde_value() {
     let starts = [
         Start::Noise,
         Start::Initial(noise.clone()),
+        Start::Latents {
+            latents: noise.clone(),
+            strength: 0.5,
+            draws: 1,
+        },
         Start::Handover(Box::new(handover)),
         Start::Picture(PictureStart {
             inpaint: Some(Inpaint {
@@ -54,6 +60,13 @@ fn a_request_is_a_serde_value() {
             negative_size: Some(SizeConditioning::of([64, 64])),
             end: Some(0.8),
             concat: Some(noise.clone()),
+            picture: Some(RgbImage::new(2, 3).into()),
+            image_guidance_scale: Some(1.25),
+            hires: Some(HiRes {
+                steps: Some(9),
+                upscaler: Upscale::Picture(Resampling::Bicubic),
+                ..HiRes::new(1.5)
+            }),
             evaluation: BranchEvaluation::InTurn,
             ..Request::new("a lighthouse")
         };
@@ -65,6 +78,14 @@ fn a_request_is_a_serde_value() {
     // What is not said is as in a new request.
     let read: Request = from_value(json!({ "prompt": { "text": "a cube" }, "steps": 7 })).unwrap();
     assert_eq!((read.steps, read.guidance_scale), (7, 7.5));
+
+    let hires = json!({ "hires": { "factor": 1.25, "upscaler": "latent-nearest" } });
+    let hires = from_value::<Request>(hires).unwrap().hires.unwrap();
+    assert_eq!((hires.factor, hires.strength), (1.25, 0.7));
+    assert_eq!(hires.upscaler.to_string(), "latent-nearest");
+    let unknown = json!({ "hires": { "upscaler": "magic" } });
+    let error = from_value::<Request>(unknown).unwrap_err().to_string();
+    assert!(error.contains("lanczos"), "{error}");
 
     let own = Request {
         guidance: Some(Arc::new(ClassifierFree { scale: 3.0 })),

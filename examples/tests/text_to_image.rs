@@ -157,6 +157,159 @@ fn a_refiner_goes_on_and_parts_come_from_elsewhere() {
 }
 
 #[test]
+fn a_second_pass_enlarges_what_the_first_drew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let small = ["a cube", "--steps", "4", "--width", "64", "--height", "48"];
+    let draw = |more: &[&str]| {
+        let output = run(path, &[&small[..], &["--json"], more].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{more:?}: {message}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let steps = report["step_seconds"].as_array().unwrap().len();
+        let picture = image::open(path.join("out.png")).unwrap().into_rgb8();
+        (picture, steps)
+    };
+    let (plain, steps) = draw(&[]);
+    assert_eq!((plain.dimensions(), steps), ((64, 48), 4));
+    let (latent, steps) = draw(&["--hires", "1.5"]);
+    assert_eq!((latent.dimensions(), steps), ((96, 72), 6));
+    let all = [
+        "--hires-strength",
+        "0.7",
+        "--upscaler",
+        "latent",
+        "--hires-steps",
+        "4",
+    ];
+    assert_eq!(draw(&[&["--hires", "1.5"], &all[..]].concat()).0, latent);
+    let lanczos = [
+        "--hires",
+        "1.5",
+        "--upscaler",
+        "lanczos",
+        "--hires-strength",
+        "0.5",
+    ];
+    let (picture, steps) = draw(&lanczos);
+    assert_eq!((picture.dimensions(), steps), ((96, 72), 6));
+    assert_ne!(picture, latent);
+    // The record has both passes.
+    let again = run(path, &["--redraw", "out.png", "--output", "again.png"]);
+    let message = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.success(), "{message}");
+    assert!(fs::read(path.join("out.png")).unwrap() == fs::read(path.join("again.png")).unwrap());
+
+    let refused = |arguments: &[&str]| refused(path, arguments);
+    assert!(refused(&["--upscaler", "lanczos"]).contains("--hires"));
+    assert!(refused(&["--hires-strength", "0.5"]).contains("--hires"));
+    assert!(refused(&["--hires", "2", "--upscaler", "magic"]).contains("latent-bicubic"));
+    for factor in ["0.5", "NaN", "-2"] {
+        assert!(refused(&["--hires", factor]).contains("hires.factor is"));
+    }
+    assert!(refused(&["--hires", "1000"]).contains("16384"));
+    assert!(refused(&["--hires", "2", "--hires-strength", "2"]).contains("strength is 2"));
+}
+
+#[test]
+fn previews_lie_beside_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let few = ["--steps", "5", "--preview-every", "2"];
+    drawn_with(path, &few);
+    let found = |wanted: &[&str]| {
+        let wanted: BTreeSet<_> = wanted.iter().map(|name| path.join(name)).collect();
+        assert_eq!(names(path), wanted);
+        names(path)
+            .into_iter()
+            .for_each(|file| fs::remove_file(file).unwrap());
+    };
+    let open = |name: &str| image::open(path.join(name)).unwrap().into_rgb8();
+    let [early, late, whole] = ["out-step-2.png", "out-step-4.png", "out.png"].map(open);
+    assert_eq!(
+        (early.dimensions(), late.dimensions()),
+        ((128, 128), (128, 128))
+    );
+    // They show the picture.
+    let far = |image: &image::RgbImage| {
+        let pairs = image.as_raw().iter().zip(whole.as_raw());
+        let sum: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        sum / whole.as_raw().len() as f64
+    };
+    assert!(early != late && far(&early) < 15.0 && far(&late) < 15.0);
+    found(&["out-step-2.png", "out-step-4.png", "out.png"]);
+
+    // Of every picture, in the picture's format, over both passes.
+    let more = [
+        "--count", "2", "--output", "a.jpg", "--width", "64", "--hires", "1.5",
+    ];
+    drawn_with(
+        path,
+        &[&["--steps", "4", "--preview-every", "3"], &more[..]].concat(),
+    );
+    let jpg = image::open(path.join("a-1-step-3.jpg")).unwrap();
+    assert_eq!((jpg.width(), jpg.height()), (64, 128));
+    found(&["a-0-step-3.jpg", "a-1-step-3.jpg", "a-0.jpg", "a-1.jpg"]);
+
+    let refused = |arguments: &[&str]| refused(path, arguments);
+    assert!(refused(&["--preview-every", "0"]).contains("--preview-every"));
+    if cfg!(unix) {
+        let stream = refused(&["--preview-every", "1", "--output", "/dev/null"]);
+        assert!(stream.contains("/dev/null"), "{stream}");
+    }
+}
+
+fn drawn_with(folder: &Path, arguments: &[&str]) {
+    let output = run(folder, arguments);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {message}");
+}
+
+#[test]
+fn a_model_that_sees_the_picture_changes_it() {
+    use sd_tiny::micro::{Family, Layout, Micro};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let micro = Micro::new(Family::InstructPix2Pix, Layout::Diffusers, 0).unwrap();
+    micro.write_to(path.join("model")).unwrap();
+    let image = image::RgbImage::from_fn(75, 50, |x, y| [x as u8 * 3, y as u8 * 5, 90].into());
+    image.save(path.join("in.png")).unwrap();
+    let command = ["make it snow", "--model", "model", "--image", "in.png"];
+    let edit = |more: &[&str]| {
+        let few = ["--steps", "2", "--latents-out", "l.safetensors"];
+        let arguments = [&command[..], &few, more].concat();
+        example("edit_image", path, &arguments).output().unwrap()
+    };
+    let latents = |more: &[&str]| {
+        let output = edit(more);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{more:?}: {message}");
+        fs::read(path.join("l.safetensors")).unwrap()
+    };
+    let plain = latents(&[]);
+    let picture = image::open(path.join("out.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (72, 48));
+    assert_eq!(latents(&["--image-guidance", "1.5"]), plain);
+    assert_ne!(latents(&["--image-guidance", "1.2"]), plain);
+    assert_ne!(latents(&["--guidance", "4"]), plain);
+    for (option, value) in [("--strength", "0.5"), ("--image-guidance", "NaN")] {
+        let output = edit(&[option, value]);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(
+            message.contains(option) || message.contains("image_guidance_scale"),
+            "{message}"
+        );
+    }
+    // Other models take no guidance by the picture.
+    let arguments = ["a cube", "--image", "in.png", "--image-guidance", "1.5"];
+    let output = example("edit_image", path, &arguments).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("takes no picture beside"), "{message}");
+}
+
+#[test]
 fn the_least_memory_draws_the_same_picture() {
     let folder = tempfile::tempdir().unwrap();
     let pictures = ["fastest", "smallest"].map(|memory| {

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Noise, Result};
+use crate::{Error, Noise, Result};
 
 /// Facts of an [`Autoencoder`] that a program must know to run it.
 #[derive(Debug, Clone)]
@@ -29,6 +29,20 @@ pub trait Autoencoder: Send + Sync {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when a side is not a multiple of the factor.
     fn encode(&self, image: Tensor<4>, noise: Option<&mut dyn Noise>) -> Result<Tensor<4>>;
+
+    /// Pixels to the mode of the posterior as the network itself has it, without the scaling that
+    /// latents have elsewhere, `[n, c, h, w]`: what InstructPix2Pix was trained to see of a picture
+    /// (Brooks et al. 2023, arXiv:2211.09800).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode). The default is
+    /// [`Error::Unsupported`](crate::Error::Unsupported): nobody else knows the scaling.
+    fn encode_unscaled(&self, image: Tensor<4>) -> Result<Tensor<4>> {
+        drop(image);
+        let what = "this autoencoder does not say what a picture is without its scaling \
+                    (Autoencoder::encode_unscaled)";
+        Err(Error::Unsupported(what.into()))
+    }
 
     /// Latents to pixels. Values may lie a little outside `[-1, 1]`; clamping is the caller's.
     ///

@@ -30,6 +30,10 @@ macro_rules! delegate {
                 (**self).encode(image, noise)
             }
 
+            fn encode_unscaled(&self, image: Tensor<4>) -> Result<Tensor<4>> {
+                (**self).encode_unscaled(image)
+            }
+
             fn decode(&self, latent: Tensor<4>) -> Result<Tensor<4>> {
                 (**self).decode(latent)
             }

@@ -54,6 +54,14 @@ impl DenoiserSpec {
     }
 }
 
+impl DenoiserSpec {
+    /// `true` of a network that takes beside the latent that of a picture to change, as many
+    /// channels (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800).
+    pub fn takes_picture(&self) -> bool {
+        self.concat_channels == self.latent_channels
+    }
+}
+
 /// The network that predicts the noise in a latent.
 ///
 /// Guidance, noise levels and the loop live elsewhere, so a U-Net, a transformer, a remote

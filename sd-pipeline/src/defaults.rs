@@ -7,6 +7,8 @@ pub struct Defaults {
     pub steps: usize,
     /// Guidance scale.
     pub guidance_scale: f64,
+    /// Guidance scale of the picture, of a network that sees one beside the latent.
+    pub image_guidance_scale: f64,
     /// Share of the run that is taken of a picture to start from.
     pub strength: f64,
 }
@@ -16,6 +18,7 @@ impl Defaults {
     pub(crate) const STABLE_DIFFUSION: Self = Self {
         steps: 50,
         guidance_scale: 7.5,
+        image_guidance_scale: 1.5,
         strength: 0.8,
     };
 }
@@ -26,6 +29,8 @@ pub(crate) struct Kind {
     pub(crate) defaults: Defaults,
     /// The things that go into the channels beside the latent, where there are such.
     pub(crate) beside: &'static str,
+    /// `true` where the latent of the picture to change is scaled as all others are.
+    pub(crate) scales_picture: bool,
     /// The hint that it is a model for few steps.
     pub(crate) distilled: Option<crate::recipe::Distilled>,
 }
@@ -35,6 +40,7 @@ impl Default for Kind {
         Self {
             defaults: Defaults::STABLE_DIFFUSION,
             beside: "a mask and a picture",
+            scales_picture: false,
             distilled: None,
         }
     }

@@ -32,8 +32,11 @@ pub mod devices;
 mod error;
 mod finite;
 mod guard;
+mod hires;
 mod image_processor;
 mod inpaint;
+mod interpolate;
+mod latent_rgb;
 mod latents;
 mod memory;
 mod model_path;
@@ -42,6 +45,7 @@ mod output;
 mod picture;
 mod picture_reader;
 mod picture_start;
+mod picture_to_change;
 mod pipeline;
 mod recipe;
 mod record;
@@ -66,8 +70,11 @@ pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use hires::{Drawn, HiRes, Upscale, Upscaled, Upscaler};
 pub use image_processor::ImageProcessor;
 pub use inpaint::{Expand, Fill, Inpaint, MaskRule, gaussian_blur};
+pub use interpolate::Interpolation;
+pub use latent_rgb::LatentRgb;
 pub use latents::{read_latents, write_latents};
 pub use memory::{PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
@@ -78,14 +85,15 @@ pub use picture_reader::{
     PictureError, mask_from_bytes, picture_from_bytes, read_mask, read_picture,
 };
 pub use picture_start::{PictureStart, SampleMode};
+pub use picture_to_change::PictureToChange;
 pub use pipeline::Pipeline;
-pub use record::{OriginalRecord, Record, RecordError};
+pub use record::{OriginalRecord, Record, RecordError, RecordedHiRes};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
 pub use run::RunStream;
-pub use run::{Handover, Progress, Run};
+pub use run::{Handover, Preview, Progress, Run};
 pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
@@ -102,7 +110,7 @@ pub use sd_core::{
     Guidance, Guide, Layer, Level, Mask, Masked, Model, Network, NetworkOutput, Noise,
     NoiseSchedule, Parameterization, Plan, Prediction, Prompt, RunStart, Sampler, SavedState,
     Scheduler, SeededNoise, SizeConditioning, SoftMask, Stage, StartedLayer, Step, Text,
-    TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
+    TextAndPicture, TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
 pub use sd_models::{PredictionType, SingleFile, UnknownSettings, WeightStorage};

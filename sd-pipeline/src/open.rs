@@ -316,6 +316,8 @@ impl Pipeline {
             }
         };
 
+        let kind = folder.kind()?;
+
         // All files are sound: now their values, or later.
         let residency = options.residency;
         Ok(Self {
@@ -335,12 +337,13 @@ impl Pipeline {
             }))
             .transpose()?,
             on_flagged: options.safety.unwrap_or_default(),
+            latent_rgb: Some(folder.latent_rgb()),
             name: path.and_then(model_path::name),
             fingerprint: Fingerprint::new(path),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),
-            kind: folder.kind(),
+            kind,
         })
     }
 }

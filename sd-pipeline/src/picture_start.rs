@@ -68,17 +68,7 @@ impl PictureStart {
         asked: [Option<usize>; 2],
         factor: usize,
     ) -> sd_core::Result<[usize; 2]> {
-        let (width, height) = self.image.dimensions();
-        let own = [height, width].map(|side| side as usize / factor * factor);
-        let is_small = |(own, asked): (&usize, &Option<usize>)| *own == 0 && asked.is_none();
-        if width == 0 || height == 0 || own.iter().zip(&asked).any(is_small) {
-            let expected = format!(
-                "expected at least {factor}x{factor}, or a width and a height to draw it at"
-            );
-            let found = format!("{width}x{height}");
-            return Err(Error::invalid("picture", found, expected));
-        }
-        Ok(own)
+        size_of(&self.image, asked, factor)
     }
 
     /// A check of its parts with each other.
@@ -98,13 +88,41 @@ impl PictureStart {
 
     /// The picture at `height` and `width`.
     pub(crate) fn resized(&self, [height, width]: [usize; 2]) -> Result<Cow<'_, RgbImage>> {
-        let (width, height) = (width as u32, height as u32);
-        if self.image.dimensions() == (width, height) {
-            return Ok(Cow::Borrowed(&self.image));
-        }
-        let resized = self.resize.apply(&self.image, width, height, KERNEL)?;
-        Ok(Cow::Owned(resized))
+        resized(&self.image, self.resize, [height, width])
     }
+}
+
+/// Height and width that are drawn of `image` where they are not `asked` for: its own, down to
+/// multiples of `factor`.
+pub(crate) fn size_of(
+    image: &RgbImage,
+    asked: [Option<usize>; 2],
+    factor: usize,
+) -> sd_core::Result<[usize; 2]> {
+    let (width, height) = image.dimensions();
+    let own = [height, width].map(|side| side as usize / factor * factor);
+    let is_small = |(own, asked): (&usize, &Option<usize>)| *own == 0 && asked.is_none();
+    if width == 0 || height == 0 || own.iter().zip(&asked).any(is_small) {
+        let expected =
+            format!("expected at least {factor}x{factor}, or a width and a height to draw it at");
+        let found = format!("{width}x{height}");
+        return Err(Error::invalid("picture", found, expected));
+    }
+    Ok(own)
+}
+
+/// `image` at `height` and `width`.
+pub(crate) fn resized(
+    image: &RgbImage,
+    resize: Resize,
+    [height, width]: [usize; 2],
+) -> Result<Cow<'_, RgbImage>> {
+    let (width, height) = (width as u32, height as u32);
+    if image.dimensions() == (width, height) {
+        return Ok(Cow::Borrowed(image));
+    }
+    let resized = resize.apply(image, width, height, KERNEL)?;
+    Ok(Cow::Owned(resized))
 }
 
 /// diffusers' and A1111's.

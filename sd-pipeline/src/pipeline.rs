@@ -11,7 +11,7 @@ use crate::memory::Phases;
 use crate::record::Fingerprint;
 use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
-use crate::{OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
+use crate::{LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
 
 /// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
@@ -33,6 +33,9 @@ pub struct Pipeline {
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
     pub on_flagged: OnFlagged,
+    /// Colours of the latents, for [previews](Run::preview): of a folder that was opened those of its
+    /// kind. `None`: they are not known.
+    pub latent_rgb: Option<LatentRgb>,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
     /// Of the folder that was opened.
@@ -58,6 +61,7 @@ impl Pipeline {
             scheduler: Arc::new(scheduler),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
+            latent_rgb: None,
             name: None,
             fingerprint: Fingerprint::default(),
             scheduler_name: None,

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
-    Guidance, Layer, Prompt, SizeConditioning, Unguided,
+    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, Marking, PictureStart, Pipeline};
+use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -32,6 +32,10 @@ pub struct Request {
     /// unconditional prediction. At 1 or below guidance is off, and only the prompt is evaluated.
     /// A network that embeds the scale (LCM) gets it whatever it is.
     pub guidance_scale: f64,
+    /// Guidance scale of the [`picture`](Self::picture), for a network that takes one: how near to
+    /// it the result stays. Below 1 all guidance is off, as in diffusers. `None`: what the model's
+    /// kind has, 1.5.
+    pub image_guidance_scale: Option<f64>,
     /// Guidance of another kind, in which [`guidance_scale`](Self::guidance_scale) has no say.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::absent"))]
     pub guidance: Option<Arc<dyn Guidance>>,
@@ -55,10 +59,16 @@ pub struct Request {
     /// Sizes and crops of the unconditional branch. `None`: those of the prompt's; of a refiner with
     /// a lower aesthetic score and no crop, as in diffusers.
     pub negative_size: Option<SizeConditioning>,
+    /// Second pass at a larger size; none without one. Width and height are then the first's.
+    pub hires: Option<HiRes>,
     /// Share of the noise schedule at which another model goes on, between 0 and 1 (diffusers'
     /// `denoising_end`). `None`: the run goes to the end. [`Run::hand_over`](crate::Run::hand_over)
     /// gives what it leaves.
     pub end: Option<f64>,
+    /// Picture to change, for a network that takes its latent beside the one it denoises
+    /// (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what to change. No
+    /// noise is drawn for it, and the run begins as [`start`](Self::start) says.
+    pub picture: Option<PictureToChange>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -92,6 +102,17 @@ pub enum Start {
     /// What another model left, as it is: no noise is added, and the run takes the rest of the noise
     /// schedule (diffusers' `denoising_start`).
     Handover(Box<Handover>),
+    /// Clean latents with noise on them, as those of a picture.
+    Latents {
+        /// The latents `[count, c, height/8, width/8]`, of about unit variance.
+        #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::tensor"))]
+        latents: Tensor<4>,
+        /// Share of the run that is taken, as of a picture.
+        strength: f64,
+        /// Draws of noise that went into them: the seeds' noise goes on behind these. Of a sample
+        /// of an autoencoder's posterior 1, else 0.
+        draws: u64,
+    },
     /// A picture with noise on it.
     Picture(PictureStart),
 }
@@ -127,6 +148,7 @@ impl Request {
             prompt: prompt.into(),
             negative_prompt: None,
             guidance_scale: 7.5,
+            image_guidance_scale: None,
             guidance: None,
             steps: 50,
             width: None,
@@ -136,7 +158,9 @@ impl Request {
             start: Start::Noise,
             size: None,
             negative_size: None,
+            hires: None,
             end: None,
+            picture: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -178,6 +202,15 @@ impl Request {
         };
         let start = match &self.start {
             Start::Initial(latents) => Start::Initial(row(latents)),
+            Start::Latents {
+                latents,
+                strength,
+                draws,
+            } => Start::Latents {
+                latents: row(latents),
+                strength: *strength,
+                draws: *draws,
+            },
             start => start.clone(),
         };
         Self {
@@ -189,12 +222,22 @@ impl Request {
         }
     }
 
-    /// The guidance it asks for on a model of that `denoiser`.
-    pub(crate) fn guidance(&self, denoiser: &DenoiserSpec) -> Arc<dyn Guidance> {
+    /// The guidance it asks for on `pipeline`.
+    pub(crate) fn guidance(&self, pipeline: &Pipeline) -> Arc<dyn Guidance> {
+        let denoiser = pipeline.denoiser.spec();
         let scale = self.guidance_scale;
+        let picture_scale = self.image_guidance_scale;
+        let picture_scale = picture_scale.unwrap_or(pipeline.defaults().image_guidance_scale);
         match &self.guidance {
             Some(guidance) => guidance.clone(),
             None if denoiser.embeds_guidance => Arc::new(Embedded { scale }),
+            None if denoiser.takes_picture() && scale > 1.0 && picture_scale >= 1.0 => {
+                Arc::new(TextAndPicture {
+                    scale,
+                    picture_scale,
+                })
+            }
+            None if denoiser.takes_picture() => Arc::new(Unguided),
             None if scale > 1.0 => Arc::new(ClassifierFree { scale }),
             None => Arc::new(Unguided),
         }
@@ -211,17 +254,41 @@ impl Request {
             let value = self.guidance_scale;
             return Err(Error::invalid("guidance_scale", value, expected));
         }
+        if let Some(scale) = self.image_guidance_scale {
+            if !denoiser.takes_picture() {
+                let expected = "expected none: this network takes no picture beside the latent";
+                return Err(Error::invalid("image_guidance_scale", scale, expected));
+            }
+            if !scale.is_finite() {
+                let expected = "expected a finite number, usually 1 to 2";
+                return Err(Error::invalid("image_guidance_scale", scale, expected));
+            }
+        }
+        if self.picture.is_some() {
+            if !denoiser.takes_picture() {
+                let expected = "expected none: this network takes no picture beside the latent";
+                return Err(Error::invalid("picture", "given", expected));
+            }
+            if self.concat.is_some() {
+                let expected = "expected one of the two, for the picture goes into these channels";
+                return Err(Error::invalid("concat", "given beside a picture", expected));
+            }
+        }
         if self.count == 0 {
             return Err(Error::invalid("count", 0, "expected at least 1 image"));
         }
         let factor = autoencoder.factor;
-        let [h, w] = match &self.start {
-            Start::Picture(start) => start.size([self.height, self.width], factor)?,
-            Start::Handover(handover) => {
-                let [_, _, h, w] = handover.latents.dims();
-                [h * factor, w * factor]
-            }
-            _ => denoiser.sample_size.map(|side| side * factor),
+        let asked = [self.height, self.width];
+        let pixels = |latents: &Tensor<4>| {
+            let [_, _, h, w] = latents.dims();
+            [h * factor, w * factor]
+        };
+        let [h, w] = match (&self.start, &self.picture) {
+            (Start::Picture(start), _) => start.size(asked, factor)?,
+            (Start::Handover(handover), _) => pixels(&handover.latents),
+            (Start::Latents { latents, .. }, _) => pixels(latents),
+            (_, Some(picture)) => picture.size(asked, factor)?,
+            (_, None) => denoiser.sample_size.map(|side| side * factor),
         };
         let height = side("height", self.height.unwrap_or(h), factor)?;
         let width = side("width", self.width.unwrap_or(w), factor)?;
@@ -235,7 +302,7 @@ impl Request {
         let channels = denoiser.latent_channels;
         let shape = [self.count, channels, height / factor, width / factor];
         let latents = match &self.start {
-            Start::Initial(latents) => Some(latents),
+            Start::Initial(latents) | Start::Latents { latents, .. } => Some(latents),
             Start::Handover(handover) => Some(&handover.latents),
             _ => None,
         };

@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use sd_core::SavedState;
 use serde::{Deserialize, Serialize};
 
-use crate::run::SavedSolving;
+use crate::run::{Passed, SavedSolving};
 use crate::stored::{self, StoredTensor};
 use crate::{Error, OutputFile, Result};
 
@@ -34,6 +34,8 @@ pub(crate) struct SavedRun {
     pub(crate) draws: u64,
     /// `true` of an image that is finished while others are not.
     pub(crate) finished: bool,
+    /// The first pass, of a run in its second.
+    pub(crate) passed: Option<Passed>,
     /// The other images, where each is stepped by itself.
     pub(crate) others: Vec<SavedRun>,
 }
@@ -49,6 +51,8 @@ struct Numbers {
     layers: Vec<Vec<(String, f64)>>,
     #[serde(default)]
     finished: bool,
+    #[serde(default)]
+    passed: Option<Passed>,
     #[serde(default)]
     others: Vec<Numbers>,
 }
@@ -107,6 +111,7 @@ impl SavedRun {
             guide: guide.numbers.clone(),
             layers: layers.iter().map(|state| state.numbers.clone()).collect(),
             finished: self.finished,
+            passed: self.passed,
             others: self.others.iter().map(Self::numbers).collect(),
         }
     }
@@ -146,6 +151,7 @@ impl SavedRun {
             done: numbers.done,
             draws: numbers.draws,
             finished: numbers.finished,
+            passed: numbers.passed,
             others,
         })
     }

@@ -468,7 +468,8 @@ fn an_index_says_nothing_that_is_not_read() {
     let error = open(more.clone(), UnknownSettings::Refuse).unwrap_err();
     assert!(error.to_string().contains("controlnet"), "{error}");
     assert!(open(more, UnknownSettings::Warn).is_ok());
-    let error = open(json!({"is_cosxl_edit": true}), UnknownSettings::Warn);
+    assert!(open(json!({"is_cosxl_edit": true}), UnknownSettings::Refuse).is_ok());
+    let error = open(json!({"is_cosxl_edit": "no"}), UnknownSettings::Warn);
     assert!(error.unwrap_err().to_string().contains("is_cosxl_edit"));
 }
 

@@ -29,8 +29,10 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "micro")))]
 pub mod micro;
 
+use std::borrow::Cow;
+
 use sd_pipeline::models::{EmbeddedFile, Files};
-use sd_pipeline::{Device, OpenOptions, Pipeline, Prompt, Request, Result};
+use sd_pipeline::{Device, LatentRgb, OpenOptions, Pipeline, Prompt, Request, Result};
 
 /// A prompt that shows what the model can do.
 pub const PROMPT: &str = "a red cube on top of a blue sphere";
@@ -41,6 +43,18 @@ pub const STEPS: usize = 20;
 /// The guidance scale that the model draws best with. It obeys its prompt nearly without guidance
 /// already; from 3 on, PNDM diverges at [`STEPS`] steps.
 pub const GUIDANCE_SCALE: f64 = 2.0;
+
+/// Colours of the model's latents: what [`LatentRgb::fit`] finds for pictures that it draws
+/// (`tests/editing/previews.rs`).
+pub const LATENT_RGB: LatentRgb = LatentRgb {
+    factors: Cow::Borrowed(&[
+        [-0.1627, 0.1299, -0.0623],
+        [0.2775, 0.1958, 0.1160],
+        [0.2616, -0.0160, -0.0896],
+        [0.0957, 0.0176, 0.1561],
+    ]),
+    bias: [0.0085, 0.1063, 0.1260],
+};
 
 macro_rules! embed {
     ($($name:literal),* $(,)?) => {
@@ -71,7 +85,17 @@ pub fn files() -> Files {
 /// # Errors
 /// Those of [`Pipeline::from_files`], none of which the embedded files cause by themselves.
 pub fn pipeline(device: &Device) -> Result<Pipeline> {
-    Pipeline::from_files(&files(), &OpenOptions::new(device))
+    open(&OpenOptions::new(device))
+}
+
+/// The model, opened as `options` say, with its own [colours](LATENT_RGB) for previews.
+///
+/// # Errors
+/// Those of [`Pipeline::from_files`].
+pub fn open(options: &OpenOptions) -> Result<Pipeline> {
+    let mut pipeline = Pipeline::from_files(&files(), options)?;
+    pipeline.latent_rgb = Some(LATENT_RGB);
+    Ok(pipeline)
 }
 
 /// A request for `prompt` with the settings that suit the model: [`STEPS`] and

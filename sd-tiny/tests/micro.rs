@@ -58,7 +58,13 @@ const PUBLISHED: &[(&str, &str, &[Family])] = &[
     (
         "sdxl_unet",
         "unet",
-        &[Family::Sdxl, Family::SdxlTurbo, Family::SdxlLightning],
+        &[
+            Family::Sdxl,
+            Family::SdxlTurbo,
+            Family::SdxlLightning,
+            // No list of its own is published: conv_in is wider.
+            Family::SdxlInstructPix2Pix,
+        ],
     ),
     ("refiner_unet", "unet", &[Family::SdxlRefiner]),
     ("lcm_xl_unet", "unet", &[Family::LcmXl]),

@@ -193,6 +193,12 @@ impl Vae {
         self.way(direction).plan(size)
     }
 
+    /// What latents the pixels `image` may be.
+    fn posterior(&self, image: Tensor<4>) -> sd_core::Result<Posterior> {
+        check_image(&self.spec, self.config.in_channels, &image)?;
+        Ok(Posterior::new(self.way(Direction::Encode).run(image)?))
+    }
+
     fn way(&self, direction: Direction) -> Way<'_> {
         Way {
             layers: self.model.layers(direction),
@@ -215,8 +221,7 @@ impl Autoencoder for Vae {
         image: Tensor<4>,
         noise: Option<&mut dyn Noise>,
     ) -> sd_core::Result<Tensor<4>> {
-        check_image(&self.spec, self.config.in_channels, &image)?;
-        let posterior = Posterior::new(self.way(Direction::Encode).run(image)?);
+        let posterior = self.posterior(image)?;
         let latent = match noise {
             None => posterior.mean,
             Some(noise) => {
@@ -226,6 +231,10 @@ impl Autoencoder for Vae {
             }
         };
         Ok(self.scaling.scale(latent))
+    }
+
+    fn encode_unscaled(&self, image: Tensor<4>) -> sd_core::Result<Tensor<4>> {
+        Ok(self.posterior(image)?.mean)
     }
 
     fn decode(&self, latent: Tensor<4>) -> sd_core::Result<Tensor<4>> {

@@ -18,7 +18,7 @@ use super::{
 use crate::defaults::Kind;
 use crate::model_path::INDEX;
 use crate::safety::SafetyChecker;
-use crate::{ComponentFolders, OpenOptions, Result, model_path};
+use crate::{ComponentFolders, LatentRgb, OpenOptions, Result, model_path};
 
 /// Component folders of diffusers' layout.
 const SCHEDULER: &str = "scheduler";
@@ -33,6 +33,7 @@ const KNOWN: &[&str] = &[
     "feature_extractor",
     "force_zeros_for_empty_prompt",
     "image_encoder",
+    "is_cosxl_edit",
     "requires_aesthetics_score",
     "requires_safety_checker",
     "safety_checker",
@@ -43,12 +44,6 @@ const KNOWN: &[&str] = &[
     "tokenizer_2",
     "unet",
     "vae",
-];
-
-/// Entries of the index that are known and not implemented.
-const FIXED: &[(&str, &[&str])] = &[
-    // The picture to change is multiplied by the scaling factor then.
-    ("is_cosxl_edit", &[]),
 ];
 
 /// A model folder whose kind is known.
@@ -87,7 +82,7 @@ impl<'a> ModelFolder<'a> {
                 known,
             ));
         };
-        index.refuse_others(KNOWN, FIXED)?;
+        index.refuse_others(KNOWN, &[])?;
         let config = options.config.as_deref();
         Ok(Self {
             files,
@@ -101,12 +96,21 @@ impl<'a> ModelFolder<'a> {
     }
 
     /// All that the kind of pipeline says to its runs.
-    pub(crate) fn kind(&self) -> Kind {
-        Kind {
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for an entry of the index that says no such thing.
+    pub(crate) fn kind(&self) -> Result<Kind> {
+        Ok(Kind {
             defaults: self.recipe.defaults,
             beside: self.recipe.beside,
+            scales_picture: self.index.flag("is_cosxl_edit", false)?,
             distilled: Distilled::find(self.files, self.path),
-        }
+        })
+    }
+
+    /// Colours of the latents of this kind of model.
+    pub(crate) fn latent_rgb(&self) -> LatentRgb {
+        (self.recipe.latent_rgb)()
     }
 
     /// The denoiser's files.

@@ -3,7 +3,7 @@
 use sd_models::ClipReading;
 use serde_json::Value;
 
-use crate::Defaults;
+use crate::{Defaults, LatentRgb};
 
 /// Facts that the kind of pipeline says of a folder and its files do not.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Recipe {
     pub(super) corrects_sample_size: bool,
     /// The things that go into the channels beside the latent, where there are such.
     pub(super) beside: &'static str,
+    /// Colours of the latents, for previews.
+    pub(super) latent_rgb: fn() -> LatentRgb,
     /// Arguments of the pipeline that a caller need not give.
     pub(super) defaults: Defaults,
 }
@@ -47,6 +49,7 @@ const STABLE_DIFFUSION: Recipe = Recipe {
     corrections: || vec![("steps_offset", 1.into()), ("clip_sample", false.into())],
     corrects_sample_size: true,
     beside: "a mask and a picture",
+    latent_rgb: || LatentRgb::STABLE_DIFFUSION,
     defaults: Defaults::STABLE_DIFFUSION,
 };
 
@@ -57,6 +60,7 @@ const XL: Recipe = Recipe {
     zeros: Some(true),
     corrections: Vec::new,
     corrects_sample_size: false,
+    latent_rgb: || LatentRgb::SDXL,
     defaults: Defaults {
         guidance_scale: 5.0,
         strength: 0.3,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Record, SOFTWARE};
+use crate::Upscale;
 
 const NEGATIVE: &str = "Negative prompt:";
 /// Settings of a record that are kept, of which no program has a tenth.
@@ -20,10 +21,12 @@ pub(super) fn write(record: &Record) -> String {
     }
     let size = record.width.zip(record.height);
     let number = |value: Option<f64>| value.map(|value| value.to_string());
+    let hires = record.hires.as_ref();
     let settings = [
         ("Steps", record.steps.map(|steps| steps.to_string())),
         ("Sampler", record.scheduler.clone()),
         ("CFG scale", number(record.guidance_scale)),
+        ("Image CFG scale", number(record.image_guidance_scale)),
         ("Seed", record.seed.map(|seed| seed.to_string())),
         (
             "Size",
@@ -31,7 +34,21 @@ pub(super) fn write(record: &Record) -> String {
         ),
         ("Model hash", record.model_hash.clone()),
         ("Model", record.model.clone()),
-        ("Denoising strength", number(record.strength)),
+        (
+            "Denoising strength",
+            number(hires.map(|hires| hires.strength).or(record.strength)),
+        ),
+        ("Hires upscale", number(hires.map(|hires| hires.factor))),
+        (
+            "Hires steps",
+            hires
+                .and_then(|hires| hires.steps)
+                .map(|steps| steps.to_string()),
+        ),
+        (
+            "Hires upscaler",
+            hires.map(|hires| Upscale::a1111(&hires.upscaler).into()),
+        ),
         (
             "Version",
             Some(record.software.as_deref().unwrap_or(SOFTWARE).into()),
@@ -103,6 +120,7 @@ pub(super) fn read(text: &str) -> Option<Record> {
         steps: take("Steps").and_then(|steps| steps.parse().ok()),
         scheduler,
         guidance_scale: take("CFG scale").and_then(|scale| finite(&scale)),
+        image_guidance_scale: take("Image CFG scale").and_then(|scale| finite(&scale)),
         seed: take("Seed").and_then(|seed| seed.parse().ok()),
         width,
         height,

@@ -57,6 +57,9 @@ pub struct Record {
     pub scheduler: Option<String>,
     /// Guidance scale.
     pub guidance_scale: Option<f64>,
+    /// Guidance scale of the picture that was changed, where it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f64>,
     /// Width in pixels.
     pub width: Option<usize>,
     /// Height in pixels.
@@ -66,6 +69,9 @@ pub struct Record {
     /// The picture that it was made from, and what was done with that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original: Option<OriginalRecord>,
+    /// Second pass at a larger size; width and height are the first's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hires: Option<RecordedHiRes>,
     /// Number of pictures that were drawn at once, which shows in their last bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
@@ -96,6 +102,21 @@ pub struct OriginalRecord {
     pub resize: Resize,
     /// The latent that was taken of it.
     pub sample_mode: SampleMode,
+}
+
+/// Record of a second pass: [`HiRes`](crate::HiRes) in plain values.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct RecordedHiRes {
+    /// Sides of the picture in those of the first pass.
+    pub factor: f64,
+    /// Share of the second pass's steps that was taken.
+    pub strength: f64,
+    /// Steps of the second pass, of which `strength` was taken; the first pass's without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Short name of the way to the larger size.
+    pub upscaler: String,
 }
 
 /// Why a file gives no record, or a record no request.

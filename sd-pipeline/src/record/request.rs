@@ -6,8 +6,29 @@ use burn::tensor::FloatDType;
 use image::RgbImage;
 use sd_core::{BranchEvaluation, Prompt};
 
-use super::{OriginalRecord, Record, RecordError, SOFTWARE, fingerprint};
-use crate::{Marking, PictureStart, Pipeline, Request, Start};
+use super::{OriginalRecord, Record, RecordError, RecordedHiRes, SOFTWARE, fingerprint};
+use crate::{HiRes, Marking, PictureStart, Pipeline, Request, Start};
+
+impl RecordedHiRes {
+    fn of(hires: &HiRes) -> Self {
+        Self {
+            factor: hires.factor,
+            strength: hires.strength,
+            steps: hires.steps,
+            upscaler: hires.upscaler.to_string(),
+        }
+    }
+
+    fn order(&self) -> Result<HiRes, RecordError> {
+        let unknown = |_| RecordError::Unrecorded(vec!["hires".into()]);
+        Ok(HiRes {
+            factor: self.factor,
+            strength: self.strength,
+            steps: self.steps,
+            upscaler: self.upscaler.parse().map_err(unknown)?,
+        })
+    }
+}
 
 impl Record {
     /// The record of what `request` draws on `pipeline`, at `height` and `width`, all but the seed
@@ -24,6 +45,11 @@ impl Record {
             Start::Picture(start) => Some(start),
             _ => None,
         };
+        let strength = match &request.start {
+            Start::Picture(start) => Some(start.strength),
+            Start::Latents { strength, .. } => Some(*strength),
+            _ => None,
+        };
         let unrecorded = [
             ("scheduler", scheduler.is_none()),
             (
@@ -34,7 +60,15 @@ impl Record {
             ("guidance", request.guidance.is_some()),
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),
+            (
+                "hires",
+                request
+                    .hires
+                    .as_ref()
+                    .is_some_and(|hires| hires.upscaler.name().is_none()),
+            ),
             ("end", request.end.is_some()),
+            ("picture", request.picture.is_some()),
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),
@@ -57,14 +91,16 @@ impl Record {
             steps: Some(request.steps),
             scheduler: scheduler.map(|(name, _)| name.clone()),
             guidance_scale: Some(request.guidance_scale),
+            image_guidance_scale: request.image_guidance_scale,
             width: Some(width),
             height: Some(height),
-            strength: picture.map(|start| start.strength),
+            strength,
             original: picture.map(|start| OriginalRecord {
                 hash: fingerprint::of_picture(&start.image),
                 resize: start.resize,
                 sample_mode: start.sample_mode,
             }),
+            hires: request.hires.as_ref().map(RecordedHiRes::of),
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.dtype)),
             watermark: request
@@ -146,9 +182,11 @@ impl Record {
             guidance_scale: self
                 .guidance_scale
                 .ok_or(RecordError::Lacks("guidance scale"))?,
+            image_guidance_scale: self.image_guidance_scale,
             steps: self.steps.ok_or(RecordError::Lacks("number of steps"))?,
             width: self.width,
             height: self.height,
+            hires: self.hires.as_ref().map(RecordedHiRes::order).transpose()?,
             seed: seed.wrapping_sub(index as u64),
             count,
             start,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use image::RgbImage;
-use sd_core::{Level, Noise, Plan, SeededNoise, placed};
+use sd_core::{Autoencoder, Level, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
 use crate::memory::{DECODE, Phases};
@@ -77,25 +77,60 @@ pub(crate) fn pixels(picture: &RgbImage) -> Vec<f32> {
     values.map(|v| f32::from(*v) / 127.5 - 1.0).collect()
 }
 
-/// The clean latents of a picture of the [`pixels`], one for each of the run's images, f32, on the
-/// denoiser's device: samples, with a draw of `noise`, or the mean without.
+/// The clean latents of pictures of the [`pixels`], one for each of the run's `count` images or one
+/// for all, f32, on the denoiser's device: samples, with a draw of `noise`, or the means without.
 pub(crate) fn encoded(
     pipeline: &Pipeline,
     pixels: Vec<f32>,
-    [height, width]: [usize; 2],
+    size: [usize; 2],
     count: usize,
     noise: Option<&mut SeededNoise>,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
+    let noise = noise.map(|noise| noise as &mut dyn Noise);
+    latents(pipeline, pixels, size, phases, |autoencoder, pixels| {
+        let times = count / pixels.dims()[0].max(1);
+        autoencoder.encode(pixels.repeat_dim(0, times), noise)
+    })
+}
+
+/// The latent `[1, c, h, w]` of a picture to change, as it goes beside the one that is denoised.
+pub(super) fn beside(
+    pipeline: &Pipeline,
+    picture: &RgbImage,
+    phases: &Phases,
+) -> Result<Tensor<4>> {
+    let scales = pipeline.kind.scales_picture;
+    let size = [picture.height() as usize, picture.width() as usize];
+    latents(
+        pipeline,
+        pixels(picture),
+        size,
+        phases,
+        |autoencoder, pixels| match scales {
+            true => autoencoder.encode(pixels, None),
+            false => autoencoder.encode_unscaled(pixels),
+        },
+    )
+}
+
+/// What `encode` makes of the pixels `[n, 3, height, width]`, f32, on the denoiser's device.
+fn latents(
+    pipeline: &Pipeline,
+    pixels: Vec<f32>,
+    [height, width]: [usize; 2],
+    phases: &Phases,
+    encode: impl FnOnce(&dyn Autoencoder, Tensor<4>) -> sd_core::Result<Tensor<4>>,
+) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
-    let data = TensorData::new(pixels, [1, height, width, 3]);
+    let shape = [pixels.len() / (3 * height * width).max(1), height, width, 3];
+    let data = TensorData::new(pixels, shape);
     let latents = phases.watch(DECODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
-            let pixels = pixels.permute([0, 3, 1, 2]).repeat_dim(0, count);
+            let pixels = pixels.permute([0, 3, 1, 2]);
             let autoencoder = pipeline.autoencoder.get()?;
-            let noise = noise.map(|noise| noise as &mut dyn Noise);
-            let latents = autoencoder.encode(pixels.cast(spec.dtype), noise)?;
+            let latents = encode(&*autoencoder, pixels.cast(spec.dtype))?;
             match is_finite(&latents)? {
                 true => Ok(latents),
                 false => Err(sd_core::Error::NotFinite {

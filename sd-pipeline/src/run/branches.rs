@@ -63,9 +63,13 @@ pub(super) fn branches(
     let channels = spec.concat_channels;
     if channels > 0 && conditioning.iter().any(|branch| branch.concat.is_none()) {
         let beside = pipeline.kind.beside;
+        let name = match spec.takes_picture() {
+            true => "picture",
+            false => "concat",
+        };
         let expected =
             format!("this network takes {channels} channels beside the latent: {beside}");
-        return Err(Error::invalid("concat", "absent", expected).into());
+        return Err(Error::invalid(name, "absent", expected).into());
     }
     Ok(conditioning)
 }
@@ -167,12 +171,20 @@ pub(super) fn warnings(
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
     });
     let guided = guidance.texts().len() > 1;
+    let off = request.image_guidance_scale.filter(|scale| {
+        let asked = request.guidance.is_none() && request.guidance_scale > 1.0;
+        asked && !guided && *scale < 1.0
+    });
+    let off = off.map(|scale| {
+        format!("image_guidance_scale is {scale}: below 1 there is no guidance at all")
+    });
     let distilled = pipeline
         .kind
         .distilled
         .filter(|distilled| request.steps > distilled.most_steps || (distilled.unguided && guided));
     let warnings = warnings
         .into_iter()
+        .chain(off)
         .chain(distilled.map(|distilled| distilled.advice()));
     let warnings: Vec<String> = warnings.collect();
     for warning in &warnings {

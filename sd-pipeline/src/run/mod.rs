@@ -5,7 +5,9 @@ mod branches;
 mod from_picture;
 mod handover;
 mod lease;
+mod passes;
 mod pictures;
+mod preview;
 mod saving;
 mod solving;
 mod stepping;
@@ -24,14 +26,17 @@ use crate::finite;
 use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{Marking, Pipeline, Record, Request, Result, Slot, Start};
+use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
 use from_picture::FromPicture;
 use handover::Cut;
 use lease::Lease;
+use passes::SecondPass;
 use solving::{Settings, Solving};
 
 pub(crate) use begin::{encoded, pixels};
 pub use handover::Handover;
+pub(crate) use passes::Passed;
+pub use preview::Preview;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
 pub use stream::RunStream;
@@ -87,6 +92,12 @@ pub struct Run {
     failed: bool,
     /// The other images' runs, where each image is stepped by itself.
     others: Vec<Run>,
+    /// The first pass, where this is the second.
+    passed: Option<Passed>,
+    /// The second pass, where this is the first of two.
+    ahead: Option<Box<SecondPass>>,
+    /// Colours of the latents, for previews.
+    latent_rgb: Option<LatentRgb>,
     /// What [`latents`](Self::latents) and [`denoised`](Self::denoised) show: of all images.
     shown: (Tensor<4>, Option<Tensor<4>>),
 }
@@ -96,12 +107,17 @@ impl Run {
         let spec = pipeline.denoiser.spec().clone();
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         begin::check(pipeline, request)?;
-        if let Some(marking) = &request.watermark {
-            let factor = pipeline.autoencoder.spec().factor;
-            let drawn = [w, h].map(|side| (side * factor) as u32);
-            marking.check(request.start.result_size().unwrap_or(drawn))?;
+        let factor = pipeline.autoencoder.spec().factor;
+        let mut size = [h * factor, w * factor];
+        let ahead = SecondPass::of(pipeline, request, size)?;
+        if let Some(pass) = &ahead {
+            size = pass.size();
         }
-        let guidance = request.guidance(&spec);
+        if let Some(marking) = &request.watermark {
+            let [height, width] = size.map(|side| side as u32);
+            marking.check(request.start.result_size().unwrap_or([width, height]))?;
+        }
+        let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
         planned(&*pipeline.scheduler, &spec.schedule, request)?;
         if let Some(concat) = &request.concat {
@@ -111,21 +127,32 @@ impl Run {
         let phases = Phases::default();
         let texts = branches::texts(pipeline, request, &*guidance, &phases)?;
         let truncated = branches::truncated(&texts);
-        let mut run = if request.count > 1 && pipeline.scheduler.steps_each_image() {
-            let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
-            for k in 1..request.count {
-                let phases = Phases::default();
-                let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
-                other.cancel = run.cancel.clone();
-                run.others.push(other);
-            }
-            run.show();
-            run
-        } else {
-            Self::of_texts(pipeline, request, texts, phases)?
-        };
+        let ahead = ahead.map(|pass| Box::new(pass.with_texts(&texts)));
+        let mut run = Self::of_images(pipeline, request, texts, phases)?;
         run.truncated = truncated;
         run.warnings = branches::warnings(pipeline, request, &*guidance);
+        run.ahead = ahead;
+        Ok(run)
+    }
+
+    /// The run of one pass.
+    fn of_images(
+        pipeline: &Pipeline,
+        request: &Request,
+        texts: Vec<TextEmbedding>,
+        phases: Phases,
+    ) -> Result<Self> {
+        if request.count == 1 || !pipeline.scheduler.steps_each_image() {
+            return Self::of_texts(pipeline, request, texts, phases);
+        }
+        let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
+        for k in 1..request.count {
+            let phases = Phases::default();
+            let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
+            other.cancel = run.cancel.clone();
+            run.others.push(other);
+        }
+        run.show();
         Ok(run)
     }
 
@@ -140,7 +167,7 @@ impl Run {
         let factor = pipeline.autoencoder.spec().factor;
         let shape = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         let [_, _, h, w] = shape;
-        let guidance = request.guidance(&spec);
+        let guidance = request.guidance(pipeline);
         let size = [h * factor, w * factor];
         let mut noise = SeededNoise::new(request.seed, request.count);
         let mut picture = match &request.start {
@@ -152,7 +179,13 @@ impl Run {
             _ => None,
         };
         let concat = picture.as_mut().and_then(|picture| picture.concat.take());
-        let concat = concat.or_else(|| request.concat.clone());
+        let concat = match &request.picture {
+            Some(picture) => {
+                let picture = picture.resized(size)?;
+                Some(begin::beside(pipeline, &picture, &phases)?)
+            }
+            None => concat.or_else(|| request.concat.clone()),
+        };
         let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
@@ -181,6 +214,14 @@ impl Run {
                     (picture.noise, x)
                 }
             },
+            Start::Latents { latents, draws, .. } => {
+                begin::skip(&mut noise, *draws, shape, &plan)?;
+                let clean = placed(latents.clone(), &spec.device, FloatDType::F32)?;
+                finite::require("latents", &clean)?;
+                let initial = begin::noise(&mut noise, shape, &spec.device)?;
+                let x = begin::noised(&clean, &initial, plan.stages[first].from);
+                (initial, x)
+            }
             Start::Handover(handover) => {
                 begin::skip(&mut noise, handover.draws, shape, &plan)?;
                 let x = handover.in_scale_of(plan.stages[first].from);
@@ -235,6 +276,9 @@ impl Run {
             finished: false,
             failed: false,
             others: Vec::new(),
+            passed: None,
+            ahead: None,
+            latent_rgb: pipeline.latent_rgb.clone(),
         })
     }
 
@@ -254,14 +298,16 @@ impl Run {
         self.shown = (Tensor::cat(x, 0), denoised.map(|all| Tensor::cat(all, 0)));
     }
 
-    /// The levels this run visits.
+    /// The levels this run visits; of two passes those of the one it is in.
     pub fn plan(&self) -> &Plan {
         &self.settings.plan
     }
 
-    /// Number of steps it has; a solver that chooses its own steps may take more or fewer.
+    /// Number of steps it has, those of a second pass included; a solver that chooses its own steps
+    /// may take more or fewer.
     pub fn steps(&self) -> usize {
-        self.settings.steps()
+        let [behind, ahead] = self.other_steps();
+        behind + self.settings.steps() + ahead
     }
 
     /// The current latents `[count, c, h, w]`, f32, in the solver's scale (`α·x₀ + σ·ε`) at
@@ -285,7 +331,7 @@ impl Run {
 
     /// `true` once the last step is done.
     pub fn is_finished(&self) -> bool {
-        self.runs().all(|run| run.finished)
+        self.ahead.is_none() && self.runs().all(|run| run.finished)
     }
 
     /// Text of the prompts that did not fit into the text encoder and was left out.
@@ -325,6 +371,9 @@ fn planned(
     let steps = request.steps;
     let (plan, first) = match &request.start {
         Start::Picture(start) => scheduler.plan_from_picture(schedule, steps, start.strength)?,
+        Start::Latents { strength, .. } => {
+            scheduler.plan_from_picture(schedule, steps, *strength)?
+        }
         Start::Handover(handover) => {
             let plan = scheduler.plan(schedule, steps)?;
             let first = Cut::at("handover", handover.at, &plan, scheduler)?.stage;

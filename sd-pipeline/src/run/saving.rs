@@ -33,6 +33,7 @@ impl Run {
             done: self.done,
             draws: self.noise.draws(),
             finished: self.finished,
+            passed: self.passed,
             others: self.others.iter().map(Self::saved).collect(),
         }
     }
@@ -42,11 +43,20 @@ impl Run {
         // What is wrong with the file shows before anything is loaded.
         let saved = SavedRun::read(path, &pipeline.denoiser.spec().device)?;
         let mut run = Self::new(pipeline, request)?;
-        let own_steps = pipeline.scheduler.steps_each_image();
-        run.restore(saved, own_steps, &|reason: String| Error::SavedRun {
+        let misfit = |reason: String| Error::SavedRun {
             path: path.to_path_buf(),
             reason,
-        })?;
+        };
+        if let Some(passed) = saved.passed {
+            if run.ahead.is_none() || passed.steps >= MOST_STEPS {
+                let steps = passed.steps;
+                let reason = "it is in a second pass, and the request has one";
+                return Err(misfit(format!("{reason}, or {steps} steps are behind it")));
+            }
+            run.resume_pass(passed)?;
+        }
+        let own_steps = pipeline.scheduler.steps_each_image();
+        run.restore(saved, own_steps, &misfit)?;
         run.show();
         Ok(run)
     }
@@ -71,7 +81,12 @@ impl Run {
                 "it has {found} images, the request {images}"
             )));
         }
-        let most = if own_steps { MOST_STEPS } else { stages };
+        // Of its first pass nothing is left to do then, and the solver is not asked again.
+        let is_between = saved.finished && self.ahead.is_some();
+        let most = match own_steps {
+            true => MOST_STEPS,
+            false => stages + usize::from(is_between),
+        };
         if saved.done >= most || saved.solving.sampler.index() >= most {
             let done = saved.done;
             return Err(misfit(format!(
@@ -101,7 +116,9 @@ impl Run {
             );
             return Err(misfit(reason));
         }
-        self.solving = Solving::restored(&self.settings, &saved.solving)?;
+        if !is_between {
+            self.solving = Solving::restored(&self.settings, &saved.solving)?;
+        }
         // Seeds and the number of draws are the whole state of the noise.
         while self.noise.draws() < saved.draws {
             self.noise.normal(shape)?;

@@ -110,7 +110,8 @@ impl Iterator for Run {
         if self.failed || self.is_finished() {
             return None;
         }
-        let step = self.round();
+        let step = self.begin_due_pass().and_then(|()| self.round());
+        let step = step.map(|progress| self.over_both(progress));
         self.show();
         let cancelled = matches!(step, Err(Error::Component(sd_core::Error::Cancelled)));
         self.failed = step.is_err() && !cancelled;

@@ -316,6 +316,13 @@ pub(super) fn row(family: Family) -> Row {
                 },
             }),
         ),
+        F::SdxlInstructPix2Pix => (
+            Some(F::Sdxl),
+            json!({
+                "index": { "_class_name": "StableDiffusionXLInstructPix2PixPipeline" },
+                "unet": { "in_channels": 8 },
+            }),
+        ),
     };
     Row { parent, files }
 }

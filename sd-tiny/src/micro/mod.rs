@@ -92,11 +92,13 @@ pub enum Family {
     Koala700m,
     /// KOALA 1B: with a middle.
     Koala1b,
+    /// InstructPix2Pix on Stable Diffusion XL.
+    SdxlInstructPix2Pix,
 }
 
 impl Family {
     /// Every family there is.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Sd1,
         Self::Sd2,
         Self::SdTurbo,
@@ -118,6 +120,7 @@ impl Family {
         Self::Vega,
         Self::Koala700m,
         Self::Koala1b,
+        Self::SdxlInstructPix2Pix,
     ];
 
     /// Layouts that there are of the family.

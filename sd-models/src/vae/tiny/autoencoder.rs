@@ -180,10 +180,13 @@ impl Autoencoder for TinyVae {
         image: Tensor<4>,
         _noise: Option<&mut dyn Noise>,
     ) -> sd_core::Result<Tensor<4>> {
+        Ok(self.scaling.scale(self.encode_unscaled(image)?))
+    }
+
+    fn encode_unscaled(&self, image: Tensor<4>) -> sd_core::Result<Tensor<4>> {
         check_image(&self.spec, self.config.in_channels, &image)?;
         // It was trained on pixels in [0, 1].
-        let latent = self.way(Direction::Encode).run((image + 1.0) / 2.0)?;
-        Ok(self.scaling.scale(latent))
+        self.way(Direction::Encode).run((image + 1.0) / 2.0)
     }
 
     fn decode(&self, latent: Tensor<4>) -> sd_core::Result<Tensor<4>> {
