@@ -8,12 +8,30 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use sd_pipeline::{PictureStart, PictureToChange, Request, Resize, RgbImage, Start, read_picture};
+use sd_pipeline::{
+    Expand, Inpaint, MaskRule, PictureStart, PictureToChange, Record, Request, Resize, RgbImage,
+    Start, read_mask, read_picture,
+};
 use support::{Arguments, Drawing};
+
+/// What a picture's record says of a picture that was made from another, and nobody else then.
+const SAID: [&str; 10] = [
+    "mask",
+    "strength",
+    "rule",
+    "expand",
+    "fill",
+    "keep_unmasked",
+    "masked_only",
+    "feather",
+    "image_guidance",
+    "resize",
+];
 
 /// Draws anew a picture, or a part of it, as a prompt says.
 #[derive(Parser)]
-#[command(mut_arg("prompt", |prompt| prompt.required(true).default_value(None)))]
+#[command(mut_arg("prompt", |prompt| prompt.required_unless_present("redraw").default_value(None)))]
+#[command(mut_arg("redraw", |redraw| redraw.conflicts_with_all(SAID)))]
 #[command(mut_arg("latents_in", |latents| latents.hide(true).conflicts_with("image")))]
 struct EditArguments {
     #[command(flatten)]
@@ -28,21 +46,48 @@ struct EditArguments {
     /// model's kind has, mostly 0.8 or 0.3]
     #[arg(long, allow_negative_numbers = true)]
     strength: Option<f64>,
-    /// Means to keep what is not repainted: after each step, in the model, or by grey as a strength
+    /// Means to keep what is not repainted: put back after each step, or known to the model; or soft:
+    /// the mask's grey is a strength of its own for each pixel [default: step]
     #[arg(long, value_enum)]
     rule: Option<Rule>,
+    /// Pixels by which the repainted area grows to every side; below 0 it shrinks
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        allow_negative_numbers = true,
+        requires = "mask"
+    )]
+    mask_grow: Option<i32>,
+    /// Standard deviation in pixels by which the mask is then blurred
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        allow_negative_numbers = true,
+        requires = "mask"
+    )]
+    mask_blur: Option<f32>,
     /// Pixels to draw beyond the picture: left, top, right, bottom
     #[arg(long, value_name = "L,T,R,B", value_parser = sides)]
     expand: Option<[u32; 4]>,
     /// What lies beyond the picture before it is drawn
     #[arg(long, value_enum, requires = "expand")]
     fill: Option<Fill>,
-    /// Leave the bytes of what is not repainted as they are
+    /// Pixels of the picture along its new sides that are drawn anew, too [default: 8, and none with
+    /// --keep-unmasked]
+    #[arg(long, value_name = "PIXELS", requires = "expand")]
+    overlap: Option<u32>,
+    /// Leave the bytes of what is not repainted as they are, and the picture's own size: the one to
+    /// draw at is that of the work
     #[arg(long)]
     keep_unmasked: bool,
-    /// Draw the mask's surroundings alone, with so many pixels around it
-    #[arg(long, value_name = "PADDING", requires = "mask")]
+    /// Draw the mask's surroundings alone, with so many pixels around it, at --width and --height,
+    /// and put them back into the picture
+    #[arg(long, value_name = "PADDING")]
     masked_only: Option<u32>,
+    /// Pixels within the repainted area in which the old picture fades into the new, where that is
+    /// put back into it [default: 8]
+    #[arg(long, value_name = "PIXELS")]
+    feather: Option<u32>,
     /// Guidance scale of the picture, for a model that is told how to change it (InstructPix2Pix)
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     image_guidance: Option<f64>,
@@ -79,14 +124,20 @@ fn main() -> std::process::ExitCode {
 
 fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     arguments.common.check_output()?;
-    arguments.refuse_unfinished()?;
     let image = read_picture(&arguments.image)?;
+    if let Some(picture) = &arguments.common.redraw {
+        let record = Record::read(picture)?;
+        let request = record.request_from(image)?;
+        return Drawing::open(&arguments.common, Some(record))?.draw(&request);
+    }
     let drawing = Drawing::open(&arguments.common, None)?;
     if drawing.pipeline.denoiser.spec().takes_picture() {
         return change(arguments, image, drawing);
     }
     let defaults = drawing.pipeline.defaults();
+    let (image, inpaint) = arguments.inpaint(image)?;
     let start = PictureStart {
+        inpaint,
         resize: arguments.resize.into(),
         ..PictureStart::new(image, arguments.strength.unwrap_or(defaults.strength))
     };
@@ -128,19 +179,75 @@ fn change(
 }
 
 impl EditArguments {
-    /// Parts of the contract that are still to be built.
-    fn refuse_unfinished(&self) -> Result<(), Box<dyn Error>> {
-        let asked = [
-            ("--mask", self.mask.is_some()),
-            ("--rule", self.rule.is_some()),
-            ("--expand", self.expand.is_some()),
-            ("--fill", self.fill.is_some()),
-            ("--keep-unmasked", self.keep_unmasked),
-            ("--masked-only", self.masked_only.is_some()),
-        ];
-        match asked.iter().find(|(_, is)| *is) {
-            Some((option, _)) => Err(format!("{option} is not supported yet").into()),
-            None => Ok(()),
+    /// The picture, expanded where that is asked for, and what of it is repainted.
+    fn inpaint(&self, image: RgbImage) -> Result<(RgbImage, Option<Inpaint>), Box<dyn Error>> {
+        let mask = self.mask.as_ref().map(read_mask).transpose()?;
+        let (image, mask) = match self.expand {
+            None => (image, mask),
+            Some([left, top, right, bottom]) => {
+                let fill = self.fill.map_or_else(Default::default, Into::into);
+                let own = Expand::new(fill);
+                let expand = Expand {
+                    left,
+                    top,
+                    right,
+                    bottom,
+                    // What is old keeps its bytes.
+                    overlap: (self.overlap).unwrap_or(if self.keep_unmasked {
+                        0
+                    } else {
+                        own.overlap
+                    }),
+                    seed: self.common.seed.value,
+                    ..own
+                };
+                let (image, mask) = expand.apply(&image, mask.as_ref())?;
+                (image, Some(mask))
+            }
+        };
+        let Some(mask) = mask else {
+            let asked = [
+                ("--rule", self.rule.is_some()),
+                ("--keep-unmasked", self.keep_unmasked),
+                ("--masked-only", self.masked_only.is_some()),
+                ("--feather", self.feather.is_some()),
+            ];
+            return match asked.iter().find(|(_, is)| *is) {
+                Some((option, _)) => Err(format!("{option} needs --mask or --expand").into()),
+                None => Ok((image, None)),
+            };
+        };
+        let own = Inpaint::new(mask);
+        let inpaint = Inpaint {
+            rule: self.rule.map_or(own.rule, Into::into),
+            grow: self.mask_grow.unwrap_or(own.grow),
+            blur: self.mask_blur.unwrap_or(own.blur),
+            masked_only: self.masked_only,
+            keep_unmasked: self.keep_unmasked,
+            feather: self.feather.unwrap_or(own.feather),
+            ..own
+        };
+        Ok((image, Some(inpaint)))
+    }
+}
+
+impl From<Rule> for MaskRule {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Step => Self::Step,
+            Rule::Model => Self::Model,
+            Rule::Soft => Self::Soft,
+        }
+    }
+}
+
+impl From<Fill> for sd_pipeline::Fill {
+    fn from(fill: Fill) -> Self {
+        match fill {
+            Fill::Edge => Self::Edge,
+            Fill::Blur => Self::Blur,
+            Fill::Mirror => Self::Mirror,
+            Fill::Noise => Self::Noise,
         }
     }
 }

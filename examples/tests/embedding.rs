@@ -11,9 +11,10 @@ use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
-    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, HiRes, Level,
-    OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request, Resampling, Residency, Resize,
-    SampleMode, SizeConditioning, Start, Upscale, WeightStorage, device,
+    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, HiRes,
+    Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request,
+    Resampling, Residency, Resize, SampleMode, SizeConditioning, Start, Upscale, WeightStorage,
+    device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -35,7 +36,12 @@ fn a_request_is_a_serde_value() {
         },
         Start::Handover(Box::new(handover)),
         Start::Picture(PictureStart {
-            mask: Some(GrayImage::from_pixel(3, 2, Luma([9]))),
+            inpaint: Some(Inpaint {
+                rule: MaskRule::Soft,
+                masked_only: Some(4),
+                blur: 1.5,
+                ..Inpaint::new(GrayImage::from_pixel(3, 2, Luma([9])))
+            }),
             resize: Resize::Fit,
             sample_mode: SampleMode::Mean,
             ..PictureStart::new(

@@ -56,7 +56,8 @@ pub use guidance::{
     At, ClassifierFree, Embedded, Guidance, Guide, NetworkOutput, Text, Unguided, exactly,
 };
 pub use model::{
-    BranchEvaluation, Guided, Layer, Mask, Masked, Model, Prediction, RunStart, StartedLayer,
+    Blend, BranchEvaluation, Guided, Layer, Mask, Masked, Model, Prediction, RunStart, SoftMask,
+    StartedLayer,
 };
 pub use noise::{Noise, RecordedNoise, SeededNoise, noise_like};
 pub use parameterization::{Coefficients, Parameterization};

@@ -33,6 +33,7 @@ mod finite;
 mod guard;
 mod hires;
 mod image_processor;
+mod inpaint;
 mod interpolate;
 mod latent_rgb;
 mod latents;
@@ -68,6 +69,7 @@ pub use devices::open as device;
 pub use error::{Error, Result};
 pub use hires::{Drawn, HiRes, Upscale, Upscaled, Upscaler};
 pub use image_processor::ImageProcessor;
+pub use inpaint::{Expand, Fill, Inpaint, MaskRule, gaussian_blur};
 pub use interpolate::Interpolation;
 pub use latent_rgb::LatentRgb;
 pub use latents::{read_latents, write_latents};
@@ -82,7 +84,7 @@ pub use picture_reader::{
 pub use picture_start::{PictureStart, SampleMode};
 pub use picture_to_change::PictureToChange;
 pub use pipeline::Pipeline;
-pub use record::{Record, RecordError, RecordedHiRes};
+pub use record::{OriginalRecord, Record, RecordError, RecordedHiRes};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]
@@ -100,12 +102,12 @@ pub use burn::tensor::{Device, FloatDType};
 pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
-    AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
-    Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
-    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
-    Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Text, TextAndPicture, TextEmbedding, TextEncoder,
-    Unguided, WeightBytes, each_branch, exactly,
+    AbsentPrompt, At, Autoencoder, AutoencoderSpec, Blend, BranchEvaluation, Cancel,
+    ClassifierFree, Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions,
+    Guidance, Guide, Layer, Level, Mask, Masked, Model, Network, NetworkOutput, Noise,
+    NoiseSchedule, Parameterization, Plan, Prediction, Prompt, RunStart, Sampler, SavedState,
+    Scheduler, SeededNoise, SizeConditioning, SoftMask, Stage, StartedLayer, Step, Text,
+    TextAndPicture, TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
 pub use sd_models::{UnknownSettings, WeightStorage};

@@ -1,9 +1,9 @@
 use std::borrow::Cow;
 
-use image::{GrayImage, RgbImage};
+use image::RgbImage;
 use sd_core::Error;
 
-use crate::{Resampling, Resize, Result};
+use crate::{Inpaint, Resampling, Resize, Result};
 
 /// Picture that a run starts from, and what is made of it before.
 ///
@@ -25,15 +25,12 @@ pub struct PictureStart {
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_values::rgb"))]
     pub image: RgbImage,
     /// Share of the run that is taken, from just above 0, the picture all but kept, to 1. At 1, too,
-    /// it begins at the first step's level, which leaves a trace of the picture.
+    /// it begins at the first step's level, which leaves a trace of the picture, but by
+    /// [`MaskRule::Step`](crate::MaskRule::Step), which begins in noise alone.
     pub strength: f64,
-    /// Area to draw: white is drawn anew, black is kept, grey is between; all without one. Of the
-    /// picture's size.
-    #[cfg_attr(
-        feature = "serde",
-        serde(default, with = "crate::serde_values::optional_grey")
-    )]
-    pub mask: Option<GrayImage>,
+    /// Area to draw anew, and the way to keep the rest; all is drawn without one.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub inpaint: Option<Inpaint>,
     /// Way of the picture to a size of other proportions.
     #[cfg_attr(feature = "serde", serde(default))]
     pub resize: Resize,
@@ -43,9 +40,8 @@ pub struct PictureStart {
 }
 
 /// Latent of a picture among those of the autoencoder's posterior.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SampleMode {
     /// One drawn with each image's own noise, before all other noise: diffusers' and A1111's rule.
     #[default]
@@ -60,7 +56,7 @@ impl PictureStart {
         Self {
             image,
             strength,
-            mask: None,
+            inpaint: None,
             resize: Resize::default(),
             sample_mode: SampleMode::default(),
         }
@@ -77,36 +73,22 @@ impl PictureStart {
 
     /// A check of its parts with each other.
     pub(crate) fn check(&self) -> sd_core::Result<()> {
-        let Some(mask) = &self.mask else {
-            return Ok(());
-        };
-        if mask.dimensions() != self.image.dimensions() {
-            let [(w, h), (width, height)] = [mask.dimensions(), self.image.dimensions()];
-            let expected = format!("expected {width}x{height}, the picture's size");
-            return Err(Error::invalid("mask", format!("{w}x{h}"), expected));
+        match &self.inpaint {
+            Some(inpaint) => inpaint.check(&self.image),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Width and height of the finished pictures where they are not those that are drawn.
+    pub(crate) fn result_size(&self) -> Option<[u32; 2]> {
+        let inpaint = self.inpaint.as_ref()?;
+        let is_own = inpaint.keep_unmasked || inpaint.masked_only.is_some();
+        is_own.then(|| [self.image.width(), self.image.height()])
     }
 
     /// The picture at `height` and `width`.
     pub(crate) fn resized(&self, [height, width]: [usize; 2]) -> Result<Cow<'_, RgbImage>> {
         resized(&self.image, self.resize, [height, width])
-    }
-
-    /// The mask, likewise.
-    pub(crate) fn resized_mask(
-        &self,
-        [height, width]: [usize; 2],
-    ) -> Result<Option<Cow<'_, GrayImage>>> {
-        let (width, height) = (width as u32, height as u32);
-        let Some(mask) = &self.mask else {
-            return Ok(None);
-        };
-        if mask.dimensions() == (width, height) {
-            return Ok(Some(Cow::Borrowed(mask)));
-        }
-        let resized = self.resize.apply(mask, width, height, KERNEL)?;
-        Ok(Some(Cow::Owned(resized)))
     }
 }
 

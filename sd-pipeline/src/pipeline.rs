@@ -1,13 +1,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sd_core::{Autoencoder, Denoiser, Scheduler, TextEncoder};
+use burn::tensor::Tensor;
+use image::RgbImage;
+use sd_core::{Autoencoder, Denoiser, Scheduler, SeededNoise, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
 use crate::defaults::{Defaults, Kind};
+use crate::memory::Phases;
 use crate::record::Fingerprint;
+use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
-use crate::{LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, Slot};
+use crate::{LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
 
 /// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
@@ -141,6 +145,51 @@ impl Pipeline {
             step?;
         }
         refiner.generate(&request.refining(base.hand_over()?))
+    }
+
+    /// The clean latents `[count, c, height/8, width/8]` of `picture`, f32, on the denoiser's device, as
+    /// a run that starts from the picture takes them: image `k` draws its sample with the noise of
+    /// `seed + k`.
+    ///
+    /// A [`Handover`](crate::Handover) of them goes on at any place of the noise schedule as if they
+    /// were what another model left there (diffusers' `denoising_start` with a picture):
+    ///
+    /// ```
+    /// # use sd_pipeline::{Handover, Level, Pipeline, Request, RgbImage, SampleMode, Start};
+    /// # fn draw(pipeline: &Pipeline, picture: &RgbImage) -> sd_pipeline::Result<()> {
+    /// let latents = pipeline.encode(picture, SampleMode::Sample, 7, 1)?;
+    /// let mut handover = Handover::new(latents, Level::variance_exploding(0.0, 0.0), 0.8);
+    /// // The sample was the first draw of the seed.
+    /// handover.draws = 1;
+    /// let request = Request {
+    ///     seed: 7,
+    ///     start: Start::Handover(Box::new(handover)),
+    ///     ..Request::new("a lighthouse in a storm")
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A side of the picture that is no multiple of the autoencoder's factor, and the autoencoder's.
+    pub fn encode(
+        &self,
+        picture: &RgbImage,
+        mode: SampleMode,
+        seed: u64,
+        count: usize,
+    ) -> Result<Tensor<4>> {
+        let devices = [
+            &self.denoiser.spec().device,
+            &self.autoencoder.spec().device,
+        ];
+        synchronized(&devices, "encoding the picture", || {
+            let mut noise = SeededNoise::new(seed, count);
+            let noise = (mode == SampleMode::Sample).then_some(&mut noise);
+            let size = [picture.height(), picture.width()].map(|side| side as usize);
+            let phases = Phases::default();
+            encoded(self, pixels(picture), size, count, noise, &phases)
+        })
     }
 
     /// Draws what `request` asks for: the loop over [`start`](Self::start)'s run.

@@ -129,6 +129,16 @@ impl Default for Request {
     }
 }
 
+impl Start {
+    /// Width and height of the finished pictures where they are not those that are drawn.
+    pub(crate) fn result_size(&self) -> Option<[u32; 2]> {
+        match self {
+            Self::Picture(start) => start.result_size(),
+            _ => None,
+        }
+    }
+}
+
 impl Request {
     /// One image of `prompt` with the defaults of diffusers' `StableDiffusionPipeline`: 50 steps,
     /// guidance 7.5, seed 0, the size the model was trained at. Other kinds of models have others:

@@ -60,9 +60,8 @@ fn sinc(x: f64) -> f64 {
 }
 
 /// Way to a size of other proportions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Covers the size and loses what is beyond it on both sides.
     Crop,

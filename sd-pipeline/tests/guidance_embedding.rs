@@ -7,11 +7,11 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use sd_fixtures::Fixture;
 use sd_pipeline::models::Files;
-use sd_pipeline::{OpenOptions, Pipeline, Request, device};
+use sd_pipeline::{OpenOptions, PictureStart, Pipeline, Request, RgbImage, Start, device};
 use serde_json::{Value, json};
 
 /// The embedded model with a layer for the guidance scale.
-fn files(fixture: &Fixture) -> Files {
+fn files(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
     let tiny = |name: &str| {
         let (folder, name) = name.split_once('/').unwrap_or(("", name));
         let files = sd_tiny::files();
@@ -49,7 +49,7 @@ fn files(fixture: &Fixture) -> Files {
     let tensors = weights.tensors().into_iter().chain([(name, added)]);
     let file = safetensors::serialize(tensors, None).unwrap();
     files.insert("unet/diffusion_pytorch_model.safetensors".into(), file);
-    Files::memory(files)
+    files
 }
 
 fn request(case: &Value) -> Request {
@@ -66,12 +66,57 @@ fn request(case: &Value) -> Request {
     }
 }
 
+/// LCM's own pipeline takes all steps of a picture's run, whatever the strength.
+#[test]
+fn latents_from_a_picture_equal_those_of_its_own_pipeline() {
+    let fixture = Fixture::open("guidance_embedding");
+    let mut files = files(&fixture);
+    for (file, class) in [
+        ("model_index.json", "LatentConsistencyModelPipeline"),
+        ("scheduler/scheduler_config.json", "LCMScheduler"),
+    ] {
+        let mut settings: Value = serde_json::from_slice(&files[file]).unwrap();
+        settings["_class_name"] = class.into();
+        if let Some(scheduler) = settings.get_mut("scheduler") {
+            scheduler[1] = "LCMScheduler".into();
+        }
+        files.insert(file.into(), settings.to_string().into_bytes());
+    }
+    let options = OpenOptions::new(&device("flex").unwrap());
+    let pipeline = Pipeline::from_files(&Files::memory(files), &options).unwrap();
+    let bytes = fixture.values("picture").iter().map(|v| *v as u8).collect();
+    let picture = RgbImage::from_raw(71, 45, bytes).unwrap();
+    let settings = fixture.settings();
+    let cases = settings["pictures"].as_object().unwrap();
+    assert_eq!(cases.len(), 5);
+    for (name, case) in cases {
+        let strength = case["strength"].as_f64().unwrap();
+        let request = Request {
+            start: Start::Picture(PictureStart::new(picture.clone(), strength)),
+            ..request(case)
+        };
+        let mut run = pipeline.start(&request).unwrap();
+        assert_eq!(run.steps() as u64, case["steps"]);
+        for step in &mut run {
+            step.unwrap();
+        }
+        fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
+    }
+    let few = Request {
+        start: Start::Picture(PictureStart::new(picture, 0.05)),
+        steps: 4,
+        ..Request::new("a ring")
+    };
+    let error = pipeline.start(&few).unwrap_err().to_string();
+    assert!(error.contains("the strength leaves 2"), "{error}");
+}
+
 #[test]
 fn latents_equal_diffusers_at_every_scale() {
     let fixture = Fixture::open("guidance_embedding");
     let settings = fixture.settings();
     let options = OpenOptions::new(&device("flex").unwrap());
-    let mut pipeline = Pipeline::from_files(&files(&fixture), &options).unwrap();
+    let mut pipeline = Pipeline::from_files(&Files::memory(files(&fixture)), &options).unwrap();
     assert!(pipeline.denoiser.spec().embeds_guidance);
     let cases = settings["cases"].as_object().unwrap();
     assert_eq!(cases.len(), 10);

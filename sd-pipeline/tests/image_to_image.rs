@@ -2,7 +2,10 @@
 
 use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
-use sd_pipeline::{OpenOptions, PictureStart, Pipeline, Request, Start, device};
+use sd_pipeline::{
+    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling,
+    Resize, SampleMode, SizeConditioning, Start, device,
+};
 use serde_json::Value;
 
 fn tiny(scheduler: &str) -> Pipeline {
@@ -23,13 +26,20 @@ fn request(case: &Value, fixture: &Fixture) -> Request {
     if case["picture"] == "odd" {
         image = imageops::crop_imm(&image, 0, 0, 71, 45).to_image();
     }
+    let strength = case["strength"].as_f64().unwrap();
+    Request {
+        start: Start::Picture(PictureStart::new(image, strength)),
+        ..request_of(case)
+    }
+}
+
+fn request_of(case: &Value) -> Request {
     Request {
         negative_prompt: case["negative"].as_str().map(Into::into),
         guidance_scale: case["guidance"].as_f64().unwrap(),
         steps: case["steps"].as_u64().unwrap() as usize,
         seed: case["seed"].as_u64().unwrap(),
         count: case["count"].as_u64().unwrap_or(1) as usize,
-        start: Start::Picture(PictureStart::new(image, case["strength"].as_f64().unwrap())),
         ..Request::new(case["prompt"].as_str().unwrap())
     }
 }
@@ -57,12 +67,62 @@ fn initial_and_final_latents_equal_diffusers() {
     }
 }
 
+/// SDXL and its refiner by themselves; and a picture taken for what another model left.
+#[test]
+fn latents_of_sdxl_equal_diffusers() {
+    let fixture = Fixture::open("image_to_image_xl");
+    let bytes = fixture.values("picture").iter().map(|v| *v as u8).collect();
+    let odd = RgbImage::from_raw(71, 53, bytes).unwrap();
+    let settings = fixture.settings();
+    let cases = settings.as_object().unwrap();
+    assert_eq!(cases.len(), 80);
+    let options = OpenOptions::new(&device("flex").unwrap());
+    let open = |model: &str| Pipeline::open(sd_fixtures::path("xl").join(model), &options).unwrap();
+    let mut pipelines = ["base", "refiner"].map(open);
+    for (name, case) in cases {
+        let pipeline = &mut pipelines[usize::from(case["model"] == "refiner")];
+        let scheduler = case["scheduler"].as_str().unwrap();
+        pipeline.set_scheduler(scheduler).unwrap();
+        let mut request = request_of(case);
+        request.start = match case["at"].as_f64() {
+            Some(at) => {
+                let drawn = Resize::Stretch.apply(&odd, 64, 48, Resampling::Lanczos);
+                let latents = pipeline.encode(&drawn.unwrap(), SampleMode::Sample, request.seed, 1);
+                let level = Level::variance_exploding(0.0, 0.0);
+                let mut handover = Handover::new(latents.unwrap(), level, at);
+                handover.draws = 1;
+                Start::Handover(Box::new(handover))
+            }
+            None => {
+                let strength = case["strength"].as_f64().unwrap();
+                Start::Picture(PictureStart::new(odd.clone(), strength))
+            }
+        };
+        if let Some(sizes) = case.get("sizes") {
+            let pair = |key: &str| [0, 1].map(|k| sizes[key][k].as_u64().unwrap() as usize);
+            let of = |prefix: &str| SizeConditioning {
+                original: pair(&format!("{prefix}original_size")),
+                target: pair(&format!("{prefix}target_size")),
+                crop: pair("crops_coords_top_left"),
+                aesthetic_score: None,
+            };
+            request.size = Some(of(""));
+            let differs = sizes.get("negative_original_size").is_some();
+            request.negative_size = differs.then(|| of("negative_"));
+        }
+        let mut run = pipeline.start(&request).unwrap();
+        for step in &mut run {
+            step.unwrap();
+        }
+        fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
+    }
+}
+
 /// Black is kept, to the last bit that the solver's scale leaves; white is drawn.
 #[test]
 fn a_masked_run_keeps_what_is_black() {
     let fixture = Fixture::open("image_to_image");
     let image = picture(&fixture);
-    let mask = GrayImage::from_fn(72, 56, |x, _| Luma([if x < 40 { 0 } else { 255 }]));
     for scheduler in [
         "DDIM",
         "Euler a",
@@ -72,36 +132,43 @@ fn a_masked_run_keeps_what_is_black() {
         "DPM adaptive",
     ] {
         let pipeline = tiny(scheduler);
-        let masked = |mask| Request {
-            steps: 6,
-            guidance_scale: 2.0,
-            seed: 3,
-            start: Start::Picture(PictureStart {
-                mask,
-                ..PictureStart::new(image.clone(), 0.7)
-            }),
-            ..Request::new("a yellow star")
-        };
-        let finals = |mask| {
-            let mut run = pipeline.start(&masked(mask)).unwrap();
-            for step in &mut run {
-                step.unwrap();
+        for rule in [MaskRule::Step, MaskRule::Model] {
+            let finals = |first: Option<u32>| {
+                let white = |first: u32| {
+                    GrayImage::from_fn(72, 56, |x, _| Luma([if x < first { 0 } else { 255 }]))
+                };
+                let inpaint = first.map(|first| Inpaint {
+                    rule,
+                    ..Inpaint::new(white(first))
+                });
+                let request = Request {
+                    steps: 6,
+                    guidance_scale: 2.0,
+                    seed: 3,
+                    start: Start::Picture(PictureStart {
+                        inpaint,
+                        ..PictureStart::new(image.clone(), 0.7)
+                    }),
+                    ..Request::new("a yellow star")
+                };
+                let mut run = pipeline.start(&request).unwrap();
+                for step in &mut run {
+                    step.unwrap();
+                }
+                run.latents().try_to_vec_as::<f32>().unwrap()
+            };
+            let [kept, halves, whole] = [Some(64), Some(40), None].map(finals);
+            let mut changed = 0f32;
+            for (i, half) in halves.iter().enumerate() {
+                // Column 5 of 9 is where the mask's edge lies.
+                match i % 9 {
+                    0..=4 => assert!((half - kept[i]).abs() < 1e-4, "{scheduler}: {i}"),
+                    _ => changed = changed.max((half - kept[i]).abs()),
+                }
             }
-            run.latents().try_to_vec_as::<f32>().unwrap()
-        };
-        let kept = finals(Some(GrayImage::new(72, 56)));
-        let halves = finals(Some(mask.clone()));
-        let whole = finals(None);
-        let mut changed = 0f32;
-        for (i, half) in halves.iter().enumerate() {
-            // Column 5 of 9 is where the mask's edge lies.
-            match i % 9 {
-                0..=4 => assert!((half - kept[i]).abs() < 1e-4, "{scheduler}: {i}"),
-                _ => changed = changed.max((half - kept[i]).abs()),
-            }
+            assert!(changed > 0.1, "{scheduler} {rule:?}");
+            assert_ne!(whole, kept);
         }
-        assert!(changed > 0.1, "{scheduler}");
-        assert_ne!(whole, kept);
     }
 }
 
@@ -129,7 +196,7 @@ fn what_does_not_fit_the_picture_is_refused() {
     assert!(refused(&strength(0.001)).contains("no step is left"));
     let small = refused(&|r| {
         if let Start::Picture(start) = &mut r.start {
-            start.mask = Some(GrayImage::new(8, 8));
+            start.inpaint = Some(Inpaint::new(GrayImage::new(8, 8)));
         }
     });
     assert!(small.contains("mask is 8x8; expected 72x56"), "{small}");

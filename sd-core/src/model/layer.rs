@@ -2,6 +2,7 @@ use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 
+use super::known::Known;
 use super::{Masked, Model};
 use crate::{Level, Plan, Result, SavedState};
 
@@ -81,43 +82,23 @@ pub struct Mask {
 
 impl Layer for Mask {
     fn start(&self, run: &RunStart<'_>) -> Result<Box<dyn StartedLayer>> {
-        let [n, ..] = run.noise.dims();
-        let known = match self.known.dims()[0] {
-            1 => self.known.clone().repeat_dim(0, n),
-            _ => self.known.clone(),
-        };
-        let started = StartedMask {
-            mask: self.mask.clone(),
-            known,
-            noise: run.noise.clone(),
-        };
-        Masked::<&mut dyn Model>::check(&started.mask, &started.known, &started.noise)?;
-        Ok(Box::new(started))
+        let known = Known::of_run(&self.mask, &self.known, run)?;
+        Ok(Box::new(StartedMask { known }))
     }
 }
 
 struct StartedMask {
-    mask: Tensor<4>,
-    known: Tensor<4>,
-    noise: Tensor<4>,
+    known: Known,
 }
 
 impl StartedLayer for StartedMask {
     fn wrap<'a>(&'a mut self, model: Box<dyn Model + 'a>) -> Result<Box<dyn Model + 'a>> {
-        let (mask, known) = (self.mask.clone(), self.known.clone());
-        Ok(Box::new(Masked::new(
-            model,
-            mask,
-            known,
-            self.noise.clone(),
-        )?))
+        Ok(Box::new(Masked::of(model, self.known.clone())))
     }
 
     /// A solver need not follow the model: one that begins in pure noise may do without x₀ there.
     fn after_step(&mut self, x: Tensor<4>, level: Level) -> Result<Tensor<4>> {
-        let shape = x.dims();
-        let kept = self.known.clone() * level.alpha + self.noise.clone() * level.sigma;
-        let whole = self.mask.clone().equal_elem(0.0).expand(shape);
-        Ok(x.mask_where(whole, kept))
+        let whole = self.known.mask.clone().equal_elem(0.0).expand(x.dims());
+        Ok(x.mask_where(whole, self.known.noised(level)))
     }
 }

@@ -1,5 +1,6 @@
 use burn::tensor::Tensor;
 
+use super::known::Known;
 use super::{Model, Prediction};
 use crate::{Error, Level, Parameterization, Result};
 
@@ -15,9 +16,7 @@ use crate::{Error, Level, Parameterization, Result};
 #[derive(Debug)]
 pub struct Masked<M> {
     model: M,
-    mask: Tensor<4>,
-    known: Tensor<4>,
-    noise: Tensor<4>,
+    known: Known,
 }
 
 impl<M> Masked<M> {
@@ -27,43 +26,22 @@ impl<M> Masked<M> {
     /// # Errors
     /// [`Error::Shape`] when the three do not fit together.
     pub fn new(model: M, mask: Tensor<4>, known: Tensor<4>, noise: Tensor<4>) -> Result<Self> {
-        Self::check(&mask, &known, &noise)?;
-        Ok(Self {
-            model,
-            mask,
-            known,
-            noise,
-        })
+        Ok(Self::of(model, Known::new(mask, known, noise)?))
     }
 
-    pub(super) fn check(mask: &Tensor<4>, known: &Tensor<4>, noise: &Tensor<4>) -> Result<()> {
-        let [n, c, h, w] = known.dims();
-        if noise.dims() != [n, c, h, w] {
-            let expected = format!("[{n}, {c}, {h}, {w}], the known latent's");
-            return Err(Error::shape("noise", &noise.dims(), expected));
-        }
-        let [m, k, ..] = mask.dims();
-        if mask.dims()[2..] != [h, w] || (m != 1 && m != n) || (k != 1 && k != c) {
-            let expected = format!("[1 or {n}, 1 or {c}, {h}, {w}]");
-            return Err(Error::shape("mask", &mask.dims(), expected));
-        }
-        Ok(())
-    }
-
-    /// `new` where the mask is 1, `kept` where it is 0.
-    fn mixed(&self, new: Tensor<4>, kept: Tensor<4>) -> Tensor<4> {
-        kept.clone() + (new - kept) * self.mask.clone()
+    pub(super) fn of(model: M, known: Known) -> Self {
+        Self { model, known }
     }
 
     /// The latent `x` at `level` with its kept part in place.
     fn restored(&self, x: &Tensor<4>, level: Level) -> Tensor<4> {
-        let kept = self.known.clone() * level.alpha + self.noise.clone() * level.sigma;
-        self.mixed(x.clone(), kept)
+        self.known.mixed(x.clone(), self.known.noised(level))
     }
 
     /// The prediction for `x` whose x₀ are `inner`'s, mixed with the known latent.
     fn masked(&self, x: &Tensor<4>, level: Level, inner: Prediction) -> Prediction {
-        let denoised = self.mixed(inner.denoised, self.known.clone());
+        let clean = || self.known.clean.clone();
+        let denoised = self.known.mixed(inner.denoised, clean());
         // The noise that is left when the mixed x₀ is taken out of the solver's own latent.
         let noise = if level.sigma > 0.0 {
             (x.clone() - denoised.clone() * level.alpha) / level.sigma
@@ -72,7 +50,7 @@ impl<M> Masked<M> {
         };
         let uncond = inner.uncond_denoised;
         Prediction {
-            uncond_denoised: uncond.map(|uncond| self.mixed(uncond, self.known.clone())),
+            uncond_denoised: uncond.map(|uncond| self.known.mixed(uncond, clean())),
             denoised,
             noise,
             ..inner
@@ -86,8 +64,9 @@ impl<M: Model> Model for Masked<M> {
     }
 
     fn predict(&mut self, x: &Tensor<4>, level: Level) -> Result<Prediction> {
-        if x.dims() != self.known.dims() {
-            let expected = format!("{:?}, the known latent's", self.known.dims());
+        let known = self.known.clean.dims();
+        if x.dims() != known {
+            let expected = format!("{known:?}, the known latent's");
             return Err(Error::shape("latent", &x.dims(), expected));
         }
         let inner = self.model.predict(&self.restored(x, level), level)?;

@@ -1,16 +1,21 @@
 //! The denoiser as a solver sees it, and the layers around it.
 
+mod blended;
 mod guided;
+mod known;
 mod layer;
 mod masked;
+mod soft_mask;
 
 use burn::tensor::Tensor;
 
 use crate::{Level, Parameterization, Result};
 
+pub use blended::Blend;
 pub use guided::{BranchEvaluation, Guided};
 pub use layer::{Layer, Mask, RunStart, StartedLayer};
 pub use masked::Masked;
+pub use soft_mask::SoftMask;
 
 /// The denoiser as a [`Sampler`](crate::Sampler) sees it: guidance, input scaling and the meaning
 /// of the output are settled, so a solver is nothing but its formula.

@@ -1,7 +1,8 @@
-use image::{DynamicImage, GrayImage, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Pixel, RgbImage};
 
 /// `image` in 8 bits of RGB, what is transparent over white.
 pub(super) fn rgb(image: DynamicImage) -> RgbImage {
+    let image = upper_bytes(image);
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
@@ -13,6 +14,26 @@ pub(super) fn rgb(image: DynamicImage) -> RgbImage {
         flat.0 = colour.map(|byte| over_white(byte, alpha));
     }
     flat
+}
+
+/// `image` in 8 bits, of 16 the upper ones, as Pillow takes them.
+fn upper_bytes(image: DynamicImage) -> DynamicImage {
+    match image {
+        DynamicImage::ImageLuma16(image) => DynamicImage::ImageLuma8(upper(&image)),
+        DynamicImage::ImageLumaA16(image) => DynamicImage::ImageLumaA8(upper(&image)),
+        DynamicImage::ImageRgb16(image) => DynamicImage::ImageRgb8(upper(&image)),
+        DynamicImage::ImageRgba16(image) => DynamicImage::ImageRgba8(upper(&image)),
+        image => image,
+    }
+}
+
+fn upper<P: Pixel<Subpixel = u16>, Q: Pixel<Subpixel = u8>>(
+    image: &ImageBuffer<P, Vec<u16>>,
+) -> ImageBuffer<Q, Vec<u8>> {
+    let bytes = image.as_raw().iter().map(|value| (value >> 8) as u8);
+    let (width, height) = image.dimensions();
+    // As many, for the pixels have the same channels.
+    ImageBuffer::from_raw(width, height, bytes.collect()).unwrap_or_else(|| ImageBuffer::new(0, 0))
 }
 
 /// `byte` of that opacity over 255, rounded.

@@ -118,6 +118,10 @@ fn decode(file: &[u8]) -> Result<DynamicImage, PictureError> {
     if file.is_empty() {
         Err(PictureError::Empty)
     } else if file.starts_with(png::SIGNATURE) {
+        // The decoder's own error for one too large would be of memory.
+        if let Some(size) = png::size(file) {
+            check_size(size)?;
+        }
         let picture = png::picture(file)?;
         pixels(PngDecoder::with_limits(Cursor::new(picture), limits()))
     } else if file.starts_with(jpeg::START) {
@@ -144,17 +148,21 @@ fn limits() -> Limits {
 /// The upright picture of a decoder that has read the file's beginning.
 fn pixels<D: ImageDecoder>(decoder: ImageResult<D>) -> Result<DynamicImage, PictureError> {
     let mut decoder = decoder.map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
-        return Err(PictureError::TooLarge { width, height });
-    }
+    check_size(decoder.dimensions())?;
     decoder.set_limits(limits()).map_err(broken)?;
     // Metadata that say nothing of it, or nothing understood, turn nothing.
     let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     image.apply_orientation(turned);
     Ok(image)
+}
+
+fn check_size((width, height): (u32, u32)) -> Result<(), PictureError> {
+    let pixels = u64::from(width) * u64::from(height);
+    match width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
+        true => Err(PictureError::TooLarge { width, height }),
+        false => Ok(()),
+    }
 }
 
 fn broken(error: ImageError) -> PictureError {

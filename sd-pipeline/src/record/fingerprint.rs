@@ -1,9 +1,11 @@
-//! Fingerprint of a model's weights.
+//! Fingerprints of models' weights and of pictures.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+use image::RgbImage;
 
 /// Places of a file that are read, and bytes at each: a model of gigabytes takes milliseconds.
 const PLACES: u64 = 64;
@@ -27,7 +29,7 @@ impl Fingerprint {
         }
     }
 
-    /// Ten digits, as A1111's hashes have, which are others.
+    /// The hash, in ten digits.
     pub(crate) fn get(&self) -> Option<String> {
         let hash = || hash(self.folder.as_deref()?).ok()?;
         self.known.get_or_init(hash).clone()
@@ -44,12 +46,8 @@ fn hash(folder: &Path) -> io::Result<Option<String>> {
         }
     }
     files.sort();
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
-        }
-    };
+    let mut hash = START;
+    let mut add = |bytes: &[u8]| hash = fnv(hash, bytes);
     for path in &files {
         let name = path.strip_prefix(folder).unwrap_or(path);
         add(name.to_string_lossy().replace('\\', "/").as_bytes());
@@ -66,7 +64,25 @@ fn hash(folder: &Path) -> io::Result<Option<String>> {
             add(&sample);
         }
     }
-    Ok((!files.is_empty()).then(|| format!("{:010x}", hash >> 24)))
+    Ok((!files.is_empty()).then(|| digits(hash)))
+}
+
+/// Short hash of a picture's pixels.
+pub(super) fn of_picture(picture: &RgbImage) -> String {
+    let size = [picture.width(), picture.height()].map(u32::to_le_bytes);
+    digits(fnv(fnv(START, size.as_flattened()), picture.as_raw()))
+}
+
+const START: u64 = 0xCBF2_9CE4_8422_2325;
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
+    bytes.iter().fold(hash, add)
+}
+
+/// Ten digits, as A1111's hashes have, which are others.
+fn digits(hash: u64) -> String {
+    format!("{:010x}", hash >> 24)
 }
 
 fn weights(folder: &Path) -> io::Result<Vec<PathBuf>> {

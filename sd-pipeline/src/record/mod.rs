@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
-use crate::{Error, PictureFormat, Result, Watermark};
+use crate::{Error, PictureFormat, Resize, Result, SampleMode, Watermark};
 use container::Found;
 
 pub(crate) use fingerprint::Fingerprint;
@@ -69,6 +69,9 @@ pub struct Record {
     /// Second pass at a larger size; width and height are the first's then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hires: Option<RecordedHiRes>,
+    /// The picture that it was made from, and what was done with that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalRecord>,
     /// Number of pictures that were drawn at once, which shows in their last bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
@@ -103,6 +106,19 @@ pub struct RecordedHiRes {
     pub upscaler: String,
 }
 
+/// What a record says of the picture that its own was made from. That picture itself is in no record.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct OriginalRecord {
+    /// Short hash of its pixels.
+    pub hash: String,
+    /// Its way to a size of other proportions.
+    pub resize: Resize,
+    /// The latent that was taken of it.
+    pub sample_mode: SampleMode,
+}
+
 /// Why a file gives no record, or a record no request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -118,6 +134,25 @@ pub enum RecordError {
     /// A record without which a picture cannot be drawn.
     #[error("its record says no {0}, without which the picture cannot be drawn again")]
     Lacks(&'static str),
+    /// A picture that was made from another, and the other is not there.
+    #[error(
+        "it was made from another picture, which no record holds: it can be drawn again from its \
+         record and that picture together"
+    )]
+    NeedsOriginal,
+    /// A picture that another was not made from, though one was.
+    #[error(
+        "it was made from a picture with the hash {expected}, that of the one given is {found}"
+    )]
+    OtherOriginal {
+        /// The hash in the record.
+        expected: String,
+        /// The hash of the picture given.
+        found: String,
+    },
+    /// A picture that was made from no other.
+    #[error("it was made from no other picture, expected a record of one that was")]
+    NoOriginal,
     /// A picture into which went what no record holds.
     #[error("it was drawn with what its record does not hold: {}", .0.join(", "))]
     Unrecorded(Vec<String>),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
+use image::RgbImage;
 use sd_core::{BranchEvaluation, Prompt};
 
-use super::{Record, RecordError, RecordedHiRes, SOFTWARE};
-use crate::{HiRes, Marking, Pipeline, Request, Start};
+use super::{OriginalRecord, Record, RecordError, RecordedHiRes, SOFTWARE, fingerprint};
+use crate::{HiRes, Marking, PictureStart, Pipeline, Request, Start};
 
 impl RecordedHiRes {
     fn of(hires: &HiRes) -> Self {
@@ -40,14 +41,18 @@ impl Record {
         let spec = pipeline.denoiser.spec();
         let named = pipeline.scheduler_name.as_ref();
         let scheduler = named.filter(|(_, scheduler)| Arc::ptr_eq(scheduler, &pipeline.scheduler));
-        let strength = match &request.start {
-            Start::Picture(start) => Some(start.strength),
-            Start::Latents { strength, .. } => Some(*strength),
-            _ => None,
+        let (picture, strength) = match &request.start {
+            Start::Picture(start) => (Some(start), Some(start.strength)),
+            Start::Latents { strength, .. } => (None, Some(*strength)),
+            _ => (None, None),
         };
         let unrecorded = [
             ("scheduler", scheduler.is_none()),
-            ("start", !matches!(request.start, Start::Noise)),
+            (
+                "start",
+                !matches!(request.start, Start::Noise | Start::Picture(_)),
+            ),
+            ("mask", picture.is_some_and(|start| start.inpaint.is_some())),
             ("guidance", request.guidance.is_some()),
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),
@@ -87,6 +92,11 @@ impl Record {
             height: Some(height),
             strength,
             hires: request.hires.as_ref().map(RecordedHiRes::of),
+            original: picture.map(|start| OriginalRecord {
+                hash: fingerprint::of_picture(&start.image),
+                resize: start.resize,
+                sample_mode: start.sample_mode,
+            }),
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.dtype)),
             watermark: request
@@ -105,14 +115,51 @@ impl Record {
     ///
     /// # Errors
     /// [`RecordError::Lacks`] without seed, steps, guidance scale or a place among the pictures it
-    /// was drawn with, and [`RecordError::Unrecorded`] for a picture into which more went than the
-    /// record holds.
+    /// was drawn with, [`RecordError::Unrecorded`] for a picture into which more went than the
+    /// record holds, and [`RecordError::NeedsOriginal`] for one that was made from another.
     pub fn request(&self) -> Result<Request, RecordError> {
+        let request = self.begun_with(Start::Noise)?;
+        let is_edited = self.strength.is_some_and(|strength| strength < 1.0);
+        match self.original.is_some() || is_edited {
+            true => Err(RecordError::NeedsOriginal),
+            false => Ok(request),
+        }
+    }
+
+    /// As [`request`](Self::request), of a picture that was made from `original`.
+    ///
+    /// # Errors
+    /// Those of [`request`](Self::request), but for [`RecordError::NeedsOriginal`];
+    /// [`RecordError::NoOriginal`] and [`RecordError::OtherOriginal`] for a picture that was made from
+    /// no other, or not from this one.
+    pub fn request_from(&self, original: RgbImage) -> Result<Request, RecordError> {
+        let strength = match (&self.original, self.strength) {
+            (Some(_), Some(strength)) => strength,
+            // Another program's, of which it is not said what the picture was.
+            (None, Some(strength)) if strength < 1.0 => strength,
+            _ => return Err(RecordError::NoOriginal),
+        };
+        let (resize, sample_mode) = match &self.original {
+            Some(record) => {
+                let (expected, found) = (&record.hash, fingerprint::of_picture(&original));
+                if *expected != found {
+                    let expected = expected.clone();
+                    return Err(RecordError::OtherOriginal { expected, found });
+                }
+                (record.resize, record.sample_mode)
+            }
+            None => Default::default(),
+        };
+        self.begun_with(Start::Picture(PictureStart {
+            resize,
+            sample_mode,
+            ..PictureStart::new(original, strength)
+        }))
+    }
+
+    fn begun_with(&self, start: Start) -> Result<Request, RecordError> {
         if !self.unrecorded.is_empty() {
             return Err(RecordError::Unrecorded(self.unrecorded.clone()));
-        }
-        if self.strength.is_some_and(|strength| strength < 1.0) {
-            return Err(RecordError::Unrecorded(vec!["start".into()]));
         }
         let prompt = |text: &str, second: &Option<String>| match second {
             Some(second) => Prompt::from(text).with_second(second),
@@ -138,6 +185,7 @@ impl Record {
             hires: self.hires.as_ref().map(RecordedHiRes::order).transpose()?,
             seed: seed.wrapping_sub(index as u64),
             count,
+            start,
             watermark: self.watermark.clone().map(Marking::from),
             ..Request::new(prompt(&self.prompt, &self.second_prompt))
         })

@@ -1,13 +1,13 @@
 //! The latent that a run begins with.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use image::{GrayImage, RgbImage};
-use sd_core::{Autoencoder, Level, Mask, Noise, Plan, SeededNoise, placed};
+use image::RgbImage;
+use sd_core::{Autoencoder, Level, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
 use crate::memory::{DECODE, Phases};
 use crate::synchronized::synchronized;
-use crate::{Pipeline, Request, Result, Start};
+use crate::{MaskRule, PictureStart, Pipeline, Request, Result, Start};
 
 /// Noise of unit variance, f32.
 pub(super) fn noise(
@@ -21,13 +21,33 @@ pub(super) fn noise(
     ))
 }
 
-/// A check that the run begins with what the denoiser needs: it was trained on that.
+/// A check that the run begins with what the denoiser needs, for it was trained on that, and that the
+/// request does not contradict itself.
 pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
     let spec = pipeline.denoiser.spec();
     if spec.embeds_aesthetic_score && matches!(request.start, Start::Noise) {
         let expected = "a refiner begins with a picture (Start::Picture) or with the latents of a \
                         base model (Start::Handover, Pipeline::generate_refined)";
         return Err(sd_core::Error::invalid("start", "noise", expected).into());
+    }
+    let Start::Picture(PictureStart {
+        inpaint: Some(inpaint),
+        ..
+    }) = &request.start
+    else {
+        return Ok(());
+    };
+    if inpaint.rule == MaskRule::Soft && pipeline.scheduler.steps_each_image() {
+        let expected = "expected step or model: this scheduler chooses its own steps";
+        return Err(sd_core::Error::invalid("rule", "soft", expected).into());
+    }
+    if request.end.is_some() {
+        let expected = "expected none: the model that goes on knows nothing of the mask";
+        return Err(sd_core::Error::invalid("end", "some", expected).into());
+    }
+    if inpaint.keep_unmasked && request.watermark.is_some() {
+        let expected = "expected none: it would change what keep_unmasked keeps";
+        return Err(sd_core::Error::invalid("watermark", "some", expected).into());
     }
     Ok(())
 }
@@ -51,18 +71,26 @@ pub(super) fn skip(
     Ok(())
 }
 
-/// The clean latents of `pictures`, one for each of the run's `count` images or one for all, f32, on
-/// the denoiser's device: samples, with a draw of `noise`, or the means without.
-pub(super) fn encoded(
+/// The pixels of `picture` in `[-1, 1]`, one after the other.
+pub(crate) fn pixels(picture: &RgbImage) -> Vec<f32> {
+    let values = picture.as_raw().iter();
+    values.map(|v| f32::from(*v) / 127.5 - 1.0).collect()
+}
+
+/// The clean latents of pictures of the [`pixels`], one behind the other, one for each of the run's
+/// `count` images or one for all, f32, on the denoiser's device: samples, with a draw of `noise`, or
+/// the means without.
+pub(crate) fn encoded(
     pipeline: &Pipeline,
-    pictures: &[RgbImage],
+    pixels: Vec<f32>,
+    size: [usize; 2],
     count: usize,
     noise: Option<&mut SeededNoise>,
     phases: &Phases,
 ) -> Result<Tensor<4>> {
-    let times = count / pictures.len().max(1);
     let noise = noise.map(|noise| noise as &mut dyn Noise);
-    latents(pipeline, pictures, phases, |autoencoder, pixels| {
+    latents(pipeline, pixels, size, phases, |autoencoder, pixels| {
+        let times = count / pixels.dims()[0].max(1);
         autoencoder.encode(pixels.repeat_dim(0, times), noise)
     })
 }
@@ -74,32 +102,27 @@ pub(super) fn beside(
     phases: &Phases,
 ) -> Result<Tensor<4>> {
     let scales = pipeline.kind.scales_picture;
-    let pictures = std::slice::from_ref(picture);
-    latents(
-        pipeline,
-        pictures,
-        phases,
-        |autoencoder, pixels| match scales {
-            true => autoencoder.encode(pixels, None),
-            false => autoencoder.encode_unscaled(pixels),
-        },
-    )
+    let size = [picture.height(), picture.width()].map(|side| side as usize);
+    let encode = |autoencoder: &dyn Autoencoder, pixels| match scales {
+        true => autoencoder.encode(pixels, None),
+        false => autoencoder.encode_unscaled(pixels),
+    };
+    latents(pipeline, pixels(picture), size, phases, encode)
 }
 
-/// What `encode` makes of the pixels `[n, 3, h, w]` of `pictures`, all of one size, f32, on the
+/// What `encode` makes of the [`pixels`] of pictures of one size, as `[n, 3, h, w]`; f32, on the
 /// denoiser's device.
 fn latents(
     pipeline: &Pipeline,
-    pictures: &[RgbImage],
+    pixels: Vec<f32>,
+    size: [usize; 2],
     phases: &Phases,
     encode: impl FnOnce(&dyn Autoencoder, Tensor<4>) -> sd_core::Result<Tensor<4>>,
 ) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
-    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
-    let values = pictures.iter().flat_map(|picture| picture.as_raw());
-    let values: Vec<f32> = values.map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-    let shape = [pictures.len(), height as usize, width as usize, 3];
-    let data = TensorData::new(values, shape);
+    let [height, width] = size;
+    let pictures = pixels.len() / (3 * height * width).max(1);
+    let data = TensorData::new(pixels, [pictures, height, width, 3]);
     let latents = phases.watch(DECODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
@@ -124,57 +147,4 @@ fn latents(
 /// `clean` with `noise` on it, at `level`.
 pub(super) fn noised(clean: &Tensor<4>, noise: &Tensor<4>, level: Level) -> Tensor<4> {
     clean.clone() * level.alpha + noise.clone() * level.sigma
-}
-
-/// The layer that keeps `known` where `mask`, of the picture's size, is black.
-pub(super) fn mask(mask: &GrayImage, known: &Tensor<4>) -> Mask {
-    let [_, _, h, w] = known.dims();
-    let values = bilinear(mask, [h, w]);
-    let data = TensorData::new(values, [1, 1, h, w]);
-    Mask {
-        mask: Tensor::from_data(data, (&known.device(), DType::F32)),
-        known: known.clone(),
-    }
-}
-
-/// `mask` at the latent's size, within 0 and 1: linear between the four nearest pixels of each
-/// latent pixel's centre, as torch's `interpolate` without antialiasing and ComfyUI do it.
-fn bilinear(mask: &GrayImage, [h, w]: [usize; 2]) -> Vec<f32> {
-    let (width, height) = mask.dimensions();
-    let place = |i: usize, to: usize, from: u32| {
-        let at = (i as f64 + 0.5) * f64::from(from) / to as f64 - 0.5;
-        let at = at.clamp(0.0, f64::from(from - 1));
-        let low = at.floor();
-        let high = (low + 1.0).min(f64::from(from - 1));
-        (low as u32, high as u32, (at - low) as f32)
-    };
-    let at = |x: u32, y: u32| f32::from(mask.get_pixel(x, y).0[0]) / 255.0;
-    let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
-    let value = |i: usize| {
-        let (left, right, x) = place(i % w, w, width);
-        let (top, bottom, y) = place(i / w, h, height);
-        let above = mix(at(left, top), at(right, top), x);
-        mix(above, mix(at(left, bottom), at(right, bottom), x), y)
-    };
-    (0..h * w).map(value).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mask_is_linear_between_its_pixels() {
-        let ramp = GrayImage::from_fn(16, 8, |x, _| image::Luma([(x * 17) as u8]));
-        // Centres of eight pixels lie between the fourth and the fifth.
-        let found = bilinear(&ramp, [1, 2]);
-        let expected = [3.5f32, 11.5].map(|x| x * 17.0 / 255.0);
-        assert!(
-            found
-                .iter()
-                .zip(expected)
-                .all(|(a, b)| (a - b).abs() < 1e-6),
-            "{found:?}"
-        );
-    }
 }

@@ -2,6 +2,7 @@
 
 mod begin;
 mod branches;
+mod from_picture;
 mod handover;
 mod lease;
 mod passes;
@@ -22,14 +23,17 @@ use sd_core::{
 };
 
 use crate::finite;
+use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, SampleMode, Slot, Start};
+use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
+use from_picture::FromPicture;
 use handover::Cut;
 use lease::Lease;
 use passes::SecondPass;
 use solving::{Settings, Solving};
 
+pub(crate) use begin::{encoded, pixels};
 pub use handover::Handover;
 pub(crate) use passes::Passed;
 pub use preview::Preview;
@@ -79,6 +83,8 @@ pub struct Run {
     /// Of all pictures but for their seeds.
     record: Record,
     marking: Option<Marking>,
+    /// The way of a drawn part back into the whole picture.
+    paste: Option<Arc<Paste>>,
     done: usize,
     /// Share of the noise schedule at which another model goes on.
     end: Option<f64>,
@@ -100,20 +106,18 @@ impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
+        begin::check(pipeline, request)?;
         let factor = pipeline.autoencoder.spec().factor;
-        let mut size = [h * factor, w * factor];
-        let ahead = SecondPass::of(pipeline, request, size)?;
-        if let Some(pass) = &ahead {
-            size = pass.size();
-        }
+        let drawn = [h * factor, w * factor];
+        let ahead = SecondPass::of(pipeline, request, drawn)?;
         if let Some(marking) = &request.watermark {
-            let [height, width] = size.map(|side| side as u32);
-            marking.check([width, height])?;
+            let [height, width] = ahead.as_ref().map_or(drawn, SecondPass::size);
+            let drawn = [width, height].map(|side| side as u32);
+            marking.check(request.start.result_size().unwrap_or(drawn))?;
         }
         let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
         planned(&*pipeline.scheduler, &spec.schedule, request)?;
-        begin::check(pipeline, request)?;
         if let Some(concat) = &request.concat {
             finite::require("concat", concat)?;
         }
@@ -163,12 +167,23 @@ impl Run {
         let [_, _, h, w] = shape;
         let guidance = request.guidance(pipeline);
         let size = [h * factor, w * factor];
-        let concat = match &request.picture {
-            Some(picture) => {
+        let mut noise = SeededNoise::new(request.seed, request.count);
+        let mut picture = match &request.start {
+            Start::Picture(start) => {
+                let noise = &mut noise;
+                let picture = FromPicture::draw(pipeline, request, start, shape, noise, &phases)?;
+                Some(picture)
+            }
+            _ => None,
+        };
+        let concat = picture.as_mut().and_then(|picture| picture.concat.take());
+        let concat = match (&request.picture, concat) {
+            (Some(picture), _) => {
                 let picture = picture.resized(size)?;
                 Some(begin::beside(pipeline, &picture, &phases)?)
             }
-            None => request.concat.clone(),
+            (None, None) => request.concat.clone(),
+            (None, concat) => concat,
         };
         let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
@@ -176,34 +191,13 @@ impl Run {
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
         let (plan, first, cut) = planned(&*pipeline.scheduler, &schedule, request)?;
 
-        // The order of draws is diffusers': a picture's posterior, then the initial noise.
-        let mut noise = SeededNoise::new(request.seed, request.count);
         let mut layers = request.layers.clone();
+        let mut paste = None;
         let (initial, x) = match &request.start {
-            Start::Noise => {
-                let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                let x = initial.clone() * plan.init_noise_sigma;
-                (initial, x)
-            }
             Start::Initial(latents) => {
                 let initial = placed(latents.clone(), &spec.device, FloatDType::F32)?;
                 finite::require("latents", &initial)?;
                 let x = initial.clone() * plan.init_noise_sigma;
-                (initial, x)
-            }
-            Start::Picture(start) => {
-                let image = start.resized(size)?;
-                let image = std::slice::from_ref(&*image);
-                let drawn = match start.sample_mode {
-                    SampleMode::Sample => Some(&mut noise),
-                    SampleMode::Mean => None,
-                };
-                let clean = begin::encoded(pipeline, image, request.count, drawn, &phases)?;
-                let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                if let Some(mask) = start.resized_mask(size)? {
-                    layers.push(Arc::new(begin::mask(&mask, &clean)));
-                }
-                let x = begin::noised(&clean, &initial, plan.stages[first].from);
                 (initial, x)
             }
             Start::Latents { latents, draws, .. } => {
@@ -214,6 +208,19 @@ impl Run {
                 let x = begin::noised(&clean, &initial, plan.stages[first].from);
                 (initial, x)
             }
+            Start::Noise | Start::Picture(_) => match picture {
+                None => {
+                    let initial = begin::noise(&mut noise, shape, &spec.device)?;
+                    let x = initial.clone() * plan.init_noise_sigma;
+                    (initial, x)
+                }
+                Some(picture) => {
+                    let x = picture.latent(&plan, first);
+                    layers.extend(picture.layer);
+                    paste = picture.paste.map(Arc::new);
+                    (picture.noise, x)
+                }
+            },
             Start::Handover(handover) => {
                 begin::skip(&mut noise, handover.draws, shape, &plan)?;
                 let x = handover.in_scale_of(plan.stages[first].from);
@@ -262,6 +269,7 @@ impl Run {
             phases,
             record: Record::begin(pipeline, request, size),
             marking: request.watermark.clone(),
+            paste,
             done: 0,
             end: request.end,
             finished: false,

@@ -46,7 +46,7 @@ impl SecondPass {
         let Some(hires) = &request.hires else {
             return Ok(None);
         };
-        let masked = matches!(&request.start, Start::Picture(start) if start.mask.is_some());
+        let masked = matches!(&request.start, Start::Picture(start) if start.inpaint.is_some());
         let of_one_size = [
             (request.end.is_some(), "an end"),
             (request.concat.is_some(), "channels beside the latent"),
@@ -146,7 +146,8 @@ impl SecondPass {
                 let (pipeline, count) = (&self.pipeline, shape[0]);
                 let mut noise = SeededNoise::new(self.request.seed, count);
                 let drawn = Some(&mut noise);
-                let latents = begin::encoded(pipeline, &pictures, count, drawn, phases)?;
+                let pixels = pictures.iter().flat_map(begin::pixels).collect();
+                let latents = begin::encoded(pipeline, pixels, self.size, count, drawn, phases)?;
                 Ok((latents, noise.draws()))
             }
         }

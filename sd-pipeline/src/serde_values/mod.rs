@@ -173,37 +173,27 @@ pub(crate) mod rgb {
     }
 }
 
-/// A grey picture, or none.
-pub(crate) mod optional_grey {
+/// A grey picture.
+pub(crate) mod grey {
     use image::GrayImage;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     use super::Pixels;
 
-    pub(crate) fn serialize<S: Serializer>(
-        image: &Option<GrayImage>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        let pixels = image.as_ref().map(|image| {
-            let (width, height) = image.dimensions();
-            let bytes = image.as_raw().clone();
-            Pixels {
-                width,
-                height,
-                bytes,
-            }
-        });
-        pixels.serialize(to)
+    pub(crate) fn serialize<S: Serializer>(image: &GrayImage, to: S) -> Result<S::Ok, S::Error> {
+        let (width, height) = image.dimensions();
+        let bytes = image.as_raw().clone();
+        Pixels {
+            width,
+            height,
+            bytes,
+        }
+        .serialize(to)
     }
 
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
-        from: D,
-    ) -> Result<Option<GrayImage>, D::Error> {
-        let pixels = Option::<Pixels>::deserialize(from)?;
-        let image = pixels.map(|p| {
-            let image = GrayImage::from_raw(p.width, p.height, p.bytes);
-            image.ok_or_else(|| de::Error::custom("too few bytes for the picture's size"))
-        });
-        image.transpose()
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<GrayImage, D::Error> {
+        let pixels = Pixels::deserialize(from)?;
+        let image = GrayImage::from_raw(pixels.width, pixels.height, pixels.bytes);
+        image.ok_or_else(|| de::Error::custom("too few bytes for the picture's size"))
     }
 }

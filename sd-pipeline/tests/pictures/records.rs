@@ -8,8 +8,8 @@ use sd_fixtures::Fixture;
 use sd_pipeline::models::Files;
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
-    Error, OpenOptions, Picture, PictureStart, Pipeline, Record, RecordError, Request, RgbImage,
-    Start, device, image,
+    Error, GrayImage, Inpaint, OpenOptions, Picture, PictureStart, Pipeline, Record, RecordError,
+    Request, Resize, RgbImage, SampleMode, Start, device, image,
 };
 use serde_json::Value;
 
@@ -268,9 +268,16 @@ fn what_records_do_not_hold() {
             other => panic!("{other:?}"),
         }
     };
-    let start = Start::Picture(PictureStart::new(RgbImage::new(64, 72), 1.0));
-    let edited = Request { start, ..request() };
-    assert_eq!(unrecorded(&edited, &pipeline), ["start"]);
+    let white = GrayImage::from_pixel(64, 72, [255].into());
+    let masked = PictureStart {
+        inpaint: Some(Inpaint::new(white)),
+        ..PictureStart::new(RgbImage::new(64, 72), 1.0)
+    };
+    let masked = Request {
+        start: Start::Picture(masked),
+        ..request()
+    };
+    assert_eq!(unrecorded(&masked, &pipeline), ["mask"]);
     pipeline.scheduler = Arc::new(Euler::default());
     assert_eq!(unrecorded(&request(), &pipeline), ["scheduler"]);
 
@@ -279,6 +286,51 @@ fn what_records_do_not_hold() {
     record.steps = Some(2);
     let lacking = record.request().unwrap_err();
     assert_eq!(lacking, RecordError::Lacks("guidance scale"));
+}
+
+/// A picture made from another needs that again, and no other.
+#[test]
+fn pictures_made_from_others() {
+    let pipeline = tiny();
+    let original = RgbImage::from_fn(70, 75, |x, y| [3 * x as u8, 3 * y as u8, 90].into());
+    let start = PictureStart {
+        resize: Resize::Crop,
+        sample_mode: SampleMode::Mean,
+        ..PictureStart::new(original.clone(), 0.6)
+    };
+    let edited = Request {
+        start: Start::Picture(start),
+        width: None,
+        height: None,
+        steps: 5,
+        ..request()
+    };
+    let pictures = pipeline.generate(&edited).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edited.png");
+    pictures[0].write(&path).unwrap();
+    let record = Record::read(&path).unwrap();
+    assert_eq!((record.width, record.height), (Some(64), Some(72)));
+    assert_eq!(record.strength, Some(0.6));
+    assert!(record.parameters().contains("Denoising strength: 0.6"));
+    assert_eq!(record.request().unwrap_err(), RecordError::NeedsOriginal);
+    let mut other = original.clone();
+    other.put_pixel(9, 9, [0, 0, 1].into());
+    let error = record.request_from(other).unwrap_err();
+    assert!(
+        matches!(error, RecordError::OtherOriginal { .. }),
+        "{error}"
+    );
+    let again = record.request_from(original.clone()).unwrap();
+    assert_eq!(pipeline.generate(&again).unwrap(), pictures);
+
+    let text = "a cat\nSteps: 4, Sampler: Euler a, CFG scale: 7, Seed: 5, Denoising strength: ";
+    let foreign = |strength: &str| Record::from_parameters(&format!("{text}{strength}")).unwrap();
+    let record = foreign("0.4");
+    assert_eq!(record.request().unwrap_err(), RecordError::NeedsOriginal);
+    assert!(record.request_from(original.clone()).is_ok());
+    let error = foreign("1.0").request_from(original).unwrap_err();
+    assert_eq!(error, RecordError::NoOriginal);
 }
 
 /// A chunk of a PNG file that claims to have `length` bytes.

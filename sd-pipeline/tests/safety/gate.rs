@@ -132,9 +132,9 @@ fn to_finished(pipeline: &Pipeline) -> Vec<(&'static str, Result<Vec<Picture>>)>
     };
     let image = crate::picture(1, 64, 48);
     let mask = sd_pipeline::GrayImage::from_fn(64, 48, |x, _| [(x * 4) as u8].into());
-    let from = |mask| Request {
+    let from = |mask: Option<sd_pipeline::GrayImage>| Request {
         start: Start::Picture(PictureStart {
-            mask,
+            inpaint: mask.map(sd_pipeline::Inpaint::new),
             ..PictureStart::new(image.clone(), 0.7)
         }),
         ..request.clone()

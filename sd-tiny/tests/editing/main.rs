@@ -1,9 +1,13 @@
-//! Pictures changed and enlarged, and previews of them, equal diffusers', torch's and numpy's.
+//! Pictures changed, in whole and in part, and enlarged, and previews of them, beside diffusers, torch
+//! and numpy, and beside references of their own.
 #![cfg(feature = "micro")]
 
 mod hires;
+mod inpaint;
+mod measured;
 mod pix2pix;
 mod previews;
+mod seam;
 
 use sd_pipeline::{Pipeline, Request, RgbImage, Run};
 
