@@ -1,5 +1,6 @@
 //! The example's command line is a contract: what it writes, prints and refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -66,12 +66,12 @@ pub struct Record {
     pub height: Option<usize>,
     /// Share of the run that was taken, of a picture made from another.
     pub strength: Option<f64>,
-    /// The picture that it was made from, and what was done with that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub original: Option<OriginalRecord>,
     /// Second pass at a larger size; width and height are the first's then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hires: Option<RecordedHiRes>,
+    /// The picture that it was made from, and what was done with that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalRecord>,
     /// Number of pictures that were drawn at once, which shows in their last bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
@@ -91,19 +91,6 @@ pub struct Record {
     pub further: BTreeMap<String, String>,
 }
 
-/// What a record says of the picture that its own was made from. That picture itself is in no record.
-#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct OriginalRecord {
-    /// Short hash of its pixels.
-    pub hash: String,
-    /// Its way to a size of other proportions.
-    pub resize: Resize,
-    /// The latent that was taken of it.
-    pub sample_mode: SampleMode,
-}
-
 /// Record of a second pass: [`HiRes`](crate::HiRes) in plain values.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
@@ -117,6 +104,19 @@ pub struct RecordedHiRes {
     pub steps: Option<usize>,
     /// Short name of the way to the larger size.
     pub upscaler: String,
+}
+
+/// What a record says of the picture that its own was made from. That picture itself is in no record.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct OriginalRecord {
+    /// Short hash of its pixels.
+    pub hash: String,
+    /// Its way to a size of other proportions.
+    pub resize: Resize,
+    /// The latent that was taken of it.
+    pub sample_mode: SampleMode,
 }
 
 /// Why a file gives no record, or a record no request.

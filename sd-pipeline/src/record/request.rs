@@ -41,14 +41,10 @@ impl Record {
         let spec = pipeline.denoiser.spec();
         let named = pipeline.scheduler_name.as_ref();
         let scheduler = named.filter(|(_, scheduler)| Arc::ptr_eq(scheduler, &pipeline.scheduler));
-        let picture = match &request.start {
-            Start::Picture(start) => Some(start),
-            _ => None,
-        };
-        let strength = match &request.start {
-            Start::Picture(start) => Some(start.strength),
-            Start::Latents { strength, .. } => Some(*strength),
-            _ => None,
+        let (picture, strength) = match &request.start {
+            Start::Picture(start) => (Some(start), Some(start.strength)),
+            Start::Latents { strength, .. } => (None, Some(*strength)),
+            _ => (None, None),
         };
         let unrecorded = [
             ("scheduler", scheduler.is_none()),
@@ -95,12 +91,12 @@ impl Record {
             width: Some(width),
             height: Some(height),
             strength,
+            hires: request.hires.as_ref().map(RecordedHiRes::of),
             original: picture.map(|start| OriginalRecord {
                 hash: fingerprint::of_picture(&start.image),
                 resize: start.resize,
                 sample_mode: start.sample_mode,
             }),
-            hires: request.hires.as_ref().map(RecordedHiRes::of),
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.dtype)),
             watermark: request

@@ -77,8 +77,9 @@ pub(crate) fn pixels(picture: &RgbImage) -> Vec<f32> {
     values.map(|v| f32::from(*v) / 127.5 - 1.0).collect()
 }
 
-/// The clean latents of pictures of the [`pixels`], one for each of the run's `count` images or one
-/// for all, f32, on the denoiser's device: samples, with a draw of `noise`, or the means without.
+/// The clean latents of pictures of the [`pixels`], one behind the other, one for each of the run's
+/// `count` images or one for all, f32, on the denoiser's device: samples, with a draw of `noise`, or
+/// the means without.
 pub(crate) fn encoded(
     pipeline: &Pipeline,
     pixels: Vec<f32>,
@@ -101,30 +102,27 @@ pub(super) fn beside(
     phases: &Phases,
 ) -> Result<Tensor<4>> {
     let scales = pipeline.kind.scales_picture;
-    let size = [picture.height() as usize, picture.width() as usize];
-    latents(
-        pipeline,
-        pixels(picture),
-        size,
-        phases,
-        |autoencoder, pixels| match scales {
-            true => autoencoder.encode(pixels, None),
-            false => autoencoder.encode_unscaled(pixels),
-        },
-    )
+    let size = [picture.height(), picture.width()].map(|side| side as usize);
+    let encode = |autoencoder: &dyn Autoencoder, pixels| match scales {
+        true => autoencoder.encode(pixels, None),
+        false => autoencoder.encode_unscaled(pixels),
+    };
+    latents(pipeline, pixels(picture), size, phases, encode)
 }
 
-/// What `encode` makes of the pixels `[n, 3, height, width]`, f32, on the denoiser's device.
+/// What `encode` makes of the [`pixels`] of pictures of one size, as `[n, 3, h, w]`; f32, on the
+/// denoiser's device.
 fn latents(
     pipeline: &Pipeline,
     pixels: Vec<f32>,
-    [height, width]: [usize; 2],
+    size: [usize; 2],
     phases: &Phases,
     encode: impl FnOnce(&dyn Autoencoder, Tensor<4>) -> sd_core::Result<Tensor<4>>,
 ) -> Result<Tensor<4>> {
     let spec = pipeline.autoencoder.spec();
-    let shape = [pixels.len() / (3 * height * width).max(1), height, width, 3];
-    let data = TensorData::new(pixels, shape);
+    let [height, width] = size;
+    let pictures = pixels.len() / (3 * height * width).max(1);
+    let data = TensorData::new(pixels, [pictures, height, width, 3]);
     let latents = phases.watch(DECODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));

@@ -108,14 +108,12 @@ impl Run {
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         begin::check(pipeline, request)?;
         let factor = pipeline.autoencoder.spec().factor;
-        let mut size = [h * factor, w * factor];
-        let ahead = SecondPass::of(pipeline, request, size)?;
-        if let Some(pass) = &ahead {
-            size = pass.size();
-        }
+        let drawn = [h * factor, w * factor];
+        let ahead = SecondPass::of(pipeline, request, drawn)?;
         if let Some(marking) = &request.watermark {
-            let [height, width] = size.map(|side| side as u32);
-            marking.check(request.start.result_size().unwrap_or([width, height]))?;
+            let [height, width] = ahead.as_ref().map_or(drawn, SecondPass::size);
+            let drawn = [width, height].map(|side| side as u32);
+            marking.check(request.start.result_size().unwrap_or(drawn))?;
         }
         let guidance = request.guidance(pipeline);
         // What is wrong with steps and strength shows before anything is loaded.
@@ -179,12 +177,13 @@ impl Run {
             _ => None,
         };
         let concat = picture.as_mut().and_then(|picture| picture.concat.take());
-        let concat = match &request.picture {
-            Some(picture) => {
+        let concat = match (&request.picture, concat) {
+            (Some(picture), _) => {
                 let picture = picture.resized(size)?;
                 Some(begin::beside(pipeline, &picture, &phases)?)
             }
-            None => concat.or_else(|| request.concat.clone()),
+            (None, None) => request.concat.clone(),
+            (None, concat) => concat,
         };
         let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
@@ -201,6 +200,14 @@ impl Run {
                 let x = initial.clone() * plan.init_noise_sigma;
                 (initial, x)
             }
+            Start::Latents { latents, draws, .. } => {
+                begin::skip(&mut noise, *draws, shape, &plan)?;
+                let clean = placed(latents.clone(), &spec.device, FloatDType::F32)?;
+                finite::require("latents", &clean)?;
+                let initial = begin::noise(&mut noise, shape, &spec.device)?;
+                let x = begin::noised(&clean, &initial, plan.stages[first].from);
+                (initial, x)
+            }
             Start::Noise | Start::Picture(_) => match picture {
                 None => {
                     let initial = begin::noise(&mut noise, shape, &spec.device)?;
@@ -214,14 +221,6 @@ impl Run {
                     (picture.noise, x)
                 }
             },
-            Start::Latents { latents, draws, .. } => {
-                begin::skip(&mut noise, *draws, shape, &plan)?;
-                let clean = placed(latents.clone(), &spec.device, FloatDType::F32)?;
-                finite::require("latents", &clean)?;
-                let initial = begin::noise(&mut noise, shape, &spec.device)?;
-                let x = begin::noised(&clean, &initial, plan.stages[first].from);
-                (initial, x)
-            }
             Start::Handover(handover) => {
                 begin::skip(&mut noise, handover.draws, shape, &plan)?;
                 let x = handover.in_scale_of(plan.stages[first].from);

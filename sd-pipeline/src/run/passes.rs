@@ -146,8 +146,8 @@ impl SecondPass {
                 let (pipeline, count) = (&self.pipeline, shape[0]);
                 let mut noise = SeededNoise::new(self.request.seed, count);
                 let drawn = Some(&mut noise);
-                let values = pictures.iter().flat_map(begin::pixels).collect();
-                let latents = begin::encoded(pipeline, values, self.size, count, drawn, phases)?;
+                let pixels = pictures.iter().flat_map(begin::pixels).collect();
+                let latents = begin::encoded(pipeline, pixels, self.size, count, drawn, phases)?;
                 Ok((latents, noise.draws()))
             }
         }

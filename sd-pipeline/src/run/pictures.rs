@@ -25,7 +25,12 @@ impl Run {
     pub fn images(&self) -> Result<Vec<Picture>> {
         // The denoiser has done its work; should the run go on, it is loaded again.
         self.runs().for_each(|run| run.lease.give_back());
-        let images = self.decoded(&self.autoencoder, &self.clean_latents())?;
+        let mut images = self.decoded(&self.autoencoder, &self.clean_latents())?;
+        if let Some(paste) = &self.paste {
+            // A part goes back into the picture that it is of.
+            let whole = images.iter().map(|image| paste.apply(image));
+            images = whole.collect::<Result<_>>()?;
+        }
         let last_pass = self.ahead.is_none();
         let finished = |run: &Self| vec![run.finished && last_pass; run.noise.seeds().len()];
         let finished = self.runs().flat_map(finished).collect();
@@ -88,8 +93,7 @@ impl Run {
         self.phases.watch(SAFETY, check)
     }
 
-    /// `image` in the picture that it is a part of, with the mark that was asked for, and with its
-    /// record.
+    /// `image` with the mark that was asked for, and with its record.
     fn picture(
         &self,
         image: RgbImage,

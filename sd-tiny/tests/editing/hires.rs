@@ -6,8 +6,8 @@ use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::{
-    Drawn, Error, GrayImage, HiRes, Interpolation, OpenOptions, PictureStart, Pipeline, Record,
-    Request, Resampling, Result, Start, Upscale, Upscaled, Upscaler, device, resize,
+    Drawn, Error, GrayImage, HiRes, Inpaint, Interpolation, OpenOptions, PictureStart, Pipeline,
+    Record, Request, Resampling, Result, Start, Upscale, Upscaled, Upscaler, device, resize,
 };
 use serde_json::Value;
 
@@ -349,7 +349,7 @@ fn what_has_no_second_pass_is_refused_before_the_first() {
     assert!(message.contains("channels beside the latent"), "{message}");
     let message = refused(&|request| {
         request.start = Start::Picture(PictureStart {
-            mask: Some(GrayImage::new(48, 40)),
+            inpaint: Some(Inpaint::new(GrayImage::new(48, 40))),
             ..PictureStart::new(picture(1, 48, 40), 0.5)
         });
     });
