@@ -72,6 +72,17 @@ fn with_config(
     Ok(settings)
 }
 
+/// The caller's settings for the component in the folder `folder` laid over `settings`, unless they
+/// are those of another class.
+fn with_component(settings: Settings, config: Option<&Files>, folder: &str) -> Result<Settings> {
+    let said = with_config(Settings::new(), config, folder, "config.json")?;
+    let [own, other] = [&settings, &said].map(|settings| settings.get("_class_name"));
+    match (own, other) {
+        (Some(own), Some(other)) if own != other => Ok(settings),
+        _ => with_config(settings, config, folder, "config.json"),
+    }
+}
+
 /// The family of a file: the caller's word, what the tensors and signs in the file say, or the class
 /// of the pipeline that the caller's files name.
 fn family(opened: &Opened, parts: &Parts<'_>, options: &SingleFileOptions) -> Result<Family> {
@@ -169,7 +180,7 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     };
     // Where a file has fewer than the family, those that it has keep their numbers.
     let by_order = found.len() == encoders.len();
-    let mut index = family.settings("index");
+    let mut index = with_config(family.settings("index"), config, "", "model_index.json")?;
     for (k, name) in encoders.iter().enumerate() {
         let parts = match by_order {
             true => found.get(k),
@@ -200,7 +211,6 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     if let Some(channels) = channels {
         set_class(&opened, &mut index, channels as usize)?;
     }
-    let index = with_config(index, config, "", "model_index.json")?;
     folder.json("model_index.json".into(), &Value::Object(index));
     Ok(SingleFile {
         files: folder.files(),
@@ -352,7 +362,7 @@ impl Components<'_> {
     ) -> Result<Settings> {
         let mut settings = unet::settings(part, heads);
         settings.extend(says);
-        let settings = with_config(settings, self.config, "unet", "config.json")?;
+        let settings = with_component(settings, self.config, "unet")?;
         let entries = unet::names(part, &self.numbers, &self.file(&settings))?;
         folder.component(
             "unet",
@@ -374,12 +384,12 @@ impl Components<'_> {
             return Ok(None);
         };
         let (settings, source) = match self.tiny(part)? {
-            // Its latents are those that denoisers work on.
-            Some(found) => found,
+            // Its latents are those that denoisers work on: a family has no say.
+            Some((settings, source)) => (with_component(settings, self.config, "vae")?, source),
             None => {
                 let mut settings = vae::settings(part);
                 settings.extend(says);
-                let settings = with_config(settings, self.config, "vae", "config.json")?;
+                let settings = with_component(settings, self.config, "vae")?;
                 let entries = vae::names(part, &self.numbers, &self.file(&settings))?;
                 (settings, self.renamed(entries))
             }
