@@ -1,6 +1,7 @@
 //! The networks of Stable Diffusion on Burn, and the files they load from.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod class;
 mod clip;
 mod config;
 mod error;
@@ -12,6 +13,7 @@ pub mod ldm;
 pub mod memory;
 mod notes;
 mod options;
+mod saving;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -19,6 +21,7 @@ pub mod unet;
 pub mod vae;
 mod weights;
 
+pub use class::ComponentClass;
 pub use clip::{
     Activation, ClipConfig, ClipModel, ClipOutput, ClipPair, ClipPairFiles, ClipReading,
     ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel, ClipVisionConfig,
@@ -31,6 +34,7 @@ pub use file_kind::FileKind;
 pub use files::{EmbeddedFile, Files};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
+pub use saving::{TensorFile, Written};
 pub use sd_kernels::WeightStorage;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

@@ -63,6 +63,14 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// A path that a model may not be written to.
+    #[error("{}: {reason}", path.display())]
+    Output {
+        /// The path.
+        path: PathBuf,
+        /// The reason, and what would be right.
+        reason: String,
+    },
     /// A name for a picture whose ending is that of no format written here.
     #[error("{}: unknown ending of a picture, expected .png, .jpg, .jpeg or .webp", path.display())]
     PictureFormat {
@@ -120,6 +128,13 @@ impl From<sd_core::Error> for Error {
 }
 
 impl Error {
+    pub(crate) fn output(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Output {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

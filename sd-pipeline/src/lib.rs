@@ -26,6 +26,7 @@
 //! `pipeline.scheduler = Arc::new(Euler::default())` or `pipeline.denoiser = my_denoiser.into()`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod convert;
 mod defaults;
 pub mod devices;
 mod error;
@@ -56,6 +57,7 @@ mod variants;
 mod warm_up;
 mod watermark;
 
+pub use convert::{Conversion, ConvertOptions, ModelLayout, convert};
 pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;

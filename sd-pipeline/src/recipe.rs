@@ -22,7 +22,7 @@ use crate::{Error, Result, Source};
 
 pub(crate) use self::distilled::Distilled;
 pub(crate) use self::folder::ModelFolder;
-use self::part::Part;
+pub(crate) use self::part::Part;
 
 /// What `table` has for `class`, which the setting `field` of `file` names.
 fn row<O: Copy>(table: &[(&str, O)], class: &str, file: &ConfigFile, field: &str) -> Result<O> {
