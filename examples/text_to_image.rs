@@ -58,6 +58,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         // One run: nothing is needed again.
         residency: Residency::PerPhase,
         safety: arguments.safety(),
+        memory_limit: arguments.memory_limit,
         ..OpenOptions::new(&device)
     };
     let own = OpenOptions {
@@ -98,6 +99,13 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ..arguments.request(&pipeline)
     };
     let request = redrawn.unwrap_or(asked);
+    if arguments.estimate {
+        let estimate = pipeline.estimate(&request)?;
+        return Ok(match arguments.json {
+            true => writeln!(std::io::stdout(), "{}", serde_json::to_string(&estimate)?)?,
+            false => writeln!(std::io::stdout(), "{estimate}")?,
+        });
+    }
     let mut run = started(&pipeline, &request, &mut report)?;
     take_steps(&mut run, &mut report)?;
     let mut loaded = pipeline.load_time();

@@ -59,6 +59,11 @@ impl Buffer {
             .unwrap_or_else(|| Self(Memory::Lines(vec![Line([0.0; LINE]); lines])))
     }
 
+    /// The size of a buffer of at least so many bytes.
+    pub(crate) fn bytes_of(bytes: usize) -> usize {
+        bytes.next_multiple_of(size_of::<Line>())
+    }
+
     /// Zeros of at least so many bytes.
     ///
     /// # Errors

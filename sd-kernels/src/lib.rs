@@ -36,7 +36,7 @@ pub use norm::{
     GroupNorm, Moments, group_norm, group_norm_in_place, group_norm_shifted, group_norm_with,
     layer_norm,
 };
-pub use outputs::{recycle_output, release_outputs, take_output};
+pub use outputs::{OutputReplay, Replayed, recycle_output, release_outputs, take_output};
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
-use crate::{NotAModel, RecordError, Verdict, WatermarkError};
+use crate::estimate::Bytes;
+use crate::{Estimate, NotAModel, RecordError, Verdict, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,6 +40,18 @@ pub enum Error {
         variant: String,
         /// The variants that are there, each with its component.
         others: Vec<String>,
+    },
+    /// A run, or a model, that would take more memory than the pipeline may.
+    #[error(
+        "it would take {}, more than the limit of {}: {estimate}",
+        Bytes(estimate.most()),
+        Bytes(*limit)
+    )]
+    MemoryLimit {
+        /// The limit in bytes.
+        limit: u64,
+        /// The memory it would take.
+        estimate: Box<Estimate>,
     },
     /// A scheduler's name or configuration that is not understood.
     #[error(transparent)]

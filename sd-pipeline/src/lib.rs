@@ -30,6 +30,7 @@ mod convert;
 mod defaults;
 pub mod devices;
 mod error;
+mod estimate;
 mod finite;
 mod guard;
 mod image_processor;
@@ -56,15 +57,17 @@ mod synchronized;
 mod variants;
 mod warm_up;
 mod watermark;
+mod work;
 
 pub use convert::{Conversion, ConvertOptions, ModelLayout, convert};
 pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use estimate::Estimate;
 pub use image_processor::ImageProcessor;
 pub use latents::{read_latents, write_latents};
-pub use memory::{PhasePeaks, PipelineMemory};
+pub use memory::{DevicePool, PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
 pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
@@ -82,6 +85,7 @@ pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
+pub use work::{Footprint, Work, WorkBytes};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};

@@ -29,6 +29,9 @@ pub struct Pipeline {
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
     pub on_flagged: OnFlagged,
+    /// The most bytes that a run may take, as [`estimate`](Self::estimate) counts them; `None`: whatever
+    /// there is.
+    pub memory_limit: Option<u64>,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
     /// Of the folder that was opened.
@@ -54,6 +57,7 @@ impl Pipeline {
             scheduler: Arc::new(scheduler),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
+            memory_limit: None,
             name: None,
             fingerprint: Fingerprint::default(),
             scheduler_name: None,
@@ -93,8 +97,11 @@ impl Pipeline {
     /// when the run is first asked for one.
     ///
     /// # Errors
-    /// A number in the request that is out of range, and those of the text encoder.
+    /// A number in the request that is out of range, and those of the text encoder;
+    /// [`Error::MemoryLimit`](crate::Error::MemoryLimit) where it would take more than the pipeline
+    /// may.
     pub fn start(&self, request: &Request) -> Result<Run> {
+        self.check_limit(request)?;
         let device = &self.denoiser.spec().device;
         synchronized(&[device], "starting the run", || Run::new(self, request))
     }
@@ -107,10 +114,18 @@ impl Pipeline {
     /// Those of [`start`](Self::start), and [`Error::SavedRun`](crate::Error::SavedRun) when the
     /// file is damaged or of another request.
     pub fn resume(&self, request: &Request, path: impl AsRef<Path>) -> Result<Run> {
+        self.check_limit(request)?;
         let device = &self.denoiser.spec().device;
         synchronized(&[device], "resuming the run", || {
             Run::resume(self, request, path.as_ref())
         })
+    }
+
+    fn check_limit(&self, request: &Request) -> Result<()> {
+        match self.memory_limit {
+            None => Ok(()),
+            limit => self.estimate(request)?.check(limit),
+        }
     }
 
     /// Draws what `request` asks for with this base model and then with `refiner`: the base draws

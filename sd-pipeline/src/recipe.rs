@@ -18,6 +18,7 @@ use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions};
 
 use crate::devices::compiles_kernels;
+use crate::work::Footprint;
 use crate::{Error, Result, Source};
 
 pub(crate) use self::distilled::Distilled;
@@ -143,6 +144,10 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
         Ok((Arc::new(encoder), weights))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         // On a GPU a device may keep memory for each thread that uses it, and a thread that ends
         // takes none of it along.
@@ -161,6 +166,10 @@ impl Source<dyn TextEncoder> for ClipPairFiles {
         Ok((Arc::new(encoders), weights))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(self.device())
     }
@@ -175,6 +184,10 @@ impl Source<dyn Denoiser> for UNetFiles {
         let unet = UNetFiles::load(self)?;
         let weights = unet.weights();
         Ok((Arc::new(unet), weights))
+    }
+
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
     }
 
     fn uses_threads(&self) -> bool {
@@ -193,6 +206,10 @@ impl Source<dyn Autoencoder> for VaeFiles {
         Ok((Arc::new(vae), weights))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(&VaeFiles::spec(self).device)
     }
@@ -207,6 +224,10 @@ impl Source<dyn Autoencoder> for TinyVaeFiles {
         let vae = TinyVaeFiles::load(self)?;
         let weights = vae.weights();
         Ok((Arc::new(vae), weights))
+    }
+
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
     }
 
     fn uses_threads(&self) -> bool {

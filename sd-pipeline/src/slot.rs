@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
 
+use crate::work::{Footprint, Work, WorkBytes};
 use crate::{Error, Result};
 
 /// Times at which the components of a pipeline are in memory.
@@ -73,6 +74,11 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     /// # Errors
     /// Those of reading the files.
     fn load(&self) -> Result<(Arc<T>, WeightBytes)>;
+
+    /// Memory that the component takes, as far as its files tell.
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        None
+    }
 
     /// `true` where [`load`](Self::load) is, or may be, the work of rayon's threads: it then gets a
     /// pool of its own. `false` has it run in the thread that first needs the component, which suits
@@ -141,10 +147,13 @@ impl<T: Component + ?Sized> Slot<T> {
     /// # Errors
     /// Those of loading.
     pub fn on_demand(source: impl Source<T> + 'static, residency: Residency) -> Result<Self> {
-        Self::boxed(Box::new(source), residency)
+        let slot = Self::boxed(Box::new(source), residency);
+        slot.load()?;
+        Ok(slot)
     }
 
-    pub(crate) fn boxed(source: Box<dyn Source<T>>, residency: Residency) -> Result<Self> {
+    /// The same with nothing loaded yet, whatever the residency.
+    pub(crate) fn boxed(source: Box<dyn Source<T>>, residency: Residency) -> Self {
         let slot = OnDemand {
             source,
             residency,
@@ -157,10 +166,18 @@ impl<T: Component + ?Sized> Slot<T> {
             }),
             loaded: Condvar::new(),
         };
-        if residency == Residency::Always {
-            slot.get()?;
+        Self(Arc::new(Content::OnDemand(slot)))
+    }
+
+    /// Loads a component that is to be there always.
+    ///
+    /// # Errors
+    /// Those of loading.
+    pub(crate) fn load(&self) -> Result<()> {
+        match self.residency() {
+            Residency::Always => self.get().map(drop),
+            Residency::OnDemand | Residency::PerPhase => Ok(()),
         }
-        Ok(Self(Arc::new(Content::OnDemand(slot))))
     }
 
     /// Facts of the component, loaded or not.
@@ -195,6 +212,27 @@ impl<T: Component + ?Sized> Slot<T> {
                     WeightBytes::default()
                 }
             }
+        }
+    }
+
+    /// Memory that the component takes; `None` of one that the program made.
+    pub(crate) fn footprint(&self) -> Option<&dyn Footprint> {
+        match &*self.0 {
+            Content::Ready(..) => None,
+            Content::OnDemand(slot) => slot.source.footprint(),
+        }
+    }
+
+    /// Bytes that `work` will take, where that is known.
+    pub(crate) fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
+        self.footprint()?.work_bytes(work)
+    }
+
+    /// The times at which the component is in memory.
+    pub(crate) fn residency(&self) -> Residency {
+        match &*self.0 {
+            Content::Ready(..) => Residency::Always,
+            Content::OnDemand(slot) => slot.residency,
         }
     }
 

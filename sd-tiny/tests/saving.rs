@@ -43,7 +43,7 @@ fn checksums(tensors: &Tensors) -> Vec<f64> {
         let mut crc = flate2::Crc::new();
         crc.update(format!("{name} {dtype} {}", shape.join("x")).as_bytes());
         crc.update(bytes);
-        f64::from(crc.sum())
+        f64::from(crc.sum() as i32)
     };
     tensors.iter().map(checksum).collect()
 }
@@ -195,7 +195,10 @@ fn a_single_file_says_what_its_network_predicts() {
 fn values_are_rounded_as_torch_does() {
     let fixture = Fixture::open("saving");
     let bits: Vec<f64> = fixture.values("values");
-    let values: Vec<u8> = bits.iter().flat_map(|x| (*x as i32).to_le_bytes()).collect();
+    let values: Vec<u8> = bits
+        .iter()
+        .flat_map(|x| (*x as i32).to_le_bytes())
+        .collect();
     for (dtype, name) in [(FloatDType::F16, "f16"), (FloatDType::BF16, "bf16")] {
         let expected = fixture.values(&format!("values.{name}"));
         let is_nan = |x: &[u8]| f32::from_le_bytes(x.try_into().unwrap()).is_nan();
@@ -210,7 +213,9 @@ fn values_are_rounded_as_torch_does() {
             all.partition(|(x, to)| becomes_infinite(**to) && !is_infinite(x) && !is_nan(x));
         let bytes: Vec<u8> = kept.iter().flat_map(|(x, _)| x.to_vec()).collect();
         let written = write(&bytes, dtype).unwrap();
-        let found = written.chunks_exact(2).map(|x| i16::from_le_bytes(x.try_into().unwrap()));
+        let found = written
+            .chunks_exact(2)
+            .map(|x| i16::from_le_bytes(x.try_into().unwrap()));
         for (found, (x, to)) in found.zip(&kept) {
             let same = f64::from(found) == **to;
             assert!(same || is_nan(x), "{name}: {x:?} is {found}, not {to}");
@@ -323,7 +328,11 @@ fn what_fails_on_the_way_leaves_nothing_behind() {
     // A tensor that no component reads.
     let config = input.join("unet/config.json");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace(r#""layers_per_block": 2"#, r#""layers_per_block": 1"#)).unwrap();
+    fs::write(
+        &config,
+        text.replace(r#""layers_per_block": 2"#, r#""layers_per_block": 1"#),
+    )
+    .unwrap();
     for output in ["copy", "model.safetensors"].map(|name| folder.path().join(name)) {
         let error = convert(&input, &output, &ConvertOptions::default()).unwrap_err();
         assert!(

@@ -16,7 +16,7 @@ use crate::error::{Result, check_len, check_option};
 use crate::gemm::{Order, PackedMatrix, Rows, Store, product};
 use crate::linear::{Epilogue, pointer};
 use crate::simd::Isa;
-use crate::weight::{WeightRows, WeightStorage};
+use crate::weight::{DType, WeightRows, WeightStorage};
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -67,6 +67,12 @@ impl PackedConv {
     /// The sizes it was packed for.
     pub fn shape(&self) -> ConvShape {
         self.shape
+    }
+
+    /// Memory that a weight of this shape and of numbers of type `dtype` will take, in bytes.
+    pub fn bytes_of(isa: Isa, shape: ConvShape, dtype: DType) -> usize {
+        let depth = shape.kernel * shape.kernel * shape.inputs;
+        PackedMatrix::bytes_of(isa, shape.outputs, depth, dtype)
     }
 
     /// Memory it takes, in bytes.

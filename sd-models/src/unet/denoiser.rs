@@ -5,11 +5,12 @@ use sd_core::{
     Conditioning, Denoiser, DenoiserSpec, Error, Network, NoiseSchedule, Parameterization,
     WeightBytes,
 };
+use sd_kernels::OutputReplay;
 
-use super::UNet2DConditionModel;
 use super::config::UNetConfig;
 use super::prepared::PreparedUNet;
-use crate::layers::Padding;
+use super::{UNet2DConditionModel, UNetWork};
+use crate::layers::{Padding, has_kernels};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// A U-Net's files, found sound; the weights are still in them.
@@ -89,6 +90,28 @@ impl UNetFiles {
     /// Facts of the network.
     pub fn spec(&self) -> &DenoiserSpec {
         &self.spec
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = UNet2DConditionModel::new(&self.config, &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// The bytes that evaluating it takes besides the weights, and those that stay with the process
+    /// afterwards, to be used again: `[most at once, kept]`. It is replayed, and nothing computed.
+    /// On a device without this workspace's kernels it is the less exact, as backends differ in
+    /// what they copy.
+    pub fn work_bytes(&self, work: UNetWork) -> [u64; 2] {
+        let dtype = DType::from(self.options.dtype);
+        let kernels = has_kernels(&self.options.device, dtype);
+        let mut outputs = OutputReplay::new(kernels);
+        let held = self.config.replay(work, &mut outputs, kernels);
+        let [most, kept] = [outputs.peak(), outputs.kept()];
+        [most + held, kept].map(|numbers| (numbers * dtype.size()) as u64)
     }
 
     /// Reads the weights.

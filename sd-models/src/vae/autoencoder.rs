@@ -4,6 +4,7 @@ use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
 use super::scaling::Scaling;
 use super::way::{Cutting, Way, check_image, check_latent};
 use super::{AutoencoderKL, DecodePlan, Direction, Limits, Posterior, Tiling, VaeConfig};
+use crate::layers::has_kernels;
 use crate::{ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// An autoencoder's files, found sound; the weights are still in them.
@@ -101,6 +102,32 @@ impl VaeFiles {
     /// The pictures and latents that the autoencoder will work on.
     pub fn spec(&self) -> &AutoencoderSpec {
         &self.spec
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = AutoencoderKL::new(&self.config, &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// As [`Vae::plan`], before the weights are read.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn plan(&self, direction: Direction, size: [usize; 2]) -> sd_core::Result<DecodePlan> {
+        let model = AutoencoderKL::new(&self.config, &self.options.device);
+        let way = Way {
+            layers: model.layers(direction),
+            direction,
+            kernels: has_kernels(&self.options.device, self.options.dtype.into()),
+            factor: self.spec.factor,
+            dtype: self.options.dtype,
+            cutting: self.cutting,
+        };
+        way.plan(size)
     }
 
     /// Reads the weights.

@@ -5,7 +5,7 @@ use image::{GrayImage, RgbImage};
 use sd_core::{Level, Mask, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
-use crate::memory::{DECODE, Phases};
+use crate::memory::{ENCODE, Phases};
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result, Start};
 
@@ -65,7 +65,7 @@ pub(super) fn encoded(
     let values = picture.as_raw().iter();
     let values: Vec<f32> = values.map(|v| f32::from(*v) / 127.5 - 1.0).collect();
     let data = TensorData::new(values, [1, height as usize, width as usize, 3]);
-    let latents = phases.watch(DECODE, || {
+    let latents = phases.watch(ENCODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
             let pixels = pixels.permute([0, 3, 1, 2]).repeat_dim(0, count);

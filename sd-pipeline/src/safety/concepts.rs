@@ -9,6 +9,7 @@ use sd_models::{
 
 use super::{SafetyChecker, Verdict};
 use crate::devices::compiles_kernels;
+use crate::work::{Footprint, Work, WorkBytes};
 use crate::{Error, ImageProcessor, Result, Source};
 
 /// Diffusers' `StableDiffusionSafetyChecker`: CLIP's tower of pictures, and what its embedding must
@@ -110,8 +111,26 @@ impl Source<dyn SafetyChecker> for ConceptCheckerFiles {
         Ok((Arc::new(checker), bytes))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(self.files.device())
+    }
+}
+
+impl Footprint for ConceptCheckerFiles {
+    fn device(&self) -> &Device {
+        self.files.device()
+    }
+
+    fn weight_bytes(&self) -> Option<WeightBytes> {
+        self.files.weight_bytes().ok()
+    }
+
+    fn work_bytes(&self, _: Work) -> Option<WorkBytes> {
+        None
     }
 }
 

@@ -30,6 +30,8 @@ struct Options {
     #[serde(default)]
     memory_budget: Option<u64>,
     #[serde(default)]
+    memory_limit: Option<u64>,
+    #[serde(default)]
     unknown_settings: UnknownSettings,
     #[serde(default)]
     folders: ComponentFolders,
@@ -126,6 +128,7 @@ impl Serialize for OpenOptions {
             residency: self.residency,
             tiling: self.tiling,
             memory_budget: self.memory_budget,
+            memory_limit: self.memory_limit,
             unknown_settings: self.unknown_settings,
             folders: self.folders.clone(),
             safety: self.safety,
@@ -154,6 +157,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             residency: options.residency,
             tiling: options.tiling,
             memory_budget: options.memory_budget,
+            memory_limit: options.memory_limit,
             unknown_settings: options.unknown_settings,
             folders: options.folders,
             safety: options.safety,
