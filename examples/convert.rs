@@ -12,7 +12,7 @@ use sd_pipeline::{ConvertOptions, FloatDType, ModelLayout, convert};
 /// Writes a model in another layout or another precision.
 #[derive(Parser)]
 struct Arguments {
-    /// A model's folder, or a file of tensors
+    /// A model's folder, or a file of tensors: safetensors, a PyTorch checkpoint, GGUF
     input: PathBuf,
     /// The folder or file to write; one that is there already is not replaced
     output: PathBuf,
@@ -25,6 +25,12 @@ struct Arguments {
     /// Variant of the weights to read, such as fp16
     #[arg(long)]
     variant: Option<String>,
+    /// Family of a model in a single file, where its tensors do not tell
+    #[arg(long, value_name = "NAME")]
+    family: Option<String>,
+    /// Folder whose settings and tokenizers are taken for a model in a single file
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
     /// Replace a model that is there
     #[arg(long)]
     overwrite: bool,
@@ -69,6 +75,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         layout,
         dtype,
         variant: arguments.variant,
+        family: arguments.family,
+        config: arguments.config,
         overwrite: arguments.overwrite,
         ..ConvertOptions::default()
     };

@@ -6,6 +6,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::attention::{self, AttentionShape};
+use crate::conv::{ConvShape, PackedConv, Picture};
+use crate::gemm::BLOCK;
+
 /// Memory kept for outputs to come.
 static FREE: Mutex<Pool<Vec<f32>>> = Mutex::new(Pool::new());
 
@@ -96,6 +100,11 @@ pub fn recycle_output(output: Vec<f32>) {
     free().keep(output);
 }
 
+/// Bytes of the memory that is kept.
+pub fn kept_output_bytes() -> usize {
+    free().size() * size_of::<f32>()
+}
+
 /// Returns the memory of all outputs kept to the system.
 pub fn release_outputs() {
     std::mem::take(&mut *free());
@@ -109,6 +118,8 @@ pub struct OutputReplay {
     /// Numbers of the outputs that are there.
     live: usize,
     peak: usize,
+    /// The most numbers of scratch memory: of all threads together, and of each.
+    scratch: [usize; 2],
 }
 
 /// An output of an [`OutputReplay`]: the numbers that its memory holds.
@@ -129,6 +140,7 @@ impl OutputReplay {
             kept: keeps.then(Pool::new),
             live: 0,
             peak: 0,
+            scratch: [0; 2],
         }
     }
 
@@ -141,6 +153,32 @@ impl OutputReplay {
         output
     }
 
+    /// Drops an output that no kernel has read to its end.
+    pub fn free(&mut self, output: Replayed) {
+        self.live -= output.0;
+    }
+
+    /// A convolution, which takes scratch memory.
+    pub fn convolve(&mut self, shape: ConvShape, picture: Picture) {
+        if self.kept.is_some() {
+            let threads = rayon::current_num_threads();
+            self.takes(PackedConv::scratch(shape, picture, threads));
+        }
+    }
+
+    /// An attention, likewise.
+    pub fn attend(&mut self, shape: &AttentionShape) {
+        if self.kept.is_some() {
+            self.takes([attention::scratch(shape), BLOCK]);
+        }
+    }
+
+    fn takes(&mut self, scratch: [usize; 2]) {
+        for (most, scratch) in self.scratch.iter_mut().zip(scratch) {
+            *most = (*most).max(scratch);
+        }
+    }
+
     /// As [`recycle_output`].
     pub fn recycle(&mut self, output: Replayed) {
         self.live -= output.0;
@@ -149,14 +187,25 @@ impl OutputReplay {
         }
     }
 
-    /// Numbers of the memory that is kept.
-    pub fn kept(&self) -> usize {
-        self.kept.as_ref().map_or(0, Pool::size)
+    /// As [`release_outputs`].
+    pub fn release(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            *kept = Pool::new();
+        }
     }
 
-    /// The most numbers that there were at once, those kept for later among them.
-    pub fn peak(&self) -> usize {
-        self.peak
+    /// The most numbers that there were at once since this was last asked, those kept for later and
+    /// the threads' scratch memory among them.
+    pub fn take_peak(&mut self) -> usize {
+        let [all, each] = self.scratch;
+        let now = self.live + self.kept();
+        let peak = std::mem::replace(&mut self.peak, now);
+        peak + all + each * rayon::current_num_threads()
+    }
+
+    /// Numbers of the memory that is kept.
+    fn kept(&self) -> usize {
+        self.kept.as_ref().map_or(0, Pool::size)
     }
 }
 

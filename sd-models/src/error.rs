@@ -58,6 +58,16 @@ pub enum Error {
         /// The kind that would be right.
         expected: &'static str,
     },
+    /// A sound file of weights that holds something else than it was opened as.
+    #[error("{}: {found}; expected {expected}", path.display())]
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
     /// A folder without the weights of a model, or without those of the variant asked for.
     #[error("{}: no weights, {}", folder.display(), Absent { tried, variants, others })]
     NoWeights {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, FileKind, Result};
+use crate::{Error, FileKind, Result, TensorSource};
 
 /// No JSON file of a model is larger: CLIP's `tokenizer.json` has 4 MB.
 const MAX_SIZE: u64 = 64 << 20;
@@ -27,7 +27,15 @@ pub struct Files {
 enum Root {
     Disk,
     /// By the names within the model.
-    Memory(Arc<BTreeMap<String, Bytes>>),
+    Memory(Arc<BTreeMap<String, Entry>>),
+}
+
+/// One of the files in memory.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    Bytes(Bytes),
+    /// Weights that lie elsewhere: a part of another file.
+    Tensors(Arc<dyn TensorSource>),
 }
 
 impl std::fmt::Debug for Root {
@@ -40,10 +48,11 @@ impl std::fmt::Debug for Root {
 }
 
 /// One file as it is found: not yet read on disk.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Located {
     Disk(PathBuf),
     Memory(PathBuf, Bytes),
+    Tensors(Arc<dyn TensorSource>),
 }
 
 impl Files {
@@ -68,9 +77,14 @@ impl Files {
         files: impl IntoIterator<Item = (N, B)>,
     ) -> Self {
         let files = files.into_iter();
-        let files = files.map(|(name, bytes)| (name.into(), bytes.into()));
+        let files = files.map(|(name, bytes)| (name.into(), Entry::Bytes(bytes.into())));
+        Self::entries(files.collect())
+    }
+
+    /// Files by their names within the model.
+    pub(crate) fn entries(files: BTreeMap<String, Entry>) -> Self {
         Self {
-            root: Root::Memory(Arc::new(files.collect())),
+            root: Root::Memory(Arc::new(files)),
             folder: PathBuf::new(),
         }
     }
@@ -134,8 +148,11 @@ impl Files {
                 is_there.then_some(Located::Disk(path))
             }
             Root::Memory(files) => {
-                let bytes = files.get(&path.to_string_lossy().replace('\\', "/"))?;
-                Some(Located::Memory(path, bytes.clone()))
+                let entry = files.get(&path.to_string_lossy().replace('\\', "/"))?;
+                Some(match entry.clone() {
+                    Entry::Bytes(bytes) => Located::Memory(path, bytes),
+                    Entry::Tensors(source) => Located::Tensors(source),
+                })
             }
         }
     }
@@ -151,6 +168,8 @@ impl Files {
             None => Err(io(io::ErrorKind::NotFound.into())),
             Some(Located::Memory(_, bytes)) => Ok(bytes),
             Some(Located::Disk(path)) => read_capped(&path).map(Bytes::from).map_err(io),
+            // Weights are no small file.
+            Some(Located::Tensors(_)) => Err(io(io::ErrorKind::FileTooLarge.into())),
         }
     }
 

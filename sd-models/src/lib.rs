@@ -14,6 +14,7 @@ pub mod memory;
 mod notes;
 mod options;
 mod saving;
+mod single_file;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -35,6 +36,7 @@ pub use files::{EmbeddedFile, Files};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
 pub use saving::{TensorFile, Written};
-pub use sd_kernels::WeightStorage;
+pub use sd_kernels::{OutputReplay, WeightStorage};
+pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
 pub use tokenizer::{ClipTokenizer, Tokens};
-pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};
+pub use weights::{Renamed, TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

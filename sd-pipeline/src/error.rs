@@ -27,6 +27,14 @@ pub enum Error {
         /// What is there instead.
         there: NotAModel,
     },
+    /// A model in a single file that lacks components, for which none are given.
+    #[error("{}: there is no {} in it; {}", path.display(), missing.join(", no "), ways(missing))]
+    MissingComponents {
+        /// The file.
+        path: PathBuf,
+        /// Folders of the components in diffusers' layout.
+        missing: Vec<String>,
+    },
     /// A variant of the weights that none of a model's components has.
     #[error(
         "{}: no component has weights of variant {variant:?}; expected {}",
@@ -138,6 +146,18 @@ impl From<sd_core::Error> for Error {
             error => Self::Component(error),
         }
     }
+}
+
+/// Ways to give what is missing.
+fn ways(missing: &[String]) -> String {
+    let ways = missing.iter().map(|name| match name.as_str() {
+        "unet" => "OpenOptions::folders.denoiser (--unet)",
+        "vae" => "OpenOptions::folders.autoencoder (--vae)",
+        _ => "OpenOptions::folders.text_encoder (--text-encoder)",
+    });
+    let mut ways: Vec<&str> = ways.collect();
+    ways.dedup();
+    format!("give a file or folder that has it in {}", ways.join(", "))
 }
 
 impl Error {

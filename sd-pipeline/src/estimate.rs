@@ -4,11 +4,12 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use sd_core::{BranchEvaluation, WeightBytes};
-use sd_models::memory::resident_bytes;
+use sd_models::OutputReplay;
+use sd_models::memory::{kept_bytes, resident_bytes};
 
 use crate::devices;
 use crate::slot::Component;
-use crate::work::{Work, WorkBytes};
+use crate::work::Work;
 use crate::{
     Error, OpenOptions, PhasePeaks, Pipeline, PipelineMemory, Request, Residency, Result, Slot,
     Start,
@@ -208,37 +209,45 @@ impl Pipeline {
             true => 1,
             false => count,
         };
-        let work = |slot: Option<WorkBytes>| slot.unwrap_or_default();
-        let text = work(self.text_encoder.work_bytes(Work::Text { prompts: texts }));
-        let denoise = work(self.denoiser.work_bytes(Work::Denoise {
+        // A run does one after the other, and what is kept of the memory of one serves the next.
+        let mut outputs = OutputReplay::new(true);
+        let prompts = Work::Text { prompts: texts };
+        let text = self.text_encoder.work_bytes(prompts, &mut outputs);
+        let encode = match request.start {
+            Start::Picture { .. } => {
+                let encode = Work::Encode { size };
+                Some(self.autoencoder.work_bytes(encode, &mut outputs))
+            }
+            _ => None,
+        };
+        let denoise = Work::Denoise {
             samples: together * at_once,
             latent: [h, w],
-        }));
-        let decode = work(self.autoencoder.work_bytes(Work::Decode { size }));
+        };
+        let denoise = self.denoiser.work_bytes(denoise, &mut outputs);
+        let decode = self
+            .autoencoder
+            .work_bytes(Work::Decode { size }, &mut outputs);
 
         // Bytes of the phase that needs the parts `needed`, behind those that needed `before`.
-        let phase = |needed: &[usize], before: &[usize], work: u64| {
+        let phase = |needed: &[usize], before: &[usize], work: Option<u64>| {
             let device = &parts[needed[0]].device;
             let own = resident(&parts, needed, before, device);
-            Some(occupied(&parts, device) + own + work)
+            Some(occupied(&parts, device) + own + work.unwrap_or(0) + code(device))
         };
         let peaks = &mut estimate.peaks;
-        peaks.text = phase(&[TEXT], &[], text.most);
-        if let Start::Picture { .. } = request.start {
-            let encode = Work::Encode {
-                pictures: count,
-                size,
-            };
-            let encode = work(self.autoencoder.work_bytes(encode));
-            peaks.encode = phase(&[AUTOENCODER, DENOISER], &[TEXT], encode.most);
+        peaks.text = phase(&[TEXT], &[], text);
+        if let Some(encode) = encode {
+            peaks.encode = phase(&[AUTOENCODER, DENOISER], &[TEXT], encode);
         }
-        peaks.denoise = phase(&[DENOISER], &[TEXT], denoise.most);
+        peaks.denoise = phase(&[DENOISER], &[TEXT], denoise);
         // The finished pictures, one after the other.
         let pictures = (count * size[0] * size[1] * 3) as u64;
-        let decoding = denoise.kept + decode.most + pictures;
-        peaks.decode = phase(&[AUTOENCODER], &[TEXT, DENOISER], decoding);
+        let decode = Some(decode.unwrap_or(0) + pictures);
+        peaks.decode = phase(&[AUTOENCODER], &[TEXT, DENOISER], decode);
         if parts.len() > SAFETY {
-            peaks.safety = phase(&[SAFETY], &[TEXT, DENOISER, AUTOENCODER], pictures);
+            let before = [TEXT, DENOISER, AUTOENCODER];
+            peaks.safety = phase(&[SAFETY], &before, Some(pictures));
         }
         Ok(estimate)
     }
@@ -284,7 +293,17 @@ fn occupied(parts: &[Part], device: &Device) -> u64 {
     let own: u64 = own.map(|part| part.held).sum();
     let all = match devices::pool(device) {
         Some(pool) => pool.in_use,
-        None => resident_bytes().unwrap_or(0),
+        // What is kept of earlier runs is used again.
+        None => resident_bytes().unwrap_or(0).saturating_sub(kept_bytes()),
     };
     all.saturating_sub(own)
+}
+
+/// Bytes of the program itself that a first run brings into memory: its instructions, and stacks of
+/// its threads. As measured.
+fn code(device: &Device) -> u64 {
+    match devices::pool(device) {
+        Some(_) => 0,
+        None => 4 << 20,
+    }
 }

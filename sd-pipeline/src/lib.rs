@@ -51,6 +51,7 @@ mod saved;
 #[cfg(feature = "serde")]
 mod serde_values;
 mod similarity;
+mod single_file;
 mod slot;
 mod stored;
 mod synchronized;
@@ -85,7 +86,7 @@ pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
-pub use work::{Footprint, Work, WorkBytes};
+pub use work::{Footprint, Work};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
@@ -99,8 +100,9 @@ pub use sd_core::{
     SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch, exactly,
 };
+pub use sd_models::OutputReplay;
 pub use sd_models::vae::Tiling;
-pub use sd_models::{UnknownSettings, WeightStorage};
+pub use sd_models::{PredictionType, SingleFile, UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use sd_models::{FileKind, Files};
+use sd_models::{FileKind, Files, SingleComponent, SingleFile};
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -78,9 +78,20 @@ pub enum NotAModel {
     Other,
 }
 
-/// Name of the model whose folder is `path`: OWNER/NAME of a repository in a hub's cache, else the
-/// folder's.
+/// `true` for a file of a kind that holds weights.
+pub(crate) fn is_weights(path: &Path) -> bool {
+    use FileKind::{Gguf, Safetensors, Torch};
+    let kind = || FileKind::of_file(path).unwrap_or(FileKind::Unknown);
+    path.is_file() && matches!(kind(), Safetensors | Torch | Gguf)
+}
+
+/// Name of the model whose folder or file is `path`: OWNER/NAME of a repository in a hub's cache,
+/// else the folder's, or the file's without its ending.
 pub(crate) fn name(path: &Path) -> Option<String> {
+    if path.is_file() {
+        // What a link is called, not the hash that a cache has for a name.
+        return Some(path.file_stem()?.to_string_lossy().into_owned());
+    }
     let path = path.canonicalize().ok()?;
     let names = path.iter().rev().filter_map(|name| name.to_str());
     let repository = names
@@ -97,6 +108,21 @@ pub(crate) fn name(path: &Path) -> Option<String> {
 pub(crate) fn files(path: &Path) -> Files {
     let snapshot = Snapshots::of(path).and_then(|snapshots| snapshots.current);
     Files::directory(snapshot.unwrap_or_else(|| path.into()))
+}
+
+/// Files of the folder `path`.
+///
+/// # Errors
+/// [`Error::NotAModel`] where it is none.
+pub(crate) fn folder(path: &Path) -> Result<Files> {
+    let files = files(path);
+    match files.on_disk() {
+        Some(path) if !path.is_dir() => Err(Error::NotAModel {
+            path: path.into(),
+            there: NotAModel::of_path(path),
+        }),
+        _ => Ok(files),
+    }
 }
 
 /// A check that there is a model in diffusers layout.
@@ -123,19 +149,15 @@ pub(crate) fn check(files: &Files) -> Result<()> {
     })
 }
 
-/// Files at `path`, which is a component's folder or that of a model that has one: a folder, or a
-/// repository in a hub's cache.
+/// Files at `path`, which is that of a component or of a model that has one: a folder, a repository
+/// in a hub's cache, or a file.
 ///
 /// # Errors
-/// [`Error::NotAModel`] where it is no folder.
-pub(crate) fn component_files(path: &Path) -> Result<Files> {
-    let files = files(path);
-    match files.on_disk() {
-        Some(path) if !path.is_dir() => Err(Error::NotAModel {
-            path: path.into(),
-            there: NotAModel::of_path(path),
-        }),
-        _ => Ok(files),
+/// [`Error::NotAModel`] where it is neither; those of [`SingleFile::component`].
+pub(crate) fn component_files(path: &Path, component: SingleComponent) -> Result<Files> {
+    match is_weights(path) {
+        true => Ok(SingleFile::component(path, component)?),
+        false => folder(path),
     }
 }
 
@@ -255,7 +277,7 @@ fn component(files: &Files) -> Option<String> {
 }
 
 /// The model's folder that `path` lies in, directly or in a component of it.
-fn model_around(path: &Path) -> Option<PathBuf> {
+pub(crate) fn model_around(path: &Path) -> Option<PathBuf> {
     let mut above = path.ancestors().skip(1).take(2);
     let model = above.find(|folder| folder.join(INDEX).is_file())?;
     // The parent of a relative name is "", which names nothing.
@@ -297,9 +319,6 @@ impl fmt::Display for NotAModel {
             Self::BrokenLink { target } => {
                 write!(f, "a link to {}, which is not there; ", target.display())?;
             }
-            Self::File { kind, model: None } if is_checkpoint(kind) => {
-                return write!(f, "{kind}; {EXPECTED}, {MADE}");
-            }
             Self::File { kind, model: None } => write!(f, "{kind}; ")?,
             Self::File {
                 kind,
@@ -336,7 +355,7 @@ impl fmt::Display for NotAModel {
             }
             Self::SingleFiles(names) => {
                 let names = names.join(", ");
-                return write!(f, "a folder with {names}; {EXPECTED}, {MADE}");
+                return write!(f, "a folder with {names}; give that file itself");
             }
             Self::Other => f.write_str("a folder that holds no model; ")?,
         }
@@ -344,12 +363,4 @@ impl fmt::Display for NotAModel {
     }
 }
 
-const EXPECTED: &str = "expected a model's folder in diffusers layout, with model_index.json";
-
-const MADE: &str =
-    "as diffusers makes it with StableDiffusionPipeline.from_single_file(…).save_pretrained(…)";
-
-/// `true` for a file that may be a whole model's checkpoint.
-fn is_checkpoint(kind: &FileKind) -> bool {
-    matches!(kind, FileKind::Safetensors | FileKind::Torch)
-}
+const EXPECTED: &str = "expected a model's folder in diffusers layout, with model_index.json, or a file of its weights";

@@ -3,13 +3,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{Files, LoadOptions, UnknownSettings, WeightStorage};
+use sd_models::{Files, LoadOptions, PredictionType, UnknownSettings, WeightStorage};
 use sd_schedulers::ConfigError;
 
 use crate::devices::{check_precision, largest_buffer};
 use crate::model_path;
 use crate::recipe::ModelFolder;
 use crate::record::Fingerprint;
+use crate::single_file;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::variants::Variants;
@@ -64,7 +65,17 @@ pub struct OpenOptions {
     /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
     /// denoiser or the autoencoder.
     pub unknown_settings: UnknownSettings,
-    /// Folders with components in place of the model's own, which are then not read.
+    /// What the denoiser's output means; `None`: what the model's files say. Two models of one
+    /// shape may differ in nothing else, and a single file need not say it.
+    pub prediction: Option<PredictionType>,
+    /// Family of a model in a single file, such as `sd2_base` or `sdxl_turbo`; `None`: told from its
+    /// tensors ([`SingleFile::families`](crate::SingleFile::families)).
+    pub family: Option<String>,
+    /// Folder in diffusers' layout whose settings and tokenizers are taken for a model in a single
+    /// file, in place of those of its family; a folder of some of them will do. No weights are read
+    /// from it.
+    pub config: Option<PathBuf>,
+    /// Folders and files with components in place of the model's own, which are then not read.
     pub folders: ComponentFolders,
     /// Fate of a picture that the safety checker flags, if the folder ships one; `None`: pictures are
     /// not checked, which the log says. The checker computes in f32, where the autoencoder does.
@@ -73,11 +84,11 @@ pub struct OpenOptions {
     pub components: Components,
 }
 
-/// Folders from which components are taken in place of a model's own: another autoencoder, a U-Net
-/// of fewer steps.
+/// Folders and files from which components are taken in place of a model's own: another autoencoder,
+/// a U-Net of fewer steps.
 ///
 /// Each is the folder of a model, of which the component of that name is taken, or the component's
-/// own. The kind of pipeline, the scheduler and the noise schedule stay the model's.
+/// own; or a file, of a model or of the component alone, in any layout. The kind of pipeline, the scheduler and the noise schedule stay the model's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default))]
@@ -124,6 +135,9 @@ impl OpenOptions {
             memory_budget: None,
             memory_limit: None,
             unknown_settings: UnknownSettings::Refuse,
+            prediction: None,
+            family: None,
+            config: None,
             folders: ComponentFolders::default(),
             safety: Some(OnFlagged::default()),
             components: Components::default(),
@@ -171,7 +185,16 @@ pub struct Placement {
 }
 
 impl Pipeline {
-    /// Opens a model folder in diffusers layout: `model_index.json`, and the sub-folders
+    /// Opens a model: a single file, or a folder in diffusers layout.
+    ///
+    /// A single file is safetensors, a PyTorch checkpoint (`.ckpt`) or GGUF, told by its content. Its
+    /// networks are configured by the shapes of its tensors; what these do not tell is as in the
+    /// published models of its family, unless the file, a `.yaml` of its name beside it, or
+    /// `options` say otherwise ([`SingleFile`](crate::SingleFile)). CLIP's tokenizer is built in. No
+    /// other file beside it is read: an autoencoder there is given in
+    /// [`folders`](OpenOptions::folders).
+    ///
+    /// A folder holds `model_index.json`, and the sub-folders
     /// `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`, with `tokenizer_2` and
     /// `text_encoder_2` for SDXL. The class of the pipeline that it names says how they are read. A
     /// folder's safety checker, `safety_checker` and `feature_extractor`, checks what is drawn
@@ -186,22 +209,36 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::NotAModel`](crate::Error::NotAModel) when there is something else at that path;
+    /// [`Error::MissingComponents`](crate::Error::MissingComponents) for a file that lacks some;
     /// [`Error::NoVariant`](crate::Error::NoVariant) when no component has the variant asked for;
     /// [`Error::Model`](crate::Error::Model) and [`Error::Scheduler`](crate::Error::Scheduler),
     /// naming the file and what would be right; [`Error::Component`](crate::Error::Component) when
     /// a device does not compute in the precision asked for.
-    pub fn open(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        Self::from_files(&model_path::files(folder.as_ref()), options)
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        match model_path::is_weights(path) {
+            true => {
+                let file = single_file::open(path, options)?;
+                Self::assemble(file.files(), Some(path), options)
+            }
+            false => Self::from_files(&model_path::files(path), options),
+        }
     }
 
     /// As [`open`](Self::open), from files wherever they are: in a folder or in the program.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    #[tracing::instrument(level = "info", name = "open", skip_all)]
     pub fn from_files(files: &Files, options: &OpenOptions) -> Result<Self> {
         model_path::check(files)?;
-        let folder = ModelFolder::open(files, &options.folders, options.unknown_settings)?;
+        single_file::check_unused(options)?;
+        Self::assemble(files, files.on_disk(), options)
+    }
+
+    /// The pipeline of the folder `files`, of a model that lies at `path`.
+    #[tracing::instrument(level = "info", name = "open", skip_all)]
+    fn assemble(files: &Files, path: Option<&Path>, options: &OpenOptions) -> Result<Self> {
+        let folder = ModelFolder::open(files, path, options)?;
         let [text, net, auto] = options.placements()?;
         let Components {
             text_encoder,
@@ -287,8 +324,8 @@ impl Pipeline {
             safety_checker: safety_checker.map(|checker| checker.slot(residency)),
             memory_limit: options.memory_limit,
             on_flagged: options.safety.unwrap_or_default(),
-            name: files.on_disk().and_then(model_path::name),
-            fingerprint: Fingerprint::new(files.on_disk()),
+            name: path.and_then(model_path::name),
+            fingerprint: Fingerprint::new(path),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,
             scheduler_config: Some(scheduler_config),

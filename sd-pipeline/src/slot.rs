@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
+use sd_models::OutputReplay;
 
-use crate::work::{Footprint, Work, WorkBytes};
+use crate::work::{Footprint, Work};
 use crate::{Error, Result};
 
 /// Times at which the components of a pipeline are in memory.
@@ -224,8 +225,8 @@ impl<T: Component + ?Sized> Slot<T> {
     }
 
     /// Bytes that `work` will take, where that is known.
-    pub(crate) fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
-        self.footprint()?.work_bytes(work)
+    pub(crate) fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64> {
+        self.footprint()?.work_bytes(work, outputs)
     }
 
     /// The times at which the component is in memory.

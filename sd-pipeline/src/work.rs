@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use sd_core::WeightBytes;
 use sd_models::unet::{UNetFiles, UNetWork};
-use sd_models::vae::{DecodePlan, Direction, TinyVaeFiles, VaeFiles};
-use sd_models::{ClipPairFiles, ClipTextFiles};
+use sd_models::vae::{Direction, TinyVaeFiles, VaeFiles};
+use sd_models::{ClipPairFiles, ClipTextFiles, OutputReplay};
 
 /// Work that a run asks of one component at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,8 @@ pub enum Work {
         /// Height and width of the latent.
         latent: [usize; 2],
     },
-    /// Encoding of the same picture so many times.
+    /// Encoding of one picture.
     Encode {
-        /// Their number.
-        pictures: usize,
         /// Height and width in pixels.
         size: [usize; 2],
     },
@@ -36,22 +34,6 @@ pub enum Work {
     },
 }
 
-/// Bytes that [`Work`] takes of a device besides the component's weights.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WorkBytes {
-    /// The most at once.
-    pub most: u64,
-    /// What stays taken when it is done, to be used again by whatever comes next.
-    pub kept: u64,
-}
-
-impl WorkBytes {
-    /// Work that keeps nothing.
-    pub fn most(most: u64) -> Self {
-        Self { most, kept: 0 }
-    }
-}
-
 /// Footprint of a component that is not loaded.
 pub trait Footprint {
     /// Device that it is loaded to.
@@ -60,9 +42,9 @@ pub trait Footprint {
     /// Bytes that its weights will take; `None` where its files do not tell.
     fn weight_bytes(&self) -> Option<WeightBytes>;
 
-    /// Bytes that `work` will take besides; `None` for work of another component, and for what it
-    /// cannot do within its limits.
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes>;
+    /// The most bytes that `work` will take besides, behind what `outputs` saw before; `None` for work
+    /// of another component, and for what it cannot do within its limits.
+    fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64>;
 }
 
 /// Tokens of CLIP's prompts.
@@ -77,9 +59,9 @@ impl Footprint for ClipTextFiles {
         Self::weight_bytes(self).ok()
     }
 
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
+    fn work_bytes(&self, work: Work, _: &mut OutputReplay) -> Option<u64> {
         match work {
-            Work::Text { prompts } => Some(WorkBytes::most(Self::work_bytes(self, prompts))),
+            Work::Text { prompts } => Some(Self::work_bytes(self, prompts)),
             _ => None,
         }
     }
@@ -94,9 +76,9 @@ impl Footprint for ClipPairFiles {
         Self::weight_bytes(self).ok()
     }
 
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
+    fn work_bytes(&self, work: Work, _: &mut OutputReplay) -> Option<u64> {
         match work {
-            Work::Text { prompts } => Some(WorkBytes::most(Self::work_bytes(self, prompts))),
+            Work::Text { prompts } => Some(Self::work_bytes(self, prompts)),
             _ => None,
         }
     }
@@ -111,19 +93,16 @@ impl Footprint for UNetFiles {
         Self::weight_bytes(self).ok()
     }
 
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
+    fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64> {
         let Work::Denoise { samples, latent } = work else {
             return None;
         };
-        let [most, kept] = Self::work_bytes(
-            self,
-            UNetWork {
-                samples,
-                latent,
-                tokens: TOKENS,
-            },
-        );
-        Some(WorkBytes { most, kept })
+        let work = UNetWork {
+            samples,
+            latent,
+            tokens: TOKENS,
+        };
+        Some(Self::work_bytes(self, work, outputs))
     }
 }
 
@@ -136,8 +115,9 @@ impl Footprint for VaeFiles {
         Self::weight_bytes(self).ok()
     }
 
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
-        pictures(work, |direction, size| self.plan(direction, size).ok())
+    fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64> {
+        let (direction, size) = picture(work)?;
+        Self::work_bytes(self, direction, size, outputs).ok()
     }
 }
 
@@ -150,22 +130,17 @@ impl Footprint for TinyVaeFiles {
         Self::weight_bytes(self).ok()
     }
 
-    fn work_bytes(&self, work: Work) -> Option<WorkBytes> {
-        pictures(work, |direction, size| self.plan(direction, size).ok())
+    fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64> {
+        let (direction, size) = picture(work)?;
+        Self::work_bytes(self, direction, size, outputs).ok()
     }
 }
 
-/// Work of an autoencoder that plans it.
-fn pictures(
-    work: Work,
-    plan: impl Fn(Direction, [usize; 2]) -> Option<DecodePlan>,
-) -> Option<WorkBytes> {
-    let (plan, at_once) = match work {
-        Work::Decode { size } => (plan(Direction::Decode, size)?, 1),
-        Work::Encode { pictures, size } => (plan(Direction::Encode, size)?, pictures as u64),
-        _ => return None,
-    };
-    // In strips each picture is by itself.
-    let at_once = if plan.strips.is_some() { 1 } else { at_once };
-    Some(WorkBytes::most(plan.peak_bytes.saturating_mul(at_once)))
+/// Work of an autoencoder. Of several pictures each is by itself.
+fn picture(work: Work) -> Option<(Direction, [usize; 2])> {
+    match work {
+        Work::Decode { size } => Some((Direction::Decode, size)),
+        Work::Encode { size } => Some((Direction::Encode, size)),
+        _ => None,
+    }
 }

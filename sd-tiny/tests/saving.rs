@@ -137,6 +137,61 @@ fn a_folder_keeps_every_bit_and_every_file() {
 }
 
 #[test]
+fn a_single_file_becomes_the_folder_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    for family in [
+        Family::Sd1,
+        Family::Sd2,
+        Family::Sd1Inpaint,
+        Family::TinySd,
+        Family::Koala1b,
+        Family::Sdxl,
+        Family::SdxlRefiner,
+    ] {
+        let input = model(family, folder.path());
+        let [single, again, back] =
+            ["a.safetensors", "b.safetensors", "back"].map(|name| folder.path().join(name));
+        // What only the family's networks have in numbers, and a narrow one has otherwise.
+        let options = ConvertOptions {
+            overwrite: true,
+            ..ConvertOptions::default()
+        };
+        let with_config = ConvertOptions {
+            config: Some(input.clone()),
+            ..options.clone()
+        };
+        convert(&input, &single, &options).unwrap();
+        convert(&single, &again, &with_config).unwrap();
+        assert!(read(&single) == read(&again), "{family:?}");
+        convert(&again, &back, &with_config).unwrap();
+        for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+            let files = fs::read_dir(input.join(part)).into_iter().flatten();
+            let files = files.map(|file| file.unwrap().file_name());
+            for name in files.filter(|name| name.to_str().unwrap().ends_with(".safetensors")) {
+                let [ours, theirs] = [&input, &back].map(|f| read(f.join(part).join(&name)));
+                assert!(ours == theirs, "{family:?} {part}");
+            }
+        }
+        for name in ["model_index.json", "scheduler/scheduler_config.json"] {
+            assert!(back.join(name).is_file(), "{family:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn one_component_alone_is_written_under_its_own_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = model(Family::Sd1, folder.path());
+    let file = input.join("vae/diffusion_pytorch_model.safetensors");
+    let output = folder.path().join("vae.safetensors");
+    convert(&file, &output, &ConvertOptions::default()).unwrap();
+    assert!(read(&file) == read(&output));
+    let error = convert(&file, folder.path().join("vae"), &ConvertOptions::default());
+    assert!(!folder.path().join("vae").exists(), "{error:?}");
+    error.unwrap_err();
+}
+
+#[test]
 fn what_is_written_draws_the_same_picture() {
     let folder = tempfile::tempdir().unwrap();
     let input = model(Family::Sdxl, folder.path());
@@ -220,7 +275,7 @@ fn values_are_rounded_as_torch_does() {
             let same = f64::from(found) == **to;
             assert!(same || is_nan(x), "{name}: {x:?} is {found}, not {to}");
         }
-        assert!(lost.len() > 100);
+        assert!(!lost.is_empty());
         let bytes: Vec<u8> = lost.iter().flat_map(|(x, _)| x.to_vec()).collect();
         match write(&bytes, dtype).unwrap_err() {
             ModelError::Overflow { tensors, .. } => {

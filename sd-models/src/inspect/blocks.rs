@@ -3,13 +3,13 @@
 use super::parts::Part;
 
 /// `{module}.weight` and `{module}.bias` for each module within `block`.
-pub(super) fn pairs(block: &str, modules: &[&str]) -> Vec<String> {
+pub(crate) fn pairs(block: &str, modules: &[&str]) -> Vec<String> {
     let both = |module: &&str| ["weight", "bias"].map(|end| format!("{block}{module}.{end}"));
     modules.iter().flat_map(both).collect()
 }
 
 /// Weights alone.
-pub(super) fn weights(block: &str, modules: &[&str]) -> Vec<String> {
+pub(crate) fn weights(block: &str, modules: &[&str]) -> Vec<String> {
     let weight = |module: &&str| format!("{block}{module}.weight");
     modules.iter().map(weight).collect()
 }
@@ -18,7 +18,7 @@ pub(super) fn weights(block: &str, modules: &[&str]) -> Vec<String> {
 const MAX_NUMBERS: usize = 256;
 
 /// What `N` is where there are tensors `{start}N.…`, sorted.
-pub(super) fn numbers(part: &Part<'_>, start: &str) -> Vec<usize> {
+pub(crate) fn numbers(part: &Part<'_>, start: &str) -> Vec<usize> {
     let mut numbers: Vec<usize> = part
         .tensors
         .range(start..)
@@ -32,7 +32,7 @@ pub(super) fn numbers(part: &Part<'_>, start: &str) -> Vec<usize> {
 }
 
 /// Holes in a list that begins with 0: the numbers that are not there.
-pub(super) fn holes(part: &Part<'_>, start: &str, numbers: &[usize]) -> Vec<String> {
+pub(crate) fn holes(part: &Part<'_>, start: &str, numbers: &[usize]) -> Vec<String> {
     let end = numbers.last().map_or(0, |last| last + 1);
     let absent = (0..end).filter(|number| !numbers.contains(number));
     // A forged number is no reason for a list of millions.

@@ -2,13 +2,13 @@
 //! is read.
 
 mod adapters;
-mod blocks;
+pub(crate) mod blocks;
 mod folder;
-mod parts;
-mod prediction;
-mod text;
-mod unet;
-mod vae;
+pub(crate) mod parts;
+pub(crate) mod prediction;
+pub(crate) mod text;
+pub(crate) mod unet;
+pub(crate) mod vae;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,6 +104,9 @@ pub struct Inspection {
     /// Reason for [`prediction`](Self::prediction).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_reason: Option<String>,
+    /// `true` where the file itself says it, or what lies beside it: no guess from its name.
+    #[serde(skip)]
+    pub(crate) is_marked: bool,
     /// `true` where the file says that its noise schedule ends in pure noise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero_terminal_snr: bool,
@@ -129,7 +132,14 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
 }
 
 fn inspect_file(path: &Path) -> Result<Inspection> {
-    let opened = weights::open(Located::Disk(path.into()))?;
+    Ok(inspect_opened(
+        path,
+        &weights::open(Located::Disk(path.into()))?,
+    ))
+}
+
+/// As [`inspect`], of the file `path` that is open.
+pub(crate) fn inspect_opened(path: &Path, opened: &weights::Opened) -> Inspection {
     let stem = path
         .file_stem()
         .map(|stem| stem.to_string_lossy().to_lowercase());
@@ -145,10 +155,10 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         metadata: opened.source.metadata(),
     };
     let mut found = describe(opened.source.tensors(), &beside);
-    if let Some(cut) = opened.cut_short {
+    if let Some(cut) = &opened.cut_short {
         found.missing.push(cut.to_string());
     }
-    Ok(found)
+    found
 }
 
 impl Inspection {
@@ -169,6 +179,7 @@ impl Inspection {
             missing: Vec::new(),
             ambiguous: Vec::new(),
             prediction_reason: None,
+            is_marked: false,
             zero_terminal_snr: false,
             channels: None,
         }

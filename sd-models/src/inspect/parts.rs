@@ -7,7 +7,7 @@ use crate::weights::TensorInfo;
 
 /// A component of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Unet,
     Transformer,
     Vae,
@@ -22,24 +22,24 @@ pub(super) enum Role {
 
 /// A component's tensors by their names within it.
 #[derive(Debug)]
-pub(super) struct Part<'a> {
-    pub(super) role: Role,
-    pub(super) layout: Naming,
-    pub(super) prefix: &'static str,
-    pub(super) tensors: BTreeMap<&'a str, &'a TensorInfo>,
+pub(crate) struct Part<'a> {
+    pub(crate) role: Role,
+    pub(crate) layout: Naming,
+    pub(crate) prefix: &'static str,
+    pub(crate) tensors: BTreeMap<&'a str, &'a TensorInfo>,
 }
 
 impl Part<'_> {
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
     /// Side `axis` of a tensor.
-    pub(super) fn side(&self, name: &str, axis: usize) -> Option<usize> {
+    pub(crate) fn side(&self, name: &str, axis: usize) -> Option<usize> {
         self.tensors.get(name)?.shape.get(axis).copied()
     }
 
-    pub(super) fn any(&self, start: &str) -> bool {
+    pub(crate) fn any(&self, start: &str) -> bool {
         self.tensors
             .range(start..)
             .next()
@@ -47,7 +47,7 @@ impl Part<'_> {
     }
 
     /// Those of `expected` that are not there, by their names in the file.
-    pub(super) fn absent(&self, expected: impl IntoIterator<Item = String>) -> Vec<String> {
+    pub(crate) fn absent(&self, expected: impl IntoIterator<Item = String>) -> Vec<String> {
         let absent = expected.into_iter().filter(|name| !self.has(name));
         absent
             .map(|name| format!("{}{name}", self.prefix))
@@ -68,6 +68,10 @@ const PREFIXES: &[(&str, Role)] = &[
     ("cond_stage_model.transformer.text_model.", Role::Text(0)),
     ("cond_stage_model.transformer.", Role::Text(0)),
     ("cond_stage_model.model.", Role::Text(0)),
+    // A second encoder as stable-diffusion.cpp names it.
+    ("cond_stage_model.1.transformer.text_model.", Role::Text(1)),
+    ("cond_stage_model.1.transformer.", Role::Text(1)),
+    ("cond_stage_model.1.model.", Role::Text(1)),
     (
         "conditioner.embedders.0.transformer.text_model.",
         Role::Text(0),
@@ -85,6 +89,10 @@ const PREFIXES: &[(&str, Role)] = &[
     ("te.2.", Role::Text(2)),
     ("te.1.", Role::Text(1)),
     ("te.", Role::Text(0)),
+    ("te1.", Role::Text(0)),
+    ("te2.", Role::Text(1)),
+    ("text_encoder.", Role::Text(0)),
+    ("text_encoder_2.", Role::Text(1)),
     ("depth_model.", Role::Depth),
     ("model_ema.", Role::Ema),
     ("safety_checker.", Role::SafetyChecker),
@@ -124,18 +132,21 @@ const IGNORED_ENDINGS: &[&str] = &[
 ];
 
 fn is_ignored(name: &str) -> bool {
-    IGNORED.iter().any(|start| name.starts_with(start))
+    let last = name.rsplit('.').next().unwrap_or(name);
+    // ComfyUI's marks within a network: `__index_timestep_zero__`.
+    last.len() > 4 && last.starts_with("__") && last.ends_with("__")
+        || IGNORED.iter().any(|start| name.starts_with(start))
         || IGNORED_ENDINGS.iter().any(|end| name.ends_with(end))
 }
 
 /// The parts of a file.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     parts: Vec<Part<'a>>,
     marks: Vec<&'a str>,
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn of(tensors: &'a [TensorInfo]) -> Self {
+    pub(crate) fn of(tensors: &'a [TensorInfo]) -> Self {
         let mut parts: BTreeMap<(Role, &'static str), BTreeMap<&str, &TensorInfo>> =
             BTreeMap::new();
         let mut marks = Vec::new();
@@ -170,21 +181,21 @@ impl<'a> Parts<'a> {
         Self { parts, marks }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Part<'a>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Part<'a>> {
         self.parts.iter()
     }
 
-    pub(super) fn of_role(&self, role: Role) -> Option<&Part<'a>> {
+    pub(crate) fn of_role(&self, role: Role) -> Option<&Part<'a>> {
         self.parts.iter().find(|part| part.role == role)
     }
 
-    pub(super) fn denoiser(&self) -> Option<&Part<'a>> {
+    pub(crate) fn denoiser(&self) -> Option<&Part<'a>> {
         self.of_role(Role::Unet)
             .or_else(|| self.of_role(Role::Transformer))
     }
 
     /// Names of tensors that are marks or buffers.
-    pub(super) fn marks(&self) -> &[&'a str] {
+    pub(crate) fn marks(&self) -> &[&'a str] {
         &self.marks
     }
 
@@ -194,7 +205,7 @@ impl<'a> Parts<'a> {
             .filter(|part| matches!(part.role, Role::Text(_)))
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         let has = |role| self.of_role(role).is_some();
         let text = self.texts().next().is_some();
         match (
@@ -214,7 +225,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Names of the components, as the family's folders have them.
-    pub(super) fn names(&self, family: Option<&str>) -> Vec<String> {
+    pub(crate) fn names(&self, family: Option<&str>) -> Vec<String> {
         let mut names: Vec<String> = self
             .parts
             .iter()
@@ -225,7 +236,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Components that a whole model of the family has and this file has not.
-    pub(super) fn missing_components(&self, family: Option<&str>) -> Vec<String> {
+    pub(crate) fn missing_components(&self, family: Option<&str>) -> Vec<String> {
         let (denoiser, texts): (_, &[usize]) = match family {
             Some("sd3") => (Role::Transformer, &[0, 1]),
             Some("flux") => (Role::Transformer, &[0, 2]),
@@ -242,7 +253,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The family of text encoders alone, or what they may belong to.
-    pub(super) fn text_family(&self) -> Result<&'static str, String> {
+    pub(crate) fn text_family(&self) -> Result<&'static str, String> {
         let widths: Vec<_> = self.texts().filter_map(super::text::width).collect();
         match widths[..] {
             [768] => Err("family: sd1, sdxl, sd3 and flux have this text encoder".into()),

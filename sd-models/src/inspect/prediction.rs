@@ -20,7 +20,7 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
     use PredictionType::{Epsilon, Sample, VPrediction};
     let marked = |name: &str| marks.contains(&name);
     found.zero_terminal_snr = marked("ztsnr");
-    let mut say = |prediction, reason: String| {
+    let say = |found: &mut Inspection, prediction, reason: String| {
         found.prediction = Some(prediction);
         found.prediction_reason = Some(reason);
     };
@@ -28,19 +28,21 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
         let quoteless = config.replace(['"', '\''], "");
         let is_v = quoteless.contains("parameterization: v") || config.contains("VScaling");
         let prediction = if is_v { VPrediction } else { Epsilon };
-        return say(prediction, "the .yaml beside the file".into());
+        found.is_marked = true;
+        return say(found, prediction, "the .yaml beside the file".into());
     }
     if let Some((key, prediction)) = noted(beside.metadata) {
-        return say(prediction, format!("the file's note {key}"));
+        found.is_marked = true;
+        return say(found, prediction, format!("the file's note {key}"));
     }
     if marked("v_pred") {
-        return say(VPrediction, "the file's mark v_pred".into());
+        found.is_marked = true;
+        return say(found, VPrediction, "the file's mark v_pred".into());
     }
     if marked("edm_vpred.sigma_max") {
-        return say(
-            VPrediction,
-            "the file's marks edm_vpred (σ as Karras et al. have it)".into(),
-        );
+        found.is_marked = true;
+        let reason = "the file's marks edm_vpred (σ as Karras et al. have it)";
+        return say(found, VPrediction, reason.into());
     }
     if marked("edm_mean") {
         let words = "prediction: the marks edm_mean and edm_std mean EDM's preconditioning";
@@ -53,30 +55,48 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
             .copied()
     };
     if let Some(word) = named(&["1step", "1_step"]).filter(|_| beside.name.contains("lightning")) {
-        return say(Sample, format!("the file's name, which has {word:?}"));
+        return say(
+            found,
+            Sample,
+            format!("the file's name, which has {word:?}"),
+        );
     }
     if let Some(word) = named(&["vpred", "v-pred", "v_pred"]) {
-        return say(VPrediction, format!("the file's name, which has {word:?}"));
+        return say(
+            found,
+            VPrediction,
+            format!("the file's name, which has {word:?}"),
+        );
     }
     match (facts.family, facts.in_channels) {
-        (Some("x4_upscaler"), _) => say(VPrediction, "the family's".into()),
+        (Some("x4_upscaler"), _) => say(found, VPrediction, "the family's".into()),
         // Three models of one shape; inpainting's is known, and a trainer's steps tell the others.
         (Some("sd2"), Some(4)) => {
             let step = beside.metadata.get("global_step").map(String::as_str);
             if let Some(step @ ("875000" | "220000")) = step {
                 say(
+                    found,
                     Epsilon,
                     format!("trained for {step} steps, as Stable Diffusion 2.0 or 2.1 base"),
                 );
             } else if step == Some("110000") {
                 say(
+                    found,
                     VPrediction,
                     "trained for 110000 steps, as Stable Diffusion 2.1".into(),
                 );
             } else if let Some(word) = named(&["turbo", "base", "512"]) {
-                say(Epsilon, format!("the file's name, which has {word:?}"));
+                say(
+                    found,
+                    Epsilon,
+                    format!("the file's name, which has {word:?}"),
+                );
             } else if let Some(word) = named(&["768"]) {
-                say(VPrediction, format!("the file's name, which has {word:?}"));
+                say(
+                    found,
+                    VPrediction,
+                    format!("the file's name, which has {word:?}"),
+                );
             } else {
                 found.ambiguous.push(
                     "prediction: epsilon (512-base, Turbo) and v_prediction (768) have the same \
@@ -86,10 +106,14 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
             }
         }
         (Some("bk_v2_base" | "bk_v2_small" | "bk_v2_tiny"), _) => {
-            say(Epsilon, "the family's: distilled from 2.1 base".into());
+            say(
+                found,
+                Epsilon,
+                "the family's: distilled from 2.1 base".into(),
+            );
         }
-        (Some("svd"), _) => say(VPrediction, "the family's".into()),
-        (Some(_), _) => say(Epsilon, "the family's".into()),
+        (Some("svd"), _) => say(found, VPrediction, "the family's".into()),
+        (Some(_), _) => say(found, Epsilon, "the family's".into()),
         (None, _) => found
             .ambiguous
             .push("prediction: the family is not known".into()),

@@ -7,15 +7,17 @@ use super::parts::{Part, Role};
 use crate::weights::TensorInfo;
 
 /// One way of naming a CLIP text encoder's tensors.
-struct Spelling {
-    table: &'static str,
-    positions: &'static str,
-    layers: &'static str,
+pub(crate) struct Spelling {
+    pub(crate) table: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) layers: &'static str,
     /// Modules of a layer.
     modules: &'static [&'static str],
+    /// The first layer of a feed-forward network.
+    pub(crate) inner: &'static str,
     /// Tensors of a layer that are called otherwise.
     others: &'static [&'static str],
-    norm: &'static str,
+    pub(crate) norm: &'static str,
 }
 
 const SPELLINGS: &[Spelling] = &[
@@ -33,6 +35,7 @@ const SPELLINGS: &[Spelling] = &[
             "mlp.fc1",
             "mlp.fc2",
         ],
+        inner: "mlp.fc1",
         others: &[],
         norm: "final_layer_norm",
     },
@@ -41,12 +44,17 @@ const SPELLINGS: &[Spelling] = &[
         positions: "positional_embedding",
         layers: "transformer.resblocks.",
         modules: &["ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"],
+        inner: "mlp.c_fc",
         others: &["attn.in_proj_weight", "attn.in_proj_bias"],
         norm: "ln_final",
     },
 ];
 
 /// The way a part is spelt, and the prefix within it.
+pub(crate) fn spelling_of(part: &Part<'_>) -> Option<(&'static Spelling, &'static str)> {
+    spelling(|start| part.any(start))
+}
+
 fn spelling(has: impl Fn(&str) -> bool) -> Option<(&'static Spelling, &'static str)> {
     let prefixes = ["", "text_model."];
     SPELLINGS.iter().find_map(|spelling| {
@@ -64,7 +72,7 @@ const T5: &str = "encoder.block.";
 /// The same as llama.cpp names it.
 const T5_GGUF: &str = "enc.blk.";
 
-pub(super) fn is_text(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
+pub(crate) fn is_text(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
     let has = |start: &str| {
         tensors
             .range(start..)
@@ -77,19 +85,19 @@ pub(super) fn is_text(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
 }
 
 /// Width of a token.
-pub(super) fn width(part: &Part<'_>) -> Option<usize> {
+pub(crate) fn width(part: &Part<'_>) -> Option<usize> {
     let t5 = part
         .side("shared.weight", 1)
         .or(part.side("token_embd.weight", 1));
     t5.or_else(|| {
-        let (spelling, prefix) = spelling(|start| part.any(start))?;
+        let (spelling, prefix) = spelling_of(part)?;
         part.side(&format!("{prefix}{}", spelling.table), 1)
             .or_else(|| part.side(&format!("{prefix}{}.weight", spelling.norm), 0))
     })
 }
 
 /// Tensors of a text encoder that are not there.
-pub(super) fn missing(part: &Part<'_>, family: Option<&str>) -> Vec<String> {
+pub(crate) fn missing(part: &Part<'_>, family: Option<&str>) -> Vec<String> {
     if part.any(T5) {
         let found = numbers(part, T5);
         let mut missing = holes(part, T5, &found);
@@ -99,7 +107,7 @@ pub(super) fn missing(part: &Part<'_>, family: Option<&str>) -> Vec<String> {
         ]));
         return missing;
     }
-    let Some((spelling, prefix)) = spelling(|start| part.any(start)) else {
+    let Some((spelling, prefix)) = spelling_of(part) else {
         return Vec::new();
     };
     let layers = format!("{prefix}{}", spelling.layers);

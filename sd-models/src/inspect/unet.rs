@@ -3,38 +3,41 @@
 use super::Naming;
 use super::blocks::{holes, numbers, pairs, weights};
 use super::parts::Part;
+use crate::ldm::Numbering;
 
 /// What a denoiser's tensors say.
 #[derive(Default)]
-pub(super) struct Facts {
-    pub(super) is_unet: bool,
-    pub(super) family: Option<&'static str>,
-    pub(super) in_channels: Option<usize>,
+pub(crate) struct Facts {
+    pub(crate) is_unet: bool,
+    pub(crate) family: Option<&'static str>,
+    pub(crate) in_channels: Option<usize>,
     /// Width of the prompt's tokens.
-    pub(super) cross_width: Option<usize>,
-    pub(super) missing: Vec<String>,
+    pub(crate) cross_width: Option<usize>,
+    pub(crate) missing: Vec<String>,
 }
 
 /// A residual block and the transformer behind it.
-struct Layer {
-    resnet: String,
+pub(crate) struct Layer {
+    pub(crate) resnet: String,
     /// The transformer's prefix, and the number of its blocks; 0 where there is none.
-    transformer: String,
-    depth: usize,
+    pub(crate) transformer: String,
+    pub(crate) depth: usize,
 }
 
 /// The way down or the way up: the layers at each resolution.
-type Way = Vec<Vec<Layer>>;
+pub(crate) type Way = Vec<Vec<Layer>>;
 
 /// Structure of a U-Net.
-struct Structure {
-    down: Way,
-    up: Way,
+pub(crate) struct Structure {
+    pub(crate) down: Way,
+    pub(crate) up: Way,
     /// Convolutions between resolutions.
     resamplers: Vec<String>,
     /// The middle's residual blocks, and its transformer.
-    middle: Vec<Layer>,
+    pub(crate) middle: Vec<Layer>,
     missing: Vec<String>,
+    /// Numbering of the blocks in the original code's names.
+    pub(crate) numbering: Numbering,
 }
 
 /// Modules of a residual block; the last where it changes the number of channels.
@@ -62,12 +65,9 @@ const DIFFUSERS: Resnet = Resnet {
     first: "conv1.weight",
 };
 
-pub(super) fn describe(part: &Part<'_>) -> Facts {
+pub(crate) fn describe(part: &Part<'_>) -> Facts {
     let is_original = part.layout == Naming::Ldm;
-    let structure = match is_original {
-        true => original(part),
-        false => diffusers(part),
-    };
+    let structure = structure(part);
     let width = |start: &str| {
         let name = part
             .tensors
@@ -92,6 +92,14 @@ pub(super) fn describe(part: &Part<'_>) -> Facts {
     }
 }
 
+/// The structure that the tensors of a U-Net have.
+pub(crate) fn structure(part: &Part<'_>) -> Structure {
+    match part.layout {
+        Naming::Ldm => original(part),
+        _ => diffusers(part),
+    }
+}
+
 /// The structure in the original code's numbering, whether each layer has the next number or each
 /// resolution three of them.
 fn original(part: &Part<'_>) -> Structure {
@@ -109,6 +117,7 @@ fn original(part: &Part<'_>) -> Structure {
         resamplers: Vec::new(),
         middle: Vec::new(),
         missing: Vec::new(),
+        numbering: Numbering::Contiguous,
     };
     let list = "input_blocks.";
     let found = numbers(part, list);
@@ -138,6 +147,7 @@ fn original(part: &Part<'_>) -> Structure {
         }
     }
     if is_gapped {
+        structure.numbering = Numbering::ThreePerResolution;
         // What the script does not know it leaves with diffusers' names.
         for (block, layers) in structure.up.iter_mut().enumerate() {
             for (number, layer) in layers.iter_mut().enumerate() {
@@ -226,6 +236,7 @@ fn diffusers(part: &Part<'_>) -> Structure {
         resamplers,
         middle,
         missing,
+        numbering: Numbering::Contiguous,
     }
 }
 

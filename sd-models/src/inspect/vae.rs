@@ -8,11 +8,11 @@ use crate::weights::TensorInfo;
 
 /// What an autoencoder's tensors say.
 #[derive(Default)]
-pub(super) struct Facts {
-    pub(super) family: Option<String>,
-    pub(super) latent_channels: Option<usize>,
-    pub(super) missing: Vec<String>,
-    pub(super) ambiguous: Vec<String>,
+pub(crate) struct Facts {
+    pub(crate) family: Option<String>,
+    pub(crate) latent_channels: Option<usize>,
+    pub(crate) missing: Vec<String>,
+    pub(crate) ambiguous: Vec<String>,
 }
 
 /// Original names and diffusers': of the way down and up with their layers, and what is in them.
@@ -70,7 +70,7 @@ fn starts(tensors: &BTreeMap<&str, &TensorInfo>, start: &str) -> bool {
         .is_some_and(|(name, _)| name.starts_with(start))
 }
 
-pub(super) fn is_vae(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
+pub(crate) fn is_vae(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
     let sides = [
         "encoder.conv_in.",
         "decoder.conv_in.",
@@ -96,11 +96,11 @@ pub(super) fn is_vae(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
 }
 
 /// One half of the tiny autoencoder in its own files: a list of layers by their numbers.
-fn is_half(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
+pub(crate) fn is_half(tensors: &BTreeMap<&str, &TensorInfo>) -> bool {
     tensors.contains_key("3.conv.4.bias") && tensors.contains_key("8.conv.0.weight")
 }
 
-pub(super) fn describe(part: &Part<'_>, file: &str) -> Facts {
+pub(crate) fn describe(part: &Part<'_>, file: &str) -> Facts {
     if is_half(&part.tensors)
         || starts(&part.tensors, "decoder.layers.")
         || starts(&part.tensors, "encoder.layers.")

@@ -104,6 +104,11 @@ impl Conv2d {
         self.packed.is_some()
     }
 
+    /// Height and width of the kernel.
+    pub(crate) fn kernel(&self) -> usize {
+        self.kernel
+    }
+
     /// The sizes that the weight is packed for.
     fn shape(&self) -> ConvShape {
         let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::Storage;
 
 /// Table of one component's tensors: diffusers' names and the single file's.
@@ -5,6 +7,9 @@ use super::Storage;
 pub struct Layout {
     prefix: String,
     rows: Vec<Row>,
+    /// Numbers of the rows, by each of their names.
+    by_diffusers: HashMap<String, Vec<usize>>,
+    by_file: HashMap<String, Vec<usize>>,
 }
 
 /// One row: a tensor, or a module whose tensors have the same names in both layouts.
@@ -29,6 +34,8 @@ impl Layout {
         Self {
             prefix: String::new(),
             rows: Vec::new(),
+            by_diffusers: HashMap::new(),
+            by_file: HashMap::new(),
         }
     }
 
@@ -42,12 +49,10 @@ impl Layout {
 
     /// Place of a tensor that diffusers calls `name`; `None` where the component has no such one.
     pub fn in_file(&self, name: &str) -> Option<Place> {
-        self.rows.iter().find_map(|row| {
-            let inner = inside(&row.diffusers, name)?;
-            Some(Place {
-                name: format!("{}{}{inner}", self.prefix, row.file),
-                storage: row.storage,
-            })
+        let (row, inner) = self.found(&self.by_diffusers, name).next()?;
+        Some(Place {
+            name: format!("{}{}{inner}", self.prefix, row.file),
+            storage: row.storage,
         })
     }
 
@@ -58,11 +63,24 @@ impl Layout {
         let Some(name) = name.strip_prefix(&self.prefix) else {
             return Vec::new();
         };
-        let tensors = self.rows.iter().filter_map(|row| {
-            let inner = inside(&row.file, name)?;
-            Some((format!("{}{inner}", row.diffusers), row.storage))
-        });
+        let found = self.found(&self.by_file, name);
+        let tensors = found.map(|(row, inner)| (format!("{}{inner}", row.diffusers), row.storage));
         tensors.collect()
+    }
+
+    /// The rows that `names` has for `name` or for a module that it is in, each with the rest of the
+    /// name.
+    fn found<'a>(
+        &'a self,
+        names: &'a HashMap<String, Vec<usize>>,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a Row, &'a str)> {
+        let dots = name.rmatch_indices('.').map(|(at, _)| at);
+        let modules = [name.len()].into_iter().chain(dots);
+        modules.flat_map(move |end| {
+            let rows = names.get(&name[..end]).into_iter().flatten();
+            rows.map(move |row| (&self.rows[*row], &name[end..]))
+        })
     }
 
     pub(super) fn row(
@@ -71,9 +89,18 @@ impl Layout {
         file: impl Into<String>,
         storage: Storage,
     ) {
+        let (diffusers, file) = (diffusers.into(), file.into());
+        let number = self.rows.len();
+        let by = [
+            (&mut self.by_diffusers, &diffusers),
+            (&mut self.by_file, &file),
+        ];
+        for (names, name) in by {
+            names.entry(name.clone()).or_default().push(number);
+        }
         self.rows.push(Row {
-            diffusers: diffusers.into(),
-            file: file.into(),
+            diffusers,
+            file,
             storage,
         });
     }
@@ -93,10 +120,4 @@ fn join(module: &str, name: &str) -> String {
         "" => name.into(),
         _ => format!("{module}.{name}"),
     }
-}
-
-/// The rest of `name`, which begins with a dot or is empty, behind the module or tensor `outer`.
-fn inside<'a>(outer: &str, name: &'a str) -> Option<&'a str> {
-    let rest = name.strip_prefix(outer)?;
-    (rest.is_empty() || rest.starts_with('.')).then_some(rest)
 }

@@ -27,6 +27,7 @@ mod clip;
 mod layout;
 mod open_clip;
 mod storage;
+mod tiny;
 mod unet;
 mod vae;
 

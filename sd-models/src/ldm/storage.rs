@@ -31,6 +31,19 @@ impl Storage {
         shape
     }
 
+    /// Shape of diffusers' tensor that the file's of `shape` holds so, which is the way back from
+    /// [`file_shape`](Self::file_shape); `None` where it cannot. Sides of 1 do not count.
+    pub fn shape(self, shape: &[usize]) -> Option<Vec<usize>> {
+        let mut shape = shape.to_vec();
+        match (self, &mut shape[..]) {
+            (Self::Whole | Self::Pointwise, _) => {}
+            (Self::Rows { of, .. }, [rows, ..]) if rows.is_multiple_of(of) => *rows /= of,
+            (Self::Transposed, [_, _]) => shape.reverse(),
+            _ => return None,
+        }
+        Some(shape)
+    }
+
     /// Rows of the file's tensor, which has `rows`, that hold diffusers'.
     pub fn rows(self, rows: usize) -> Range<usize> {
         match self {

@@ -97,26 +97,33 @@ impl TensorFile {
     }
 
     /// Adds all tensors of `weights`, under the names and with the shapes they have in their file.
+    /// Gives the names of those that are not of f16, bf16, f32 or f64, which are left out: counters
+    /// and the like.
     ///
     /// # Errors
-    /// [`Error::Safetensors`] when a name is there already; [`Error::Unsupported`] for a tensor
-    /// that is not of f16, bf16, f32 or f64.
-    pub fn add_stored(&mut self, weights: &Weights) -> Result<()> {
+    /// [`Error::Safetensors`] when a name is there already.
+    pub fn add_stored(&mut self, weights: &Weights) -> Result<Vec<String>> {
+        let mut left_out = Vec::new();
         for stored in weights.all() {
+            if stored.check_floats().is_err() {
+                left_out.push(stored.name_in_file().into());
+                continue;
+            }
             let tensor = Tensor {
                 shape: stored.shape().to_vec(),
                 values: Values::Whole(stored.clone()),
             };
             self.insert(weights, stored.name_in_file().into(), tensor)?;
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Adds the tensors of a component: `shapes` are its parameters, and `place` says where each of
     /// them lies.
     ///
     /// # Errors
-    /// As [`add_stored`](Self::add_stored); [`Error::Tensors`] unless `weights` has exactly these
+    /// As [`add_stored`](Self::add_stored); [`Error::Unsupported`] for a tensor of other numbers;
+    /// [`Error::Tensors`] unless `weights` has exactly these
     /// parameters; [`Error::Unsupported`] for one without a place.
     pub fn add(
         &mut self,

@@ -101,17 +101,16 @@ impl UNetFiles {
         self.weights.packed_bytes(model, &self.options)
     }
 
-    /// The bytes that evaluating it takes besides the weights, and those that stay with the process
-    /// afterwards, to be used again: `[most at once, kept]`. It is replayed, and nothing computed.
-    /// On a device without this workspace's kernels it is the less exact, as backends differ in
-    /// what they copy.
-    pub fn work_bytes(&self, work: UNetWork) -> [u64; 2] {
+    /// The bytes that evaluating it takes besides the weights. It is replayed, behind what `outputs`
+    /// saw before, and nothing is computed. On a device without this workspace's kernels it is the
+    /// less exact, as backends differ in what they copy.
+    pub fn work_bytes(&self, work: UNetWork, outputs: &mut OutputReplay) -> u64 {
         let dtype = DType::from(self.options.dtype);
         let kernels = has_kernels(&self.options.device, dtype);
-        let mut outputs = OutputReplay::new(kernels);
-        let held = self.config.replay(work, &mut outputs, kernels);
-        let [most, kept] = [outputs.peak(), outputs.kept()];
-        [most + held, kept].map(|numbers| (numbers * dtype.size()) as u64)
+        let mut own = OutputReplay::new(false);
+        let outputs = if kernels { outputs } else { &mut own };
+        let held = self.config.replay(work, outputs, kernels);
+        ((outputs.take_peak() + held) * dtype.size()) as u64
     }
 
     /// Reads the weights.

@@ -1,7 +1,7 @@
 //! Memory that an evaluation takes, replayed from the configuration: the maps that the layers make,
 //! hold and give back, in the order in which [`model`](super::model) does.
 
-use sd_kernels::{OutputReplay, Replayed};
+use sd_kernels::{AttentionShape, ConvShape, OutputReplay, Picture, Replayed};
 
 use super::config::UNetConfig;
 use super::stage::StageConfig;
@@ -71,7 +71,7 @@ impl UNetConfig {
 impl Replay<'_> {
     fn run(&mut self, config: &UNetConfig, mut size: [usize; 2]) {
         let input = self.map(config.in_channels, size);
-        let mut x = self.layer(input, config.blocks[0].channels, size);
+        let mut x = self.conv(input, config.blocks[0].channels, size);
         let mut skips = vec![(self.map(x.channels, size), size)];
         for stage in config.down_stages() {
             for (i, resnet) in stage.resnets.iter().enumerate() {
@@ -108,11 +108,11 @@ impl Replay<'_> {
             }
             if stage.resample {
                 size = skips.last().map_or(size, |(_, size)| *size);
-                x = self.layer(x, stage.channels, size);
+                x = self.conv(x, stage.channels, size);
             }
         }
         x = self.normed_in_place(x, size);
-        x = self.layer(x, config.out_channels, size);
+        x = self.conv(x, config.out_channels, size);
         self.give_back(x);
     }
 
@@ -133,6 +133,18 @@ impl Replay<'_> {
         let made = self.map(channels, size);
         self.give_back(x);
         made
+    }
+
+    /// A 3×3 convolution to a map of `size`.
+    fn conv(&mut self, x: Map, channels: usize, [height, width]: [usize; 2]) -> Map {
+        let picture = Picture {
+            n: self.samples,
+            height,
+            width,
+        };
+        self.outputs
+            .convolve(ConvShape::same(x.channels, channels, 3), picture);
+        self.layer(x, channels, [height, width])
     }
 
     /// A map for a normalised copy. Burn's operations make two of their own on the way.
@@ -156,7 +168,7 @@ impl Replay<'_> {
 
     fn resnet(&mut self, x: Map, config: &ResnetConfig, size: [usize; 2]) -> Map {
         let normed = self.normed(&x, size);
-        let hidden = self.layer(normed, config.outputs, size);
+        let hidden = self.conv(normed, config.outputs, size);
         let mut hidden = self.normed_in_place(hidden, size);
         if let Some((_, TimeEffect::ScaleShift)) = config.time {
             hidden = self.layer(hidden, config.outputs, size);
@@ -165,7 +177,7 @@ impl Replay<'_> {
             true => x,
             false => self.layer(x, config.outputs, size),
         };
-        let sum = self.layer(hidden, config.outputs, size);
+        let sum = self.conv(hidden, config.outputs, size);
         self.give_back(shortcut);
         sum
     }
@@ -207,6 +219,11 @@ impl Replay<'_> {
         let normed = self.normed(&x, size);
         let keys = own.then(|| [(); 2].map(|()| self.map(channels, size)));
         let query = self.layer(normed, channels, size);
+        let queries = size[0] * size[1];
+        let keys_of = if own { queries } else { self.tokens };
+        let head = channels / heads;
+        let shape = AttentionShape::new(self.samples, heads, head, queries, keys_of);
+        self.outputs.attend(&shape);
         if !self.kernels {
             let scores = self.scores(heads, own, size);
             self.outputs.recycle(scores);

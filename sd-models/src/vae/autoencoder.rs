@@ -1,5 +1,6 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
+use sd_kernels::OutputReplay;
 
 use super::scaling::Scaling;
 use super::way::{Cutting, Way, check_image, check_latent};
@@ -113,11 +114,17 @@ impl VaeFiles {
         self.weights.packed_bytes(model, &self.options)
     }
 
-    /// As [`Vae::plan`], before the weights are read.
+    /// The bytes that encoding or decoding one picture of `size`, height and width in pixels, takes
+    /// besides the weights. On the kernels it is replayed: `outputs` are those of what came before.
     ///
     /// # Errors
-    /// Likewise.
-    pub fn plan(&self, direction: Direction, size: [usize; 2]) -> sd_core::Result<DecodePlan> {
+    /// As [`Vae::plan`].
+    pub fn work_bytes(
+        &self,
+        direction: Direction,
+        size: [usize; 2],
+        outputs: &mut OutputReplay,
+    ) -> sd_core::Result<u64> {
         let model = AutoencoderKL::new(&self.config, &self.options.device);
         let way = Way {
             layers: model.layers(direction),
@@ -127,7 +134,7 @@ impl VaeFiles {
             dtype: self.options.dtype,
             cutting: self.cutting,
         };
-        way.plan(size)
+        way.work_bytes(size, outputs)
     }
 
     /// Reads the weights.

@@ -4,14 +4,17 @@ mod content;
 mod find;
 mod gguf;
 mod header;
+mod joined;
 mod load;
 mod names;
+mod renamed;
 mod rows;
 mod safetensors;
 mod source;
 mod torch;
 
 pub use load::parameter_shapes;
+pub use renamed::Renamed;
 pub use source::{TensorInfo, TensorSource, open_source};
 
 use std::collections::BTreeMap;
@@ -21,8 +24,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, TensorData};
 use bytes::Bytes;
 
+pub(crate) use joined::Joined;
 pub(crate) use load::size;
-pub(crate) use source::open;
+pub(crate) use source::{Opened, open};
 
 use crate::files::Located;
 use crate::{Error, Result};

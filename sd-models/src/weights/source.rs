@@ -121,6 +121,13 @@ pub(crate) fn open(located: Located) -> Result<Opened> {
             let kind = FileKind::of_bytes(&bytes);
             (path, Content::Memory(bytes), kind)
         }
+        Located::Tensors(source) => {
+            return Ok(Opened {
+                source,
+                format: Format::Safetensors,
+                cut_short: None,
+            });
+        }
     };
     match kind {
         FileKind::Torch => Ok(Opened {

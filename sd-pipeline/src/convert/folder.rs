@@ -108,7 +108,11 @@ impl Component {
         }
         // What is not known here keeps the names it has.
         let (stem, weights) = self.stored(variant)?;
-        tensors.add_stored(&weights)?;
+        if let Some(name) = tensors.add_stored(&weights)?.first() {
+            let what = format!("tensor {name} is of numbers that are not written");
+            let path = weights.path().into();
+            return Err(sd_models::Error::Unsupported { path, what }.into());
+        }
         Ok(Some((stem, tensors)))
     }
 

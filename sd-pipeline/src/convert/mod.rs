@@ -1,16 +1,18 @@
 //! Models written in another layout or another precision.
 
 mod folder;
+mod one_file;
 mod place;
-mod single_file;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, FloatDType};
-use sd_models::{Files, TensorFile, UnknownSettings, Weights, Written};
+use burn::tensor::{DType, Device, FloatDType};
+use sd_models::{
+    Files, Kind, PredictionType, TensorFile, UnknownSettings, Weights, Written, inspect,
+};
 
 use crate::recipe::ModelFolder;
-use crate::{ComponentFolders, Error, Result, model_path};
+use crate::{Error, OpenOptions, Result, model_path, single_file};
 use place::Place;
 
 /// Layout of a model's files.
@@ -36,6 +38,12 @@ pub struct ConvertOptions {
     pub dtype: Option<FloatDType>,
     /// Variant of the weights that are read, as in [`OpenOptions`](crate::OpenOptions).
     pub variant: Option<String>,
+    /// What the denoiser's output means, as in [`OpenOptions`](crate::OpenOptions).
+    pub prediction: Option<PredictionType>,
+    /// Family of a model in a single file, likewise.
+    pub family: Option<String>,
+    /// Folder whose settings and tokenizers are taken for a model in a single file, likewise.
+    pub config: Option<PathBuf>,
     /// `true` if a file or a model's folder that is there already may be replaced. Nothing else ever
     /// is, but for an empty folder.
     pub overwrite: bool,
@@ -58,9 +66,13 @@ pub struct Conversion {
 
 /// Writes the model at `input` to `output` in another layout or precision.
 ///
-/// A folder in diffusers' layout becomes a folder of the same files, its weights in one safetensors
-/// file for each component, or one file. Any other file of tensors, a checkpoint or GGUF, becomes a
-/// safetensors file of the same names. Values pass through memory a few megabytes at a time.
+/// A model becomes a folder of the same files, its weights in one safetensors file for each
+/// component, or one file. A single file of any kind becomes the folder that [`Pipeline::open`]
+/// takes it for, with its family's settings and CLIP's tokenizer. What is no whole model, an
+/// autoencoder or a LoRA, becomes a safetensors file of the same names. Values pass through memory a
+/// few megabytes at a time.
+///
+/// [`Pipeline::open`]: crate::Pipeline::open
 ///
 /// All is written beside `output` under another name and renamed when it is whole: whatever goes
 /// wrong, there is nothing at `output`, or what was there before. What is there is not replaced
@@ -98,22 +110,35 @@ pub fn convert(
         _ => ModelLayout::Diffusers,
     });
     let place = Place::check(input, output, options.overwrite)?;
-    if input.is_file() {
-        return file(input, &place, layout, options);
+    let open = options.open_options();
+    if !model_path::is_weights(input) {
+        let files = model_path::files(input);
+        model_path::check(&files)?;
+        single_file::check_unused(&open)?;
+        return model(&files, &place, layout, options, &open);
     }
-    let files = model_path::files(input);
-    model_path::check(&files)?;
-    match layout {
-        ModelLayout::Diffusers => folder::write(&files, &place, options),
-        ModelLayout::Ldm => single_file(&files, &place, options),
+    // What is no whole model has no folder; in one file it stays as it is.
+    let found = inspect(input)?;
+    if layout == ModelLayout::Ldm && (found.kind != Kind::Model || !found.missing.is_empty()) {
+        return tensors(input, &place, options);
     }
+    let file = single_file::open(input, &open)?;
+    model(file.files(), &place, layout, options, &open)
 }
 
-/// The model in the folder `files` as one file.
-fn single_file(files: &Files, place: &Place, options: &ConvertOptions) -> Result<Conversion> {
-    let elsewhere = ComponentFolders::default();
-    let folder = ModelFolder::open(files, &elsewhere, options.unknown_settings)?;
-    let (tensors, unsaid) = single_file::of_folder(files, &folder, options)?;
+/// The model in the folder `files`.
+fn model(
+    files: &Files,
+    place: &Place,
+    layout: ModelLayout,
+    options: &ConvertOptions,
+    open: &OpenOptions,
+) -> Result<Conversion> {
+    if layout == ModelLayout::Diffusers {
+        return folder::write(files, place, options);
+    }
+    let folder = ModelFolder::open(files, files.on_disk(), open)?;
+    let (tensors, unsaid) = one_file::of_folder(files, &folder, options)?;
     let written = place.file(|to, path| Ok(tensors.write(to, path, options.dtype)?))?;
     Ok(Conversion {
         unsaid,
@@ -121,22 +146,30 @@ fn single_file(files: &Files, place: &Place, options: &ConvertOptions) -> Result
     })
 }
 
-/// The tensors of one file as they are.
-fn file(
-    input: &Path,
-    place: &Place,
-    layout: ModelLayout,
-    options: &ConvertOptions,
-) -> Result<Conversion> {
-    if layout != ModelLayout::Ldm {
-        let reason = "a single file is written as a single file; expected a name that ends in \
-                      .safetensors";
-        return Err(Error::output(place.path(), reason));
-    }
+/// The tensors of one file under the names they have.
+fn tensors(input: &Path, place: &Place, options: &ConvertOptions) -> Result<Conversion> {
     let mut tensors = TensorFile::new();
-    tensors.add_stored(&Weights::open(input)?)?;
+    let left_out = tensors.add_stored(&Weights::open(input)?)?;
     let written = place.file(|to, path| Ok(tensors.write(to, path, options.dtype)?))?;
-    Ok(written.into())
+    let unsaid = left_out.into_iter();
+    Ok(Conversion {
+        unsaid: unsaid.map(|name| format!("{name} is left out")).collect(),
+        ..written.into()
+    })
+}
+
+impl ConvertOptions {
+    /// The same as a pipeline is opened with. Nothing is computed on its device.
+    fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            variant: self.variant.clone(),
+            unknown_settings: self.unknown_settings,
+            prediction: self.prediction,
+            family: self.family.clone(),
+            config: self.config.clone(),
+            ..OpenOptions::new(&Device::default())
+        }
+    }
 }
 
 fn check_precision(output: &Path, dtype: Option<FloatDType>) -> Result<()> {

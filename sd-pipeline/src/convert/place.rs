@@ -53,10 +53,6 @@ impl Place {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes a file by `write`, which is told what errors call it.
     pub(super) fn file<T>(
         &self,

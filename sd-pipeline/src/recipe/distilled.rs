@@ -1,5 +1,7 @@
 //! Models distilled to a few steps, which their files tell from others by hints alone.
 
+use std::path::Path;
+
 use sd_models::{ConfigFile, Files};
 
 /// Numbers that a model distilled to a few steps draws best with.
@@ -40,9 +42,9 @@ static DISTILLED: &[Distilled] = &[
 const TRAILING: Distilled = unguided("", "1 to 8", 8);
 
 impl Distilled {
-    /// The distillation that the folder's name, a name that a file of it notes, or its scheduler's
-    /// spacing hint at. A note that cannot be read is no hint.
-    pub(super) fn find(files: &Files) -> Option<Self> {
+    /// The distillation that the name of the folder or file at `path`, a name that one of its files
+    /// notes, or its scheduler's spacing hint at. A note that cannot be read is no hint.
+    pub(super) fn find(files: &Files, path: Option<&Path>) -> Option<Self> {
         let file = |folder: &str, name: &str| {
             let files = match folder {
                 "" => files.clone(),
@@ -53,7 +55,7 @@ impl Distilled {
         let text = |file: Option<ConfigFile>, field: &str| file?.text(field).ok()?;
         let noted = "_name_or_path";
         let names = [
-            folder_name(files),
+            path.and_then(model_name),
             text(file("", "model_index.json"), noted),
             text(file("unet", "config.json"), noted),
         ];
@@ -84,9 +86,8 @@ impl Distilled {
     }
 }
 
-/// The model's name: that of its folder, or of the repository whose snapshot it is.
-fn folder_name(files: &Files) -> Option<String> {
-    let path = files.on_disk()?;
+/// The model's name: that of its folder or file, or of the repository whose snapshot it is.
+fn model_name(path: &Path) -> Option<String> {
     let parent = path.parent()?;
     let path = match parent.file_name() {
         Some(name) if name == "snapshots" => parent.parent()?,

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use sd_core::{AbsentPrompt, Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, UnknownSettings};
+use sd_models::{
+    ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, PredictionType, SingleComponent,
+};
 use sd_schedulers::SchedulerConfig;
 
 use super::part::{Part, TextPart, Tokenizer, of_its_class};
@@ -16,7 +18,7 @@ use super::{
 use crate::defaults::Kind;
 use crate::model_path::INDEX;
 use crate::safety::SafetyChecker;
-use crate::{ComponentFolders, Result, model_path};
+use crate::{ComponentFolders, OpenOptions, Result, model_path};
 
 /// Component folders of diffusers' layout.
 const SCHEDULER: &str = "scheduler";
@@ -54,18 +56,21 @@ pub(crate) struct ModelFolder<'a> {
     files: &'a Files,
     recipe: &'static Recipe,
     index: ConfigFile,
+    /// Place of the folder, or of the file that it stands for.
+    path: Option<&'a Path>,
     elsewhere: &'a ComponentFolders,
+    prediction: Option<PredictionType>,
 }
 
 impl<'a> ModelFolder<'a> {
-    /// The folder `files`, by what its index says, with components from `elsewhere` in place of its
-    /// own.
+    /// The folder `files` of the model at `path`, by what its index says, with components from
+    /// elsewhere in place of its own where the options say so.
     pub(crate) fn open(
         files: &'a Files,
-        elsewhere: &'a ComponentFolders,
-        unknown: UnknownSettings,
+        path: Option<&'a Path>,
+        options: &'a OpenOptions,
     ) -> Result<Self> {
-        let index = ConfigFile::read(files, INDEX)?.on_unknown(unknown);
+        let index = ConfigFile::read(files, INDEX)?.on_unknown(options.unknown_settings);
         let class = index.text("_class_name")?;
         let mut recipes = RECIPES.iter();
         let found = recipes.find(|recipe| Some(recipe.class) == class.as_deref());
@@ -85,7 +90,9 @@ impl<'a> ModelFolder<'a> {
             files,
             recipe,
             index,
-            elsewhere,
+            path,
+            elsewhere: &options.folders,
+            prediction: options.prediction,
         })
     }
 
@@ -94,33 +101,40 @@ impl<'a> ModelFolder<'a> {
         Kind {
             defaults: self.recipe.defaults,
             beside: self.recipe.beside,
-            distilled: Distilled::find(self.files),
+            distilled: Distilled::find(self.files, self.path),
         }
     }
 
     /// The denoiser's files.
     pub(crate) fn denoiser_part(&self) -> Result<Part> {
-        self.part(DENOISER, self.elsewhere.denoiser.as_deref())
+        let elsewhere = self.elsewhere.denoiser.as_deref();
+        self.part(DENOISER, elsewhere, SingleComponent::Denoiser)
     }
 
     /// The autoencoder's files.
     pub(crate) fn autoencoder_part(&self) -> Result<Part> {
-        self.part(AUTOENCODER, self.elsewhere.autoencoder.as_deref())
+        let elsewhere = self.elsewhere.autoencoder.as_deref();
+        self.part(AUTOENCODER, elsewhere, SingleComponent::Autoencoder)
     }
 
-    /// The component in the folder `folder`, from the folder `elsewhere` where there is one: that
-    /// of a model, or the component's own.
-    fn part(&self, folder: &str, elsewhere: Option<&Path>) -> Result<Part> {
+    /// The model's own component in the folder `folder`.
+    fn own_part(&self, folder: &str) -> Result<Part> {
+        Ok(Part {
+            name: folder.into(),
+            files: self.files.clone(),
+            folder: folder.into(),
+            class: class_in(&self.index, folder)?,
+            is_elsewhere: false,
+        })
+    }
+
+    /// The component in the folder `folder`, from `elsewhere` where that is given: the folder or the
+    /// file of a model, or the component's own.
+    fn part(&self, folder: &str, elsewhere: Option<&Path>, kind: SingleComponent) -> Result<Part> {
         let Some(path) = elsewhere else {
-            return Ok(Part {
-                name: folder.into(),
-                files: self.files.clone(),
-                folder: folder.into(),
-                class: class_in(&self.index, folder)?,
-                is_elsewhere: false,
-            });
+            return self.own_part(folder);
         };
-        let files = model_path::component_files(path)?;
+        let files = model_path::component_files(path, kind)?;
         let of_model = files.folder(folder).has("config.json");
         let class = match of_model && files.has(INDEX) {
             true => class_in(&ConfigFile::read(&files, INDEX)?, folder)?,
@@ -143,7 +157,7 @@ impl<'a> ModelFolder<'a> {
         let all = self.recipe.text_encoders;
         let mut own = Vec::new();
         for [folder, tokenizer] in all {
-            let encoder = self.part(folder, None)?;
+            let encoder = self.own_part(folder)?;
             if all.len() == 1 || encoder.class.is_some() {
                 let tokenizer = Tokenizer {
                     files: self.files.folder(tokenizer),
@@ -165,7 +179,8 @@ impl<'a> ModelFolder<'a> {
     /// The text encoders `own` with those of the folder `path` in place of those of the same names;
     /// where it is a single encoder's, in place of the one of its class.
     fn text_parts_from(&self, mut own: Vec<TextPart>, path: &Path) -> Result<Vec<TextPart>> {
-        let files = model_path::component_files(path)?;
+        let kind = SingleComponent::TextEncoder;
+        let files = model_path::component_files(path, kind)?;
         let has = |part: &TextPart| files.folder(&part.encoder.folder).has("config.json");
         if !own.iter().any(has) && files.has("config.json") {
             let index = of_its_class(&own, &files)?;
@@ -184,7 +199,7 @@ impl<'a> ModelFolder<'a> {
         let none = !own.iter().any(has);
         for (k, part) in own.iter_mut().enumerate() {
             if has(part) || (none && k == 0) {
-                part.encoder = self.part(&part.encoder.folder.clone(), Some(path))?;
+                part.encoder = self.part(&part.encoder.folder.clone(), Some(path), kind)?;
                 part.tokenizer.replace(files.folder(part.tokenizer.name));
             }
         }
@@ -198,6 +213,9 @@ impl<'a> ModelFolder<'a> {
         let mut settings = (self.recipe.corrections)();
         if let Some(class) = class_in(&self.index, SCHEDULER)? {
             settings.push(("_class_name", class.into()));
+        }
+        if let Some(prediction) = self.prediction {
+            settings.push(("prediction_type", prediction.name().into()));
         }
         let text = files.text("scheduler_config.json")?;
         Ok(SchedulerConfig::from_json_with(&text, settings)?)
@@ -317,7 +335,7 @@ impl<'a> ModelFolder<'a> {
     /// The scaling factor of the model's own autoencoder for the one in `part`, whose file is `file`,
     /// where that comes from elsewhere. Another kind of network has factors of another kind.
     fn scaling_factor(&self, part: &Part, file: &ConfigFile) -> Result<Option<f64>> {
-        let own = self.part(AUTOENCODER, None)?;
+        let own = self.own_part(AUTOENCODER)?;
         if !part.is_elsewhere || !own.files().has("config.json") {
             return Ok(None);
         }

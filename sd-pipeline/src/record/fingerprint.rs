@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 const PLACES: u64 = 64;
 const BYTES: u64 = 4096;
 
-/// Short hash of the weights in a model's folder, made when it is first asked for.
+/// Short hash of the weights in a model's folder or file, made when it is first asked for.
 ///
 /// It is FNV-1a (Fowler, Noll & Vo) of the names and lengths of the safetensors files and of samples
 /// of them, so it tells models apart and proves nothing. A file that cannot be read has none.
@@ -35,12 +35,18 @@ impl Fingerprint {
 }
 
 /// `None` for a folder without weights.
-fn hash(folder: &Path) -> io::Result<Option<String>> {
-    let mut files = weights(folder)?;
-    for component in fs::read_dir(folder)? {
-        let component = component?.path();
-        if component.is_dir() {
-            files.extend(weights(&component)?);
+fn hash(path: &Path) -> io::Result<Option<String>> {
+    let (mut files, mut folder) = (Vec::new(), path);
+    if path.is_file() {
+        files.push(path.into());
+        folder = path.parent().unwrap_or(path);
+    } else {
+        files.extend(weights(folder)?);
+        for component in fs::read_dir(folder)? {
+            let component = component?.path();
+            if component.is_dir() {
+                files.extend(weights(&component)?);
+            }
         }
     }
     files.sort();

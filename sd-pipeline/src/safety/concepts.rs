@@ -4,12 +4,13 @@ use burn::tensor::Device;
 use image::RgbImage;
 use sd_core::WeightBytes;
 use sd_models::{
-    Error as ModelError, Files, LoadOptions, SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
+    Error as ModelError, Files, LoadOptions, OutputReplay, SafetyCheckerFiles, SafetyCheckerModel,
+    SafetyScores,
 };
 
 use super::{SafetyChecker, Verdict};
 use crate::devices::compiles_kernels;
-use crate::work::{Footprint, Work, WorkBytes};
+use crate::work::{Footprint, Work};
 use crate::{Error, ImageProcessor, Result, Source};
 
 /// Diffusers' `StableDiffusionSafetyChecker`: CLIP's tower of pictures, and what its embedding must
@@ -129,7 +130,7 @@ impl Footprint for ConceptCheckerFiles {
         self.files.weight_bytes().ok()
     }
 
-    fn work_bytes(&self, _: Work) -> Option<WorkBytes> {
+    fn work_bytes(&self, _: Work, _: &mut OutputReplay) -> Option<u64> {
         None
     }
 }

@@ -1,8 +1,10 @@
 //! Options as they are written: devices and precisions by name.
 
+use std::path::PathBuf;
+
 use burn::tensor::{Device, FloatDType};
 use sd_models::vae::Tiling;
-use sd_models::{UnknownSettings, WeightStorage};
+use sd_models::{PredictionType, UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
@@ -33,6 +35,12 @@ struct Options {
     memory_limit: Option<u64>,
     #[serde(default)]
     unknown_settings: UnknownSettings,
+    #[serde(default)]
+    prediction: Option<PredictionType>,
+    #[serde(default)]
+    family: Option<String>,
+    #[serde(default)]
+    config: Option<PathBuf>,
     #[serde(default)]
     folders: ComponentFolders,
     #[serde(default = "checked")]
@@ -130,6 +138,9 @@ impl Serialize for OpenOptions {
             memory_budget: self.memory_budget,
             memory_limit: self.memory_limit,
             unknown_settings: self.unknown_settings,
+            prediction: self.prediction,
+            family: self.family.clone(),
+            config: self.config.clone(),
             folders: self.folders.clone(),
             safety: self.safety,
             components: self.components.clone(),
@@ -159,6 +170,9 @@ impl<'a> Deserialize<'a> for OpenOptions {
             memory_budget: options.memory_budget,
             memory_limit: options.memory_limit,
             unknown_settings: options.unknown_settings,
+            prediction: options.prediction,
+            family: options.family,
+            config: options.config,
             folders: options.folders,
             safety: options.safety,
             components: options.components,

@@ -1,4 +1,5 @@
-//! Checkpoints of the original code (CompVis/latent-diffusion, Stability-AI/stablediffusion).
+//! Checkpoints of the original code (CompVis/latent-diffusion, Stability-AI/stablediffusion,
+//! Stability-AI/generative-models).
 
 use std::collections::BTreeMap;
 
@@ -13,11 +14,25 @@ use super::values::{self, Tensor};
 
 type Tensors = BTreeMap<String, Tensor>;
 
-/// What the original code has of a family: its text encoder, and what its configuration says.
+/// What the original code has of a family: its text encoders, and what its configuration says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Original {
-    /// The text encoder's tensors from those under diffusers' names, its shape and the seed.
-    text: fn(Tensors, ClipTextConfig, u64) -> Tensors,
+    texts: &'static [Text],
+    numbering: Numbering,
+    config: Option<Config>,
+}
+
+/// A text encoder: its folder in diffusers' layout, its prefix, and its tensors from those under
+/// diffusers' names, its shape and the seed.
+type Text = (
+    &'static str,
+    &'static str,
+    fn(Tensors, ClipTextConfig, u64) -> Tensors,
+);
+
+/// What a configuration of the original code says.
+#[derive(Debug, Clone, Copy)]
+struct Config {
     encoder: &'static str,
     heads: &'static str,
     linear: bool,
@@ -26,20 +41,57 @@ pub(super) struct Original {
 
 /// As `v1-inference.yaml`.
 pub(super) const V1: Original = Original {
-    text: clip,
-    encoder: "FrozenCLIPEmbedder",
-    heads: "num_heads: 2",
-    linear: false,
-    parameterization: "eps",
+    texts: &[("text_encoder", ldm::TEXT, clip)],
+    numbering: Numbering::Contiguous,
+    config: Some(Config {
+        encoder: "FrozenCLIPEmbedder",
+        heads: "num_heads: 2",
+        linear: false,
+        parameterization: "eps",
+    }),
 };
 
 /// As `v2-inference-v.yaml`.
 pub(super) const V2: Original = Original {
-    text: open_clip,
-    encoder: "FrozenOpenCLIPEmbedder",
-    heads: "num_head_channels: 4",
-    linear: true,
-    parameterization: "v",
+    texts: &[("text_encoder", ldm::TEXT, open_clip)],
+    config: Some(Config {
+        encoder: "FrozenOpenCLIPEmbedder",
+        heads: "num_head_channels: 4",
+        linear: true,
+        parameterization: "v",
+    }),
+    ..V1
+};
+
+/// Others that are as Stable Diffusion 1, and come without a configuration.
+pub(super) const LIKE_V1: Original = Original { config: None, ..V1 };
+
+/// The same of Stable Diffusion 2.
+pub(super) const LIKE_V2: Original = Original { config: None, ..V2 };
+
+/// Smaller ones, by diffusers' export script.
+pub(super) const EXPORTED: Original = Original {
+    numbering: Numbering::ThreePerResolution,
+    ..LIKE_V1
+};
+
+/// SD-Turbo, of the newer code.
+pub(super) const TURBO: Original = Original {
+    texts: &[("text_encoder", "conditioner.embedders.0", open_clip)],
+    ..LIKE_V1
+};
+
+pub(super) const XL: Original = Original {
+    texts: &[
+        ("text_encoder", "conditioner.embedders.0", clip),
+        ("text_encoder_2", "conditioner.embedders.1", whole_open_clip),
+    ],
+    ..LIKE_V1
+};
+
+pub(super) const REFINER: Original = Original {
+    texts: &[("text_encoder_2", "conditioner.embedders.0", whole_open_clip)],
+    ..LIKE_V1
 };
 
 impl Original {
@@ -51,25 +103,27 @@ impl Original {
         seed: u64,
     ) -> BTreeMap<String, Vec<u8>> {
         let mut part = |name| components.remove(name).unwrap_or_default();
-        let unet = Layout::unet(
-            &settings.read("unet", UNetConfig::new),
-            Numbering::Contiguous,
-        );
+        let unet = Layout::unet(&settings.read("unet", UNetConfig::new), self.numbering);
         let vae = Layout::vae(&settings.read("vae", VaeConfig::new));
-        let text = settings.read("text_encoder", ClipTextConfig::from_file);
-        let text = (self.text)(part("text_encoder"), text, seed);
-        let parts = [
+        let mut parts = vec![
             in_file(part("unet"), &unet.under(ldm::UNET)),
             in_file(part("vae"), &vae.under(ldm::VAE)),
-            text,
         ];
+        for (name, prefix, text) in self.texts {
+            let config = settings.read(name, ClipTextConfig::from_file);
+            let tensors = text(part(name), config, seed).into_iter();
+            let tensors = tensors.map(|(name, tensor)| (format!("{prefix}.{name}"), tensor));
+            parts.push(tensors.collect());
+        }
         let tensors = parts.into_iter().flatten().collect();
-        BTreeMap::from([
-            ("model.safetensors".into(), values::safetensors(&tensors)),
-            ("model.yaml".into(), self.yaml(settings).into_bytes()),
-        ])
+        let model = ("model.safetensors".into(), values::safetensors(&tensors));
+        let yaml = self.config.as_ref();
+        let yaml = yaml.map(|c| ("model.yaml".into(), c.yaml(settings).into_bytes()));
+        [model].into_iter().chain(yaml).collect()
     }
+}
 
+impl Config {
     /// The configuration of the original code.
     fn yaml(&self, settings: &Settings) -> String {
         let Self {
@@ -77,7 +131,6 @@ impl Original {
             heads,
             linear,
             parameterization,
-            ..
         } = self;
         let scaling_factor = settings.get("vae", "scaling_factor");
         let scaling_factor = scaling_factor.unwrap_or_else(|| unreachable!("the row says it"));
@@ -144,7 +197,10 @@ fn in_file(tensors: Tensors, layout: &Layout) -> Tensors {
                 0
             }
             Storage::Rows { part, .. } => part,
-            Storage::Transposed => unreachable!("no micro model's projection is used"),
+            Storage::Transposed => {
+                tensor = transposed(&tensor);
+                0
+            }
         };
         let parts = parts.entry(place.name).or_default();
         parts.insert(part, tensor);
@@ -161,6 +217,18 @@ fn in_file(tensors: Tensors, layout: &Layout) -> Tensors {
     joined.collect()
 }
 
+/// A matrix of f16 with rows and columns exchanged.
+fn transposed(matrix: &Tensor) -> Tensor {
+    let [rows, columns] = [matrix.shape[0], matrix.shape[1]];
+    let (values, _) = matrix.bytes.as_chunks::<2>();
+    let indices = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
+    Tensor {
+        dtype: matrix.dtype,
+        shape: vec![columns, rows],
+        bytes: indices.flat_map(|index| values[index]).collect(),
+    }
+}
+
 /// Stable Diffusion 1 holds transformers' text encoder as it is, with a table of positions.
 fn clip(mut text: Tensors, _: ClipTextConfig, _: u64) -> Tensors {
     let positions = Tensor {
@@ -169,7 +237,18 @@ fn clip(mut text: Tensors, _: ClipTextConfig, _: u64) -> Tensors {
         bytes: (0..77_i64).flat_map(i64::to_le_bytes).collect(),
     };
     text.insert("embeddings.position_ids".into(), positions);
-    in_file(text, &Layout::clip().under(ldm::TEXT))
+    in_file(text, &Layout::clip())
+}
+
+/// SDXL holds the whole of OpenCLIP's.
+fn whole_open_clip(text: Tensors, config: ClipTextConfig, seed: u64) -> Tensors {
+    let mut tensors = in_file(text, &Layout::open_clip(&config));
+    let scale = BTreeMap::from([("logit_scale".to_string(), vec![1])]);
+    for (name, mut tensor) in values::random(scale, seed, 3) {
+        tensor.shape.clear();
+        tensors.insert(format!("model.{name}"), tensor);
+    }
+    tensors
 }
 
 /// Stable Diffusion 2 holds OpenCLIP's: one layer more than is used, and the two parameters that
@@ -191,13 +270,13 @@ fn open_clip(mut text: Tensors, mut config: ClipTextConfig, seed: u64) -> Tensor
     let pictures = ["logit_scale", "text_projection"].map(|name| (name, more.remove(name)));
     text.extend(more);
     config.num_hidden_layers += 1;
-    let mut tensors = in_file(text, &Layout::open_clip(&config).under(ldm::TEXT));
+    let mut tensors = in_file(text, &Layout::open_clip(&config));
     for (name, tensor) in pictures {
         let Some(mut tensor) = tensor else { continue };
         if name == "logit_scale" {
             tensor.shape.clear();
         }
-        tensors.insert(format!("{}.model.{name}", ldm::TEXT), tensor);
+        tensors.insert(format!("model.{name}"), tensor);
     }
     tensors
 }

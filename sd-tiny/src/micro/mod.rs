@@ -129,11 +129,18 @@ impl Family {
 
     /// What the original code has of the family.
     fn original(self) -> Option<Original> {
-        match self {
-            Self::Sd1 => Some(ldm::V1),
-            Self::Sd2 => Some(ldm::V2),
-            _ => None,
-        }
+        Some(match self {
+            Self::Sd1 => ldm::V1,
+            Self::Sd2 => ldm::V2,
+            Self::Sd1Inpaint | Self::InstructPix2Pix | Self::Lcm => ldm::LIKE_V1,
+            Self::Sd2Inpaint => ldm::LIKE_V2,
+            Self::SdTurbo => ldm::TURBO,
+            Self::SmallSd | Self::TinySd => ldm::EXPORTED,
+            Self::SdxlRefiner => ldm::REFINER,
+            // The original code knows no such autoencoder.
+            Self::Sdxs | Self::Sdxs09 => return None,
+            _ => ldm::XL,
+        })
     }
 }
 
@@ -166,8 +173,8 @@ pub enum Layout {
     /// diffusers' folder: `model_index.json` and a sub-folder per component.
     Diffusers,
     /// One file with all tensors under the names of the original code, `model.safetensors`, the
-    /// configuration of that code, `model.yaml`, and the folder `tokenizer`, which that code has
-    /// built in.
+    /// configuration of that code where the family is its first, `model.yaml`, and the tokenizers'
+    /// folders, which that code has built in.
     ///
     /// One number more is built into the original code, and no file of this layout says it: 32
     /// groups in every group normalisation, of which a micro model has [`GROUPS`].

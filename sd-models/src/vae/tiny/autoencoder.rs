@@ -1,5 +1,6 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
+use sd_kernels::OutputReplay;
 
 use super::{AutoencoderTiny, TinyVaeConfig};
 use crate::layers::has_kernels;
@@ -90,11 +91,17 @@ impl TinyVaeFiles {
         self.weights.packed_bytes(model, &self.options)
     }
 
-    /// As [`TinyVae::plan`], before the weights are read.
+    /// The bytes that encoding or decoding one picture of `size`, height and width in pixels, takes
+    /// besides the weights. On the kernels it is replayed: `outputs` are those of what came before.
     ///
     /// # Errors
-    /// Likewise.
-    pub fn plan(&self, direction: Direction, size: [usize; 2]) -> sd_core::Result<DecodePlan> {
+    /// As [`TinyVae::plan`].
+    pub fn work_bytes(
+        &self,
+        direction: Direction,
+        size: [usize; 2],
+        outputs: &mut OutputReplay,
+    ) -> sd_core::Result<u64> {
         let model = AutoencoderTiny::new(&self.config, &self.options.device);
         let way = Way {
             layers: model.layers(direction),
@@ -104,7 +111,7 @@ impl TinyVaeFiles {
             dtype: self.options.dtype,
             cutting: self.cutting,
         };
-        way.plan(size)
+        way.work_bytes(size, outputs)
     }
 
     /// Reads the weights.
