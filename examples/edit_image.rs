@@ -132,6 +132,9 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
         return Drawing::open(&arguments.common, Some(record))?.draw(&request);
     }
     let drawing = Drawing::open(&arguments.common, None)?;
+    if arguments.common.adapters.report_only {
+        return (arguments.common.adapters).print(&drawing.pipeline, arguments.common.json);
+    }
     if drawing.pipeline.denoiser.spec().takes_picture() {
         return change(arguments, image, drawing);
     }

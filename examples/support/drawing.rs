@@ -50,6 +50,7 @@ impl<'a> Drawing<'a> {
             // One run: nothing is needed again.
             residency: Residency::PerPhase,
             safety: arguments.safety(),
+            memory_limit: arguments.memory_limit,
             ..OpenOptions::new(&device)
         };
         let own = OpenOptions {
@@ -103,6 +104,13 @@ impl<'a> Drawing<'a> {
     /// Draws `request` and writes its pictures, and whatever else the arguments want to have.
     pub(crate) fn draw(self, request: &Request) -> Result<(), Box<dyn Error>> {
         let (arguments, pipeline) = (self.arguments, &self.pipeline);
+        if arguments.estimate {
+            let estimate = pipeline.estimate(request)?;
+            return Ok(match arguments.json {
+                true => writeln!(std::io::stdout(), "{}", serde_json::to_string(&estimate)?)?,
+                false => writeln!(std::io::stdout(), "{estimate}")?,
+            });
+        }
         let mut report = Report {
             seed: self.seed,
             ..Report::default()

@@ -186,6 +186,12 @@ pub(crate) struct Arguments {
     /// Fate of a picture that the model's safety checker flags, or no check at all [default: black]
     #[arg(long, value_enum)]
     safety: Option<Safety>,
+    /// The most memory that it may take, such as 2500000000 or 2.5GB: what would take more is an error
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) memory_limit: Option<u64>,
+    /// Draw nothing: print the memory that it would take, from the files' headers alone
+    #[arg(long)]
+    pub(crate) estimate: bool,
     /// Print one line of JSON: seconds for each part, and the peak memory
     #[arg(long)]
     pub(crate) json: bool,
@@ -393,6 +399,29 @@ fn seed(text: &str) -> Result<Seed, String> {
     Ok(Seed { value, random })
 }
 
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("B", 1.0),
+    ];
+    let lower = text.to_lowercase();
+    let unit = UNITS.iter().find_map(|(unit, bytes)| {
+        let number = lower.strip_suffix(&unit.to_lowercase())?;
+        Some((number.trim_end(), *bytes))
+    });
+    let (number, unit) = unit.unwrap_or((&lower, 1.0));
+    match number.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok((number * unit) as u64),
+        _ => Err("expected a number of bytes, such as 2500000000, 2.5GB or 900MiB".into()),
+    }
+}
+
 /// Time that each part took, and memory that it needed.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -413,6 +442,7 @@ impl Report {
     pub(crate) fn watch(&mut self, peaks: PhasePeaks) {
         let own = &mut self.peaks;
         own.text = own.text.max(peaks.text);
+        own.encode = own.encode.max(peaks.encode);
         own.denoise = own.denoise.max(peaks.denoise);
         own.decode = own.decode.max(peaks.decode);
         own.safety = own.safety.max(peaks.safety);
@@ -434,6 +464,7 @@ impl Report {
                 "autoencoder": bytes(self.weights.autoencoder),
             },
             "text_peak_bytes": self.peaks.text,
+            "encode_peak_bytes": self.peaks.encode,
             "denoise_peak_bytes": self.peaks.denoise,
             "decode_peak_bytes": self.peaks.decode,
             "safety_peak_bytes": self.peaks.safety,

@@ -1,5 +1,6 @@
 /// Bytes of weights, by how they are held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WeightBytes {
     /// As tensors of the device.
     pub plain: u64,

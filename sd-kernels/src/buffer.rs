@@ -1,6 +1,7 @@
 //! Memory for packed operands and for what a task needs while it runs.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
@@ -57,6 +58,11 @@ impl Buffer {
         let lines = len.div_ceil(LINE);
         Self::mapped(lines * size_of::<Line>())
             .unwrap_or_else(|| Self(Memory::Lines(vec![Line([0.0; LINE]); lines])))
+    }
+
+    /// The size of a buffer of at least so many bytes.
+    pub(crate) fn bytes_of(bytes: usize) -> usize {
+        bytes.next_multiple_of(size_of::<Line>())
     }
 
     /// Zeros of at least so many bytes.
@@ -125,7 +131,25 @@ impl Buffer {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch(Vec::new())) };
+}
+
+/// Bytes of all threads' scratch memory.
+static SCRATCH_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Scratch memory of a thread.
+struct Scratch(Vec<Buffer>);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let bytes: usize = self.0.iter().map(Buffer::bytes).sum();
+        SCRATCH_BYTES.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of scratch memory that threads keep.
+pub fn scratch_bytes() -> usize {
+    SCRATCH_BYTES.load(Ordering::Relaxed)
 }
 
 /// Runs `f` with at least `len` f32 of this thread's own, holding whatever they held before.
@@ -134,17 +158,20 @@ thread_local! {
 /// fault per 4 KiB, more than the transforms that use it. Uses may nest.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(*mut f32) -> R) -> R {
     let mut buffer = SCRATCH
-        .with(|free| free.borrow_mut().pop())
+        .with(|free| free.borrow_mut().0.pop())
         .unwrap_or_default();
+    let before = buffer.bytes();
     buffer.grow(len);
+    SCRATCH_BYTES.fetch_add(buffer.bytes() - before, Ordering::Relaxed);
     let result = f(buffer.as_mut_ptr());
-    SCRATCH.with(|free| free.borrow_mut().push(buffer));
+    SCRATCH.with(|free| free.borrow_mut().0.push(buffer));
     result
 }
 
 /// Returns this thread's kept scratch memory to the system.
 pub fn release_scratch() {
-    SCRATCH.with(|free| free.borrow_mut().clear());
+    // What is replaced is counted out as it is dropped.
+    SCRATCH.with(|free| drop(free.replace(Scratch(Vec::new()))));
 }
 
 /// A pointer that tasks writing disjoint parts may share.

@@ -24,7 +24,7 @@ mod weight;
 
 pub use add::add;
 pub use attention::{AttentionShape, attention};
-pub use buffer::release_scratch;
+pub use buffer::{release_scratch, scratch_bytes};
 pub use concat::concat_channels;
 pub use conv::{Algorithm, ConvShape, OutputRows, PackedConv, Picture};
 pub use copy::copy;
@@ -36,7 +36,9 @@ pub use norm::{
     GroupNorm, Moments, group_norm, group_norm_in_place, group_norm_shifted, group_norm_with,
     layer_norm,
 };
-pub use outputs::{recycle_output, release_outputs, take_output};
+pub use outputs::{
+    OutputReplay, Replayed, kept_output_bytes, recycle_output, release_outputs, take_output,
+};
 pub use peak::peak_rate;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};

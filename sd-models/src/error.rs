@@ -140,6 +140,22 @@ pub enum Error {
     /// Weights that the kernels cannot hold: there is not memory enough.
     #[error("the weights cannot be packed: {0}")]
     Packing(#[from] sd_kernels::Error),
+    /// Values that are too large for the number type they should be written in. Nothing is written
+    /// then: a network with one infinite weight draws nothing.
+    #[error(
+        "{}: {} too large for {dtype}: {}; BF16 and F32 hold them",
+        path.display(),
+        count(tensors),
+        listed(tensors)
+    )]
+    Overflow {
+        /// The file that would have been written.
+        path: PathBuf,
+        /// The number type.
+        dtype: &'static str,
+        /// Names of the tensors, and the number of such values in each.
+        tensors: Vec<(String, u64)>,
+    },
     /// Something a file asks for that is not implemented.
     #[error("{}: {what}", path.display())]
     Unsupported {
@@ -290,6 +306,20 @@ impl Display for TensorMismatch {
             .collect();
         write!(f, "the tensors are not this model's ({})", parts.join("; "))
     }
+}
+
+fn count(tensors: &[(String, u64)]) -> String {
+    match tensors.iter().map(|(_, count)| count).sum() {
+        1_u64 => "1 value is".into(),
+        count => format!("{count} values are"),
+    }
+}
+
+fn listed(tensors: &[(String, u64)]) -> String {
+    let named = tensors
+        .iter()
+        .map(|(name, count)| format!("{name} ({count})"));
+    first_ten(&named.collect::<Vec<_>>())
 }
 
 /// The whole list of a wrong file's thousand tensors helps nobody.

@@ -1,6 +1,7 @@
 //! The networks of Stable Diffusion on Burn, and the files they load from.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod class;
 mod clip;
 mod config;
 mod error;
@@ -13,6 +14,7 @@ pub mod lora;
 pub mod memory;
 mod notes;
 mod options;
+mod saving;
 mod single_file;
 #[doc(hidden)]
 pub mod testing;
@@ -21,6 +23,7 @@ pub mod unet;
 pub mod vae;
 mod weights;
 
+pub use class::ComponentClass;
 pub use clip::{
     Activation, ClipConfig, ClipModel, ClipOutput, ClipPair, ClipPairFiles, ClipReading,
     ClipTextConfig, ClipTextEncoder, ClipTextFiles, ClipTextModel, ClipVisionConfig,
@@ -33,7 +36,8 @@ pub use file_kind::FileKind;
 pub use files::{EmbeddedFile, Files};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
-pub use sd_kernels::WeightStorage;
+pub use saving::{TensorFile, Written};
+pub use sd_kernels::{OutputReplay, WeightStorage};
 pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{Renamed, TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

@@ -10,6 +10,11 @@ pub fn resident_bytes() -> Option<u64> {
     Some(stats.physical_mem as u64)
 }
 
+/// Bytes among these that the CPU kernels keep to be used again.
+pub fn kept_bytes() -> u64 {
+    (sd_kernels::kept_output_bytes() + sd_kernels::scratch_bytes()) as u64
+}
+
 /// The peaks that are still watched.
 static WATCHES: Mutex<Vec<Weak<AtomicU64>>> = Mutex::new(Vec::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -167,5 +167,7 @@ impl Pipeline {
 }
 
 fn reloaded<T: Component + ?Sized>(slot: &Slot<T>, source: Box<dyn Source<T>>) -> Result<Slot<T>> {
-    Slot::boxed(source, slot.residency())
+    let changed = Slot::boxed(source, slot.residency());
+    changed.load()?;
+    Ok(changed)
 }

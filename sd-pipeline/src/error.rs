@@ -5,7 +5,8 @@ use sd_models::lora::AdapterReport;
 #[cfg(feature = "remote")]
 use crate::devices::ServeError;
 use crate::devices::{DeviceError, KernelCacheError};
-use crate::{NotAModel, PictureError, RecordError, Verdict, WatermarkError};
+use crate::estimate::Bytes;
+use crate::{Estimate, NotAModel, PictureError, RecordError, Verdict, WatermarkError};
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,6 +65,18 @@ pub enum Error {
         /// The model's family, as far as the width of its prompts tells.
         model: Option<&'static str>,
     },
+    /// A run, or a model, that would take more memory than the pipeline may.
+    #[error(
+        "it would take {}, more than the limit of {}: {estimate}",
+        Bytes(estimate.most()),
+        Bytes(*limit)
+    )]
+    MemoryLimit {
+        /// The limit in bytes.
+        limit: u64,
+        /// The memory it would take.
+        estimate: Box<Estimate>,
+    },
     /// A scheduler's name or configuration that is not understood.
     #[error(transparent)]
     Scheduler(#[from] sd_schedulers::ConfigError),
@@ -86,6 +99,14 @@ pub enum Error {
         path: PathBuf,
         /// The operating system's answer.
         source: std::io::Error,
+    },
+    /// A path that a model may not be written to.
+    #[error("{}: {reason}", path.display())]
+    Output {
+        /// The path.
+        path: PathBuf,
+        /// The reason, and what would be right.
+        reason: String,
     },
     /// A name for a picture whose ending is that of no format written here.
     #[error("{}: unknown ending of a picture, expected .png, .jpg, .jpeg or .webp", path.display())]
@@ -164,6 +185,13 @@ fn ways(missing: &[String]) -> String {
 }
 
 impl Error {
+    pub(crate) fn output(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Output {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

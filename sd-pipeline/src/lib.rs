@@ -27,9 +27,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapters;
+mod convert;
 mod defaults;
 pub mod devices;
 mod error;
+mod estimate;
 mod finite;
 mod guard;
 mod hires;
@@ -64,19 +66,22 @@ mod synchronized;
 mod variants;
 mod warm_up;
 mod watermark;
+mod work;
 
 pub use adapters::Lora;
+pub use convert::{Conversion, ConvertOptions, ModelLayout, convert};
 pub use defaults::Defaults;
 #[doc(inline)]
 pub use devices::open as device;
 pub use error::{Error, Result};
+pub use estimate::Estimate;
 pub use hires::{Drawn, HiRes, Upscale, Upscaled, Upscaler};
 pub use image_processor::ImageProcessor;
 pub use inpaint::{Expand, Fill, Inpaint, MaskRule, gaussian_blur};
 pub use interpolate::Interpolation;
 pub use latent_rgb::LatentRgb;
 pub use latents::{read_latents, write_latents};
-pub use memory::{PhasePeaks, PipelineMemory};
+pub use memory::{DevicePool, PhasePeaks, PipelineMemory};
 pub use model_path::NotAModel;
 pub use open::{ComponentFolders, Components, OpenOptions, Placement};
 pub use output::OutputFile;
@@ -99,6 +104,7 @@ pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
 pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
+pub use work::{Footprint, Work};
 
 pub use burn;
 pub use burn::tensor::{Device, FloatDType};
@@ -112,6 +118,7 @@ pub use sd_core::{
     Scheduler, SeededNoise, SizeConditioning, SoftMask, Stage, StartedLayer, Step, Text,
     TextAndPicture, TextEmbedding, TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
+pub use sd_models::OutputReplay;
 pub use sd_models::vae::Tiling;
 pub use sd_models::{PredictionType, SingleFile, UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};

@@ -6,10 +6,11 @@ use std::time::Duration;
 use sd_core::WeightBytes;
 use sd_models::memory::PeakMemory;
 
-use crate::{Pipeline, Slot};
+use crate::{Pipeline, Slot, devices};
 
 /// The weights a [`Pipeline`]'s components hold in memory now, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PipelineMemory {
     /// The text encoder's.
@@ -20,6 +21,20 @@ pub struct PipelineMemory {
     pub autoencoder: WeightBytes,
     /// The safety checker's.
     pub safety_checker: WeightBytes,
+    /// The denoiser's device by its own account, with all else that is on it; `None` where it gives
+    /// none, as CPUs do.
+    pub device: Option<DevicePool>,
+}
+
+/// Memory of a device, as the backend that manages it counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DevicePool {
+    /// Bytes that tensors take, weights among them.
+    pub in_use: u64,
+    /// Bytes that the backend holds: these, and what it keeps to be used again.
+    pub reserved: u64,
 }
 
 impl PipelineMemory {
@@ -35,10 +50,13 @@ impl PipelineMemory {
 /// the system says of the whole process, weights and all else included. `None` for a phase that is
 /// still to come, and where the system does not tell (Linux, macOS, Windows and FreeBSD do).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PhasePeaks {
     /// Encoding the text.
     pub text: Option<u64>,
+    /// Encoding the picture to start from, where there is one.
+    pub encode: Option<u64>,
     /// All steps so far.
     pub denoise: Option<u64>,
     /// Decoding the latents.
@@ -57,6 +75,7 @@ impl Pipeline {
             autoencoder: self.autoencoder.weights(),
             safety_checker: (self.safety_checker.as_ref())
                 .map_or_else(WeightBytes::default, Slot::weights),
+            device: devices::pool(&self.denoiser.spec().device),
         }
     }
 
@@ -74,7 +93,8 @@ impl Pipeline {
 
     /// Gives back the memory of all components that can be loaded again, which are those a
     /// pipeline was opened with. They are loaded again when they are needed; what a run holds stays
-    /// until that run needs it no more.
+    /// until that run needs it no more. A device whose backend keeps memory to be used again is told
+    /// to give back what it can.
     pub fn release(&self) {
         self.text_encoder.release();
         self.denoiser.release();
@@ -82,12 +102,19 @@ impl Pipeline {
         if let Some(checker) = &self.safety_checker {
             checker.release();
         }
+        let denoiser = &self.denoiser.spec().device;
+        devices::clean_up(denoiser);
+        let autoencoder = &self.autoencoder.spec().device;
+        if autoencoder != denoiser {
+            devices::clean_up(autoencoder);
+        }
     }
 }
 
 /// A phase's peak among all.
 pub(crate) type Phase = fn(&mut PhasePeaks) -> &mut Option<u64>;
 pub(crate) const TEXT: Phase = |peaks| &mut peaks.text;
+pub(crate) const ENCODE: Phase = |peaks| &mut peaks.encode;
 pub(crate) const DENOISE: Phase = |peaks| &mut peaks.denoise;
 pub(crate) const DECODE: Phase = |peaks| &mut peaks.decode;
 pub(crate) const SAFETY: Phase = |peaks| &mut peaks.safety;

@@ -59,6 +59,10 @@ pub struct OpenOptions {
     /// Bytes that a picture may take inside the autoencoder, weights not counted; `None`: whatever
     /// there is. With [`Tiling::Auto`] a picture that needs more is decoded in strips.
     pub memory_budget: Option<u64>,
+    /// The most bytes that the process may come to occupy, or of another device than a CPU the most
+    /// that may be taken of it; `None`: whatever there is. Opening a model and starting a run are
+    /// errors where [`Pipeline::estimate`] says that they would take more.
+    pub memory_limit: Option<u64>,
     /// Treatment of a setting that nobody here knows in a configuration of the text encoder, the
     /// denoiser or the autoencoder.
     pub unknown_settings: UnknownSettings,
@@ -133,6 +137,7 @@ impl OpenOptions {
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
+            memory_limit: None,
             unknown_settings: UnknownSettings::Refuse,
             prediction: None,
             family: None,
@@ -320,22 +325,12 @@ impl Pipeline {
 
         // All files are sound: now their values, or later.
         let residency = options.residency;
-        Ok(Self {
-            text_encoder: synchronized(&[&text.device], "loading the text encoder", || {
-                text_encoder.filled(residency)
-            })?,
-            denoiser: synchronized(&[&net.device], "loading the denoiser", || {
-                denoiser.filled(residency)
-            })?,
-            autoencoder: synchronized(&[&auto.device], "loading the autoencoder", || {
-                autoencoder.filled(residency)
-            })?,
-            safety_checker: (safety_checker.map(|checker| {
-                synchronized(&[&auto.device], "loading the safety checker", || {
-                    checker.filled(residency)
-                })
-            }))
-            .transpose()?,
+        let pipeline = Self {
+            text_encoder: text_encoder.slot(residency),
+            denoiser: denoiser.slot(residency),
+            autoencoder: autoencoder.slot(residency),
+            safety_checker: safety_checker.map(|checker| checker.slot(residency)),
+            memory_limit: options.memory_limit,
             on_flagged: options.safety.unwrap_or_default(),
             latent_rgb: Some(folder.latent_rgb()),
             name: path.and_then(model_path::name),
@@ -344,7 +339,27 @@ impl Pipeline {
             scheduler,
             scheduler_config: Some(scheduler_config),
             kind,
-        })
+        };
+        if residency == Residency::Always {
+            if options.memory_limit.is_some() {
+                pipeline.estimate_weights().check(options.memory_limit)?;
+            }
+            synchronized(&[&text.device], "loading the text encoder", || {
+                pipeline.text_encoder.load()
+            })?;
+            synchronized(&[&net.device], "loading the denoiser", || {
+                pipeline.denoiser.load()
+            })?;
+            synchronized(&[&auto.device], "loading the autoencoder", || {
+                pipeline.autoencoder.load()
+            })?;
+            if let Some(checker) = &pipeline.safety_checker {
+                synchronized(&[&auto.device], "loading the safety checker", || {
+                    checker.load()
+                })?;
+            }
+        }
+        Ok(pipeline)
     }
 }
 
@@ -400,9 +415,10 @@ impl<T: Component + ?Sized, F> Found<T, F> {
 }
 
 impl<T: Component + ?Sized> Found<T, Box<dyn Source<T>>> {
-    fn filled(self, residency: Residency) -> Result<Slot<T>> {
+    /// The component's place, with nothing loaded.
+    fn slot(self, residency: Residency) -> Slot<T> {
         match self {
-            Self::Given(slot) => Ok(slot),
+            Self::Given(slot) => slot,
             Self::Files(source) => Slot::boxed(source, residency),
         }
     }

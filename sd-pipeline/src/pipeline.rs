@@ -36,6 +36,9 @@ pub struct Pipeline {
     /// Colours of the latents, for [previews](Run::preview): of a folder that was opened those of its
     /// kind. `None`: they are not known.
     pub latent_rgb: Option<LatentRgb>,
+    /// The most bytes that a run may take, as [`estimate`](Self::estimate) counts them; `None`: whatever
+    /// there is.
+    pub memory_limit: Option<u64>,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
     /// Of the folder that was opened.
@@ -62,6 +65,7 @@ impl Pipeline {
             safety_checker: None,
             on_flagged: OnFlagged::default(),
             latent_rgb: None,
+            memory_limit: None,
             name: None,
             fingerprint: Fingerprint::default(),
             scheduler_name: None,
@@ -101,8 +105,11 @@ impl Pipeline {
     /// when the run is first asked for one.
     ///
     /// # Errors
-    /// A number in the request that is out of range, and those of the text encoder.
+    /// A number in the request that is out of range, and those of the text encoder;
+    /// [`Error::MemoryLimit`](crate::Error::MemoryLimit) where it would take more than the pipeline
+    /// may.
     pub fn start(&self, request: &Request) -> Result<Run> {
+        self.check_limit(request)?;
         let device = &self.denoiser.spec().device;
         synchronized(&[device], "starting the run", || Run::new(self, request))
     }
@@ -115,10 +122,18 @@ impl Pipeline {
     /// Those of [`start`](Self::start), and [`Error::SavedRun`](crate::Error::SavedRun) when the
     /// file is damaged or of another request.
     pub fn resume(&self, request: &Request, path: impl AsRef<Path>) -> Result<Run> {
+        self.check_limit(request)?;
         let device = &self.denoiser.spec().device;
         synchronized(&[device], "resuming the run", || {
             Run::resume(self, request, path.as_ref())
         })
+    }
+
+    fn check_limit(&self, request: &Request) -> Result<()> {
+        match self.memory_limit {
+            None => Ok(()),
+            limit => self.estimate(request)?.check(limit),
+        }
     }
 
     /// Draws what `request` asks for with this base model and then with `refiner`: the base draws

@@ -19,11 +19,12 @@ use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
 use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions};
 
 use crate::devices::compiles_kernels;
+use crate::work::Footprint;
 use crate::{Error, Result, Source};
 
 pub(crate) use self::distilled::Distilled;
 pub(crate) use self::folder::ModelFolder;
-use self::part::Part;
+pub(crate) use self::part::Part;
 
 /// What `table` has for `class`, which the setting `field` of `file` names.
 fn row<O: Copy>(table: &[(&str, O)], class: &str, file: &ConfigFile, field: &str) -> Result<O> {
@@ -155,6 +156,10 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
         )?)))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         // On a GPU a device may keep memory for each thread that uses it, and a thread that ends
         // takes none of it along.
@@ -184,6 +189,10 @@ impl Source<dyn TextEncoder> for ClipPairFiles {
         )?)))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(self.device())
     }
@@ -211,6 +220,10 @@ impl Source<dyn Denoiser> for UNetFiles {
         )?)))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(&UNetFiles::spec(self).device)
     }
@@ -227,6 +240,10 @@ impl Source<dyn Autoencoder> for VaeFiles {
         Ok((Arc::new(vae), weights))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(&VaeFiles::spec(self).device)
     }
@@ -241,6 +258,10 @@ impl Source<dyn Autoencoder> for TinyVaeFiles {
         let vae = TinyVaeFiles::load(self)?;
         let weights = vae.weights();
         Ok((Arc::new(vae), weights))
+    }
+
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
     }
 
     fn uses_threads(&self) -> bool {

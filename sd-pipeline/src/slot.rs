@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
+use sd_models::OutputReplay;
 use sd_models::lora::{LoraFile, Matches};
 
+use crate::work::{Footprint, Work};
 use crate::{Error, Result};
 
 /// Times at which the components of a pipeline are in memory.
@@ -91,6 +93,11 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
         Ok(None)
     }
 
+    /// Memory that the component takes, as far as its files tell.
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        None
+    }
+
     /// `true` where [`load`](Self::load) is, or may be, the work of rayon's threads: it then gets a
     /// pool of its own. `false` has it run in the thread that first needs the component, which suits
     /// a GPU.
@@ -158,10 +165,13 @@ impl<T: Component + ?Sized> Slot<T> {
     /// # Errors
     /// Those of loading.
     pub fn on_demand(source: impl Source<T> + 'static, residency: Residency) -> Result<Self> {
-        Self::boxed(Box::new(source), residency)
+        let slot = Self::boxed(Box::new(source), residency);
+        slot.load()?;
+        Ok(slot)
     }
 
-    pub(crate) fn boxed(source: Box<dyn Source<T>>, residency: Residency) -> Result<Self> {
+    /// The same with nothing loaded yet, whatever the residency.
+    pub(crate) fn boxed(source: Box<dyn Source<T>>, residency: Residency) -> Self {
         let slot = OnDemand {
             source,
             residency,
@@ -174,10 +184,18 @@ impl<T: Component + ?Sized> Slot<T> {
             }),
             loaded: Condvar::new(),
         };
-        if residency == Residency::Always {
-            slot.get()?;
+        Self(Arc::new(Content::OnDemand(slot)))
+    }
+
+    /// Loads a component that is to be there always.
+    ///
+    /// # Errors
+    /// Those of loading.
+    pub(crate) fn load(&self) -> Result<()> {
+        match self.residency() {
+            Residency::Always => self.get().map(drop),
+            Residency::OnDemand | Residency::PerPhase => Ok(()),
         }
-        Ok(Self(Arc::new(Content::OnDemand(slot))))
     }
 
     /// The files it is read from, where it is.
@@ -185,14 +203,6 @@ impl<T: Component + ?Sized> Slot<T> {
         match &*self.0 {
             Content::Ready(..) => None,
             Content::OnDemand(slot) => Some(&*slot.source),
-        }
-    }
-
-    /// The times at which it is in memory.
-    pub(crate) fn residency(&self) -> Residency {
-        match &*self.0 {
-            Content::Ready(..) => Residency::Always,
-            Content::OnDemand(slot) => slot.residency,
         }
     }
 
@@ -228,6 +238,27 @@ impl<T: Component + ?Sized> Slot<T> {
                     WeightBytes::default()
                 }
             }
+        }
+    }
+
+    /// Memory that the component takes; `None` of one that the program made.
+    pub(crate) fn footprint(&self) -> Option<&dyn Footprint> {
+        match &*self.0 {
+            Content::Ready(..) => None,
+            Content::OnDemand(slot) => slot.source.footprint(),
+        }
+    }
+
+    /// Bytes that `work` will take, where that is known.
+    pub(crate) fn work_bytes(&self, work: Work, outputs: &mut OutputReplay) -> Option<u64> {
+        self.footprint()?.work_bytes(work, outputs)
+    }
+
+    /// The times at which the component is in memory.
+    pub(crate) fn residency(&self) -> Residency {
+        match &*self.0 {
+            Content::Ready(..) => Residency::Always,
+            Content::OnDemand(slot) => slot.residency,
         }
     }
 

@@ -142,6 +142,13 @@ pub fn attention(
     Ok(())
 }
 
+/// f32 of scratch memory that all threads take together, and the calling one keeps.
+pub(crate) fn scratch(shape: &AttentionShape) -> usize {
+    let packed = Packed::new(Isa::best(), shape);
+    let all = shape.n * shape.heads;
+    (PACKED / packed.size.max(1)).clamp(1, all.max(1)) * packed.size
+}
+
 /// Slices that one attention reads and writes, and their sizes.
 #[derive(Clone, Copy)]
 struct Call {

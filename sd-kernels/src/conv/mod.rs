@@ -13,10 +13,10 @@ use winograd::{Call, F2, F4, F6};
 
 use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
-use crate::gemm::{Order, PackedMatrix, Rows, Store, product};
+use crate::gemm::{BLOCK, Order, PackedMatrix, Rows, Store, product};
 use crate::linear::{Epilogue, pointer};
 use crate::simd::Isa;
-use crate::weight::{WeightRows, WeightStorage};
+use crate::weight::{DType, WeightRows, WeightStorage};
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -67,6 +67,29 @@ impl PackedConv {
     /// The sizes it was packed for.
     pub fn shape(&self) -> ConvShape {
         self.shape
+    }
+
+    /// Memory that a weight of this shape and of numbers of type `dtype` will take, in bytes.
+    pub fn bytes_of(isa: Isa, shape: ConvShape, dtype: DType) -> usize {
+        let depth = shape.kernel * shape.kernel * shape.inputs;
+        PackedMatrix::bytes_of(isa, shape.outputs, depth, dtype)
+    }
+
+    /// f32 of scratch memory that a convolution of this shape takes and its threads keep: all of so
+    /// many threads together, and each.
+    pub(crate) fn scratch(shape: ConvShape, picture: Picture, threads: usize) -> [usize; 2] {
+        let (isa, threads) = (Isa::best(), threads.max(1));
+        let Ok((height, width)) = shape.output(picture) else {
+            return [0; 2];
+        };
+        let size = (picture.n, height, width);
+        match Algorithm::choose(shape, picture) {
+            // A block of the left-hand side.
+            Algorithm::Direct => [0, BLOCK],
+            Algorithm::Winograd2 => winograd::scratch::<4, 2>(isa, shape, size, threads),
+            Algorithm::Winograd4 => winograd::scratch::<6, 4>(isa, shape, size, threads),
+            Algorithm::Winograd6 => winograd::scratch::<8, 6>(isa, shape, size, threads),
+        }
     }
 
     /// Memory it takes, in bytes.

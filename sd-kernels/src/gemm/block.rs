@@ -14,7 +14,7 @@ use crate::weight::DType;
 const DEPTH: usize = 640;
 
 /// f32 of A packed at once: half of a 1 MiB second-level cache.
-const BLOCK: usize = 144 * 1024;
+pub(crate) const BLOCK: usize = 144 * 1024;
 
 /// Rows of A as packed tiles of at most `V::ROWS` rows, of nearly equal height.
 #[derive(Clone, Copy, Debug)]

@@ -179,6 +179,13 @@ impl PackedMatrix {
         self.dtype
     }
 
+    /// Memory that a weight `[columns, depth]` of numbers of type `dtype` will take, in bytes.
+    pub fn bytes_of(isa: Isa, columns: usize, depth: usize, dtype: DType) -> usize {
+        let width = 2 * isa.lanes();
+        let numbers = columns.div_ceil(width) * width * depth;
+        Buffer::bytes_of(numbers * dtype.bytes())
+    }
+
     /// Memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.bytes()

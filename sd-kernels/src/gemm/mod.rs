@@ -9,7 +9,7 @@ mod tile;
 pub use finish::Activation;
 pub use matrix::PackedMatrix;
 
-pub(crate) use block::{Tiles, product, product_whole};
+pub(crate) use block::{BLOCK, Tiles, product, product_whole};
 pub(crate) use finish::{Gate, Store};
 pub(crate) use matrix::Order;
 pub(crate) use source::{Rows, Source, copy_line};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipReading, ClipTextConfig, ClipTextModel};
@@ -146,6 +146,26 @@ impl ClipTextFiles {
             matches,
         )?;
         Ok(changed)
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = ClipTextModel::new(self.config.clone(), &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// The bytes that encoding so many prompts takes besides the weights.
+    pub fn work_bytes(&self, prompts: usize) -> u64 {
+        let config = &self.config;
+        let tokens = prompts * self.tokenizer.max_length();
+        // Every layer's output is kept; within one there are its input, queries, keys, values, what
+        // they gather, and the inner layer.
+        let maps = config.num_hidden_layers + 6;
+        let numbers = tokens * (maps * config.hidden_size + config.intermediate_size);
+        (numbers * DType::from(self.options.dtype).size()) as u64
     }
 
     /// Reads the weights.

@@ -57,6 +57,20 @@ impl ClipPairFiles {
         self.first.device()
     }
 
+    /// As [`ClipTextFiles::weight_bytes`], of both.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        Ok(self.first.weight_bytes()? + self.second.weight_bytes()?)
+    }
+
+    /// As [`ClipTextFiles::work_bytes`]: the one encodes after the other.
+    pub fn work_bytes(&self, prompts: usize) -> u64 {
+        let all = [&self.first, &self.second].map(|files| files.work_bytes(prompts));
+        all[0].max(all[1])
+    }
+
     /// Reads the weights.
     ///
     /// # Errors

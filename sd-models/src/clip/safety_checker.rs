@@ -72,6 +72,15 @@ impl SafetyCheckerFiles {
         &self.options.device
     }
 
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = SafetyCheckerModel::new(self.config.clone(), &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
     /// Reads the weights; also gives the memory they take.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, PackedConv, WeightStorage};
 
 use super::cpu::Packed;
+use super::pack::bytes_of;
 use super::{Epilogue, PackLayer, dispatch, pack_itself, parameter};
 use crate::Result;
 use crate::weights::Weights;
@@ -103,6 +104,26 @@ impl Conv2d {
         self.packed.is_some()
     }
 
+    /// Height and width of the kernel.
+    pub(crate) fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// The sizes that the weight is packed for.
+    fn shape(&self) -> ConvShape {
+        let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();
+        let [pad_before, pad_after] = self.padding.zeros();
+        ConvShape {
+            inputs,
+            outputs,
+            kernel,
+            stride: self.stride,
+            pad_before,
+            pad_after,
+            upsample: false,
+        }
+    }
+
     /// Channels in and out.
     pub(crate) fn channels(&self) -> [usize; 2] {
         let [outputs, inputs, _, _] = self.weight.lazy_shape().dims();
@@ -174,21 +195,23 @@ impl PackLayer for Conv2d {
         weights: &Weights,
         storage: WeightStorage,
     ) -> Result<WeightBytes> {
-        let [outputs, inputs, kernel, _] = self.weight.lazy_shape().dims();
-        let [pad_before, pad_after] = self.padding.zeros();
-        let shape = ConvShape {
-            inputs,
-            outputs,
-            kernel,
-            stride: self.stride,
-            pad_before,
-            pad_after,
-            upsample: false,
-        };
         let rows = weights.rows(name)?;
-        let weight = PackedConv::read(Isa::best(), &rows, shape, storage)?;
+        let weight = PackedConv::read(Isa::best(), &rows, self.shape(), storage)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
+    }
+
+    fn packed_bytes(
+        &self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
+        let shape = self.shape();
+        let bias = self.bias.as_ref().map_or(0, |_| shape.outputs);
+        bytes_of(name, weights, storage, bias, |dtype| {
+            PackedConv::bytes_of(Isa::best(), shape, dtype)
+        })
     }
 }

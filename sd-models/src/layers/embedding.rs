@@ -40,13 +40,31 @@ impl PackLayer for Embedding {
         storage: WeightStorage,
     ) -> Result<WeightBytes> {
         let name = format!("{name}.weight");
-        let dtype = match (storage, weights.dtype(&name)) {
-            (WeightStorage::AsStored, Some(half @ (DType::F16 | DType::BF16))) => half,
-            _ => DType::F32,
-        };
-        let table = weights.tensor(&name, &self.weight, dtype)?;
+        let table = weights.tensor(&name, &self.weight, held(&name, weights, storage))?;
         let plain = size(&table);
         self.weight = Param::from_tensor(table);
         Ok(WeightBytes { plain, packed: 0 })
+    }
+
+    fn packed_bytes(
+        &self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
+        let dtype = held(&format!("{name}.weight"), weights, storage);
+        let numbers = self.weight.lazy_shape().num_elements();
+        Ok(WeightBytes {
+            plain: (numbers * dtype.size()) as u64,
+            packed: 0,
+        })
+    }
+}
+
+/// The number type that the table `name` is held in.
+fn held(name: &str, weights: &Weights, storage: WeightStorage) -> DType {
+    match (storage, weights.dtype(name)) {
+        (WeightStorage::AsStored, Some(half @ (DType::F16 | DType::BF16))) => half,
+        _ => DType::F32,
     }
 }

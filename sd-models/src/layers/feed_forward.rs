@@ -5,6 +5,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedGeglu, WeightStorage};
 
 use super::cpu::Packed;
+use super::pack::bytes_of;
 use super::{Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
 use crate::Result;
 use crate::weights::Weights;
@@ -80,6 +81,19 @@ impl PackLayer for Geglu {
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.proj.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
+    }
+
+    fn packed_bytes(
+        &self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
+        let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
+        let bias = self.proj.bias.as_ref().map_or(0, |_| outputs);
+        bytes_of(name, weights, storage, bias, |dtype| {
+            PackedGeglu::bytes_of(Isa::best(), outputs / 2, inputs, dtype)
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedMatrix, WeightStorage};
 
 use super::cpu::Packed;
+use super::pack::bytes_of;
 use super::{Epilogue, Input, PackLayer, dispatch, pack_itself, parameter};
 use crate::Result;
 use crate::weights::Weights;
@@ -55,5 +56,18 @@ impl PackLayer for Linear {
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
+    }
+
+    fn packed_bytes(
+        &self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes> {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        let bias = self.bias.as_ref().map_or(0, |_| outputs);
+        bytes_of(name, weights, storage, bias, |dtype| {
+            PackedMatrix::bytes_of(Isa::best(), outputs, inputs, dtype)
+        })
     }
 }

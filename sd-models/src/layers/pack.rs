@@ -1,7 +1,7 @@
 //! Reading a network's weights as the kernels want them.
 
 use sd_core::WeightBytes;
-use sd_kernels::WeightStorage;
+use sd_kernels::{WeightRows, WeightStorage};
 
 use crate::Result;
 use crate::weights::Weights;
@@ -22,6 +22,31 @@ pub(crate) trait PackLayer: Send {
         weights: &Weights,
         storage: WeightStorage,
     ) -> Result<WeightBytes>;
+
+    /// The bytes that these tensors will take, without reading them.
+    fn packed_bytes(
+        &self,
+        name: &str,
+        weights: &Weights,
+        storage: WeightStorage,
+    ) -> Result<WeightBytes>;
+}
+
+/// The bytes of a packed weight, of which `weight` says how many for a number type, and of its bias
+/// of so many numbers.
+pub(super) fn bytes_of(
+    name: &str,
+    weights: &Weights,
+    storage: WeightStorage,
+    bias: usize,
+    weight: impl FnOnce(sd_kernels::DType) -> usize,
+) -> Result<WeightBytes> {
+    let stored = WeightRows::dtype(&weights.rows(name)?);
+    let bytes = weight(storage.holds(stored)) + bias * size_of::<f32>();
+    Ok(WeightBytes {
+        plain: 0,
+        packed: bytes as u64,
+    })
 }
 
 /// A layer still to be packed.

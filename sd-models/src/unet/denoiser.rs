@@ -5,11 +5,12 @@ use sd_core::{
     Conditioning, Denoiser, DenoiserSpec, Error, Network, NoiseSchedule, Parameterization,
     WeightBytes,
 };
+use sd_kernels::OutputReplay;
 
-use super::UNet2DConditionModel;
 use super::config::UNetConfig;
 use super::prepared::PreparedUNet;
-use crate::layers::Padding;
+use super::{UNet2DConditionModel, UNetWork};
+use crate::layers::{Padding, has_kernels};
 use crate::ldm::{Layout, Numbering};
 use crate::lora::{LoraFile, Matches, Names, Target};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
@@ -112,6 +113,27 @@ impl UNetFiles {
     /// Facts of the network.
     pub fn spec(&self) -> &DenoiserSpec {
         &self.spec
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = UNet2DConditionModel::new(&self.config, &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// The bytes that evaluating it takes besides the weights. It is replayed, behind what `outputs`
+    /// saw before, and nothing is computed. On a device without this workspace's kernels it is the
+    /// less exact, as backends differ in what they copy.
+    pub fn work_bytes(&self, work: UNetWork, outputs: &mut OutputReplay) -> u64 {
+        let dtype = DType::from(self.options.dtype);
+        let kernels = has_kernels(&self.options.device, dtype);
+        let mut own = OutputReplay::new(false);
+        let outputs = if kernels { outputs } else { &mut own };
+        let held = self.config.replay(work, outputs, kernels);
+        ((outputs.take_peak() + held) * dtype.size()) as u64
     }
 
     /// Reads the weights.

@@ -9,6 +9,7 @@ mod config;
 mod denoiser;
 mod depths;
 mod embedding;
+mod footprint;
 mod model;
 mod per_block;
 mod prepared;
@@ -20,6 +21,7 @@ pub use class_label::ClassLabel;
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::timestep_embedding;
+pub use footprint::UNetWork;
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
 pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
 

@@ -1,9 +1,11 @@
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
+use sd_kernels::OutputReplay;
 
 use super::scaling::Scaling;
 use super::way::{Cutting, Way, check_image, check_latent};
 use super::{AutoencoderKL, DecodePlan, Direction, Limits, Posterior, Tiling, VaeConfig};
+use crate::layers::has_kernels;
 use crate::{ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// An autoencoder's files, found sound; the weights are still in them.
@@ -101,6 +103,38 @@ impl VaeFiles {
     /// The pictures and latents that the autoencoder will work on.
     pub fn spec(&self) -> &AutoencoderSpec {
         &self.spec
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = AutoencoderKL::new(&self.config, &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// The bytes that encoding or decoding one picture of `size`, height and width in pixels, takes
+    /// besides the weights. On the kernels it is replayed: `outputs` are those of what came before.
+    ///
+    /// # Errors
+    /// As [`Vae::plan`].
+    pub fn work_bytes(
+        &self,
+        direction: Direction,
+        size: [usize; 2],
+        outputs: &mut OutputReplay,
+    ) -> sd_core::Result<u64> {
+        let model = AutoencoderKL::new(&self.config, &self.options.device);
+        let way = Way {
+            layers: model.layers(direction),
+            direction,
+            kernels: has_kernels(&self.options.device, self.options.dtype.into()),
+            factor: self.spec.factor,
+            dtype: self.options.dtype,
+            cutting: self.cutting,
+        };
+        way.work_bytes(size, outputs)
     }
 
     /// Reads the weights.

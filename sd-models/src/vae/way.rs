@@ -2,10 +2,11 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 use sd_core::{AutoencoderSpec, Error, Result};
+use sd_kernels::OutputReplay;
 
 use super::description::Layer;
 use super::tiling::{Planner, Tiles};
-use super::{DecodePlan, Direction, Limits, Tiling, strips, whole};
+use super::{DecodePlan, Direction, Limits, StripRows, Tiling, strips, whole};
 
 /// The way that pictures are cut, and the memory they may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +71,31 @@ impl Way<'_> {
                 planner.within(plan, limits)
             }
         }
+    }
+
+    /// Bytes that one picture of `size` takes, replayed where the kernels compute; `outputs` are
+    /// those that came before.
+    pub(super) fn work_bytes(&self, size: [usize; 2], outputs: &mut OutputReplay) -> Result<u64> {
+        let plan = self.plan(size)?;
+        if !self.kernels || matches!(self.cutting.tiling, Tiling::Blend { .. }) {
+            return Ok(plan.peak_bytes);
+        }
+        let latent = size.map(|side| side / self.factor);
+        let levels = self
+            .layers
+            .iter()
+            .map(|layer| layer.from.level.max(layer.to.level));
+        let finest = levels.max().unwrap_or(0);
+        // In one piece it is one strip.
+        let whole = || StripRows {
+            rows: (0..=finest).map(|level| latent[0] << level).collect(),
+            attention: latent[0],
+        };
+        let strips = plan.strips.unwrap_or_else(whole);
+        strips::replay(&self.layers, latent, &strips, outputs);
+        let numbers = outputs.take_peak();
+        outputs.release();
+        Ok((numbers * DType::from(self.dtype).size()) as u64)
     }
 
     fn picture_channels(&self) -> usize {

@@ -78,6 +78,12 @@ impl Names {
     }
 }
 
+/// `true` for the name of a file that holds weights.
+fn is_weights(name: &str) -> bool {
+    let ending = name.rsplit('.').next();
+    ending.is_some_and(|ending| WEIGHTS.contains(&ending))
+}
+
 /// The variant that a file of weights, or an index, is of. Shards without an index have none: they
 /// cannot be opened.
 fn variant(name: &str) -> Option<&str> {
@@ -143,6 +149,19 @@ impl Files {
         Err(self.no_weights(stem, tried))
     }
 
+    /// `true` when there is a file of weights in this folder, whoever can read it.
+    pub fn has_weights(&self) -> bool {
+        self.names().iter().any(|name| is_weights(name))
+    }
+
+    /// Names of the files in this folder that hold no weights and do not list them, sorted.
+    pub fn without_weights(&self) -> Vec<String> {
+        let names = self.names().into_iter();
+        names
+            .filter(|name| !is_weights(name) && !name.contains(".index.") && self.has(name))
+            .collect()
+    }
+
     /// Variants of weights in this folder that can be asked for, sorted.
     pub fn variants(&self) -> Vec<String> {
         let names = self.names();
@@ -152,13 +171,10 @@ impl Files {
 
     fn no_weights(&self, stem: &str, tried: Vec<String>) -> Error {
         let names = self.names();
-        let is_weights = |name: &&String| {
-            let ending = name.rsplit('.').next();
-            ending.is_some_and(|ending| WEIGHTS.contains(&ending)) || name.contains(".index.")
-        };
         let mut variants = BTreeSet::new();
         let mut others = Vec::new();
-        for name in names.iter().filter(is_weights) {
+        let listed = |name: &&String| is_weights(name) || name.contains(".index.");
+        for name in names.iter().filter(listed) {
             match variant(name) {
                 Some(variant) if name.split(['.', '-']).next() == Some(stem) => {
                     variants.insert(variant.to_string());

@@ -57,6 +57,37 @@ impl Weights {
         Ok((module, bytes))
     }
 
+    /// The bytes that [`load_packed`](Self::load_packed) will say the weights take, without reading
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when a tensor of the module is not there.
+    pub(crate) fn packed_bytes<M: Module + Pack>(
+        &self,
+        mut module: M,
+        options: &LoadOptions,
+    ) -> Result<WeightBytes> {
+        let mut shapes = parameter_shapes(&module);
+        let mut bytes = WeightBytes::default();
+        if has_kernels(&options.device, options.dtype.into()) {
+            let mut layers = Vec::new();
+            module.layers("", &mut layers);
+            for Unpacked { name, layer } in layers {
+                let layer = layer.packed_bytes(&name, self, options.weight_storage)?;
+                bytes.plain += layer.plain;
+                bytes.packed += layer.packed;
+                shapes.remove(&format!("{name}.weight"));
+                shapes.remove(&format!("{name}.bias"));
+            }
+        }
+        let numbers: usize = shapes
+            .values()
+            .map(|shape| shape.iter().product::<usize>())
+            .sum();
+        bytes.plain += (numbers * DType::from(options.dtype).size()) as u64;
+        Ok(bytes)
+    }
+
     /// A check that the file has exactly the module's parameters.
     ///
     /// # Errors

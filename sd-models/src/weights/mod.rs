@@ -120,6 +120,11 @@ impl Weights {
         tensors.map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
+    /// All tensors, in the order of their names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Stored> {
+        self.tensors.values()
+    }
+
     /// The tensors whose names `keep` holds of.
     pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
         let tensors = self.tensors.iter().filter(|(name, _)| keep(name));
@@ -157,6 +162,21 @@ impl Stored {
         self.source.path()
     }
 
+    /// The name that the tensor has in its file.
+    pub(crate) fn name_in_file(&self) -> &str {
+        &self.source.tensors()[self.index].name
+    }
+
+    /// The shape in the file.
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of values.
+    pub(crate) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     /// The number type of the values, which must be one that networks have.
     pub(crate) fn check_floats(&self) -> Result<DType> {
         let info = self.info();
@@ -167,10 +187,15 @@ impl Stored {
     /// Reads the values.
     fn read(&self) -> Result<TensorData> {
         let dtype = self.check_floats()?;
-        let elements: usize = self.shape.iter().product();
-        let mut bytes = vec![0; elements * dtype.size()];
+        let mut bytes = vec![0; self.elements() * dtype.size()];
         self.read_at(0, &mut bytes)?;
         Ok(TensorData::from_bytes_vec(bytes, self.shape.clone(), dtype))
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stored").field(&self.name_in_file()).finish()
     }
 }
 

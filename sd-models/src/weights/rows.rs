@@ -23,7 +23,7 @@ impl Weights {
         values.map_err(|e| self.unreadable(name, e))
     }
 
-    pub(super) fn stored(&self, name: &str) -> Result<&Stored> {
+    pub(crate) fn stored(&self, name: &str) -> Result<&Stored> {
         let tensor = self.tensors.get(name);
         tensor.ok_or_else(|| self.unreadable(name, "it is gone"))
     }
@@ -118,7 +118,7 @@ impl Stored {
     }
 
     /// Fills `to` with values from the one of number `first` on.
-    pub(super) fn read_at(&self, first: usize, to: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_at(&self, first: usize, to: &mut [u8]) -> Result<()> {
         self.source.read(self.index, first, to)
     }
 }

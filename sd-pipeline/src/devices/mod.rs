@@ -37,7 +37,7 @@ pub(crate) use capabilities::{check_precision, compiles_kernels};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use kernel_cache::{KernelCacheError, KernelCacheErrorKind, kernel_cache};
 pub use open::{name_of, names, open};
-pub(crate) use probe::wait;
+pub(crate) use probe::{clean_up, pool, wait};
 #[cfg(feature = "remote")]
 #[cfg_attr(docsrs, doc(cfg(feature = "remote")))]
 pub use serve::{ServeError, serve};

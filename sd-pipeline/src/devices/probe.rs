@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use sd_core::{Error, Result};
 
+use crate::DevicePool;
 use crate::guard::guard;
 
 /// Uses `device` once: several of Burn's constructors do not fail, the first use does.
@@ -26,4 +27,31 @@ pub(crate) fn wait(device: &Device) -> Result<()> {
         let done = device.sync();
         done.map_err(|e| Error::backend("waiting for the device", e))
     })
+}
+
+/// The memory of `device` as its backend counts it; `None` where it does not, or cannot be asked.
+pub(crate) fn pool(device: &Device) -> Option<DevicePool> {
+    let usage: Result<_> = guard("asking for the device's memory", || {
+        Ok(device.memory_pool_usage())
+    });
+    let usage = usage.ok()??;
+    Some(DevicePool {
+        in_use: usage.bytes_in_use,
+        reserved: usage.bytes_reserved,
+    })
+}
+
+/// Has `device` give back memory that it keeps to be used again, where its backend keeps some. That
+/// it fails is no reason to: the memory is then still there.
+pub(crate) fn clean_up(device: &Device) {
+    // What was given to it to do may still need some.
+    let done = wait(device).and_then(|()| {
+        guard("giving back the device's memory", || {
+            device.memory_cleanup();
+            Ok::<(), Error>(())
+        })
+    });
+    if let Err(error) = done {
+        tracing::warn!("the device keeps its memory: {error}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A model's folder, read by the rows and tables of [`recipe`](super).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sd_core::{AbsentPrompt, Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
@@ -227,6 +227,23 @@ impl<'a> ModelFolder<'a> {
         }
         let text = files.text("scheduler_config.json")?;
         Ok(SchedulerConfig::from_json_with(&text, settings)?)
+    }
+
+    /// The scheduler's file.
+    pub(crate) fn scheduler_path(&self) -> PathBuf {
+        self.files.folder(SCHEDULER).path("scheduler_config.json")
+    }
+
+    /// `true` where the scheduler's file says that the noise schedule ends in pure noise.
+    pub(crate) fn zero_terminal_snr(&self) -> Result<bool> {
+        let files = self.files.folder(SCHEDULER);
+        let file = ConfigFile::read(&files, "scheduler_config.json")?;
+        Ok(file.flag("rescale_betas_zero_snr", false)?)
+    }
+
+    /// `true` where the index names a safety checker.
+    pub(crate) fn has_safety_checker(&self) -> Result<bool> {
+        Ok(class_in(&self.index, SAFETY_CHECKER)?.is_some())
     }
 
     /// What the scheduler's file and the index say of the denoiser's training.

@@ -12,7 +12,7 @@ pub(crate) struct Part {
     pub(super) files: Files,
     pub(super) folder: String,
     /// Its class, which is an index's whatever its own file says; `None` where none names one.
-    pub(super) class: Option<String>,
+    pub(crate) class: Option<String>,
     /// `true` of one that is not the model's own.
     pub(super) is_elsewhere: bool,
 }
@@ -50,7 +50,7 @@ impl Part {
     }
 
     /// Its configuration.
-    pub(super) fn config(&self) -> Result<ConfigFile> {
+    pub(crate) fn config(&self) -> Result<ConfigFile> {
         Ok(ConfigFile::read(&self.files(), "config.json")?)
     }
 }

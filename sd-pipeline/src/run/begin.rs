@@ -5,7 +5,7 @@ use image::RgbImage;
 use sd_core::{Autoencoder, Level, Noise, Plan, SeededNoise, placed};
 
 use crate::finite::is_finite;
-use crate::memory::{DECODE, Phases};
+use crate::memory::{ENCODE, Phases};
 use crate::synchronized::synchronized;
 use crate::{MaskRule, PictureStart, Pipeline, Request, Result, Start};
 
@@ -123,7 +123,7 @@ fn latents(
     let [height, width] = size;
     let pictures = pixels.len() / (3 * height * width).max(1);
     let data = TensorData::new(pixels, [pictures, height, width, 3]);
-    let latents = phases.watch(DECODE, || {
+    let latents = phases.watch(ENCODE, || {
         synchronized(&[&spec.device], "encoding the picture", || {
             let pixels = Tensor::<4>::from_data(data, (&spec.device, DType::F32));
             let pixels = pixels.permute([0, 3, 1, 2]);

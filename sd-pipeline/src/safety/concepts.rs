@@ -4,11 +4,13 @@ use burn::tensor::Device;
 use image::RgbImage;
 use sd_core::WeightBytes;
 use sd_models::{
-    Error as ModelError, Files, LoadOptions, SafetyCheckerFiles, SafetyCheckerModel, SafetyScores,
+    Error as ModelError, Files, LoadOptions, OutputReplay, SafetyCheckerFiles, SafetyCheckerModel,
+    SafetyScores,
 };
 
 use super::{SafetyChecker, Verdict};
 use crate::devices::compiles_kernels;
+use crate::work::{Footprint, Work};
 use crate::{Error, ImageProcessor, Result, Source};
 
 /// Diffusers' `StableDiffusionSafetyChecker`: CLIP's tower of pictures, and what its embedding must
@@ -110,8 +112,26 @@ impl Source<dyn SafetyChecker> for ConceptCheckerFiles {
         Ok((Arc::new(checker), bytes))
     }
 
+    fn footprint(&self) -> Option<&dyn Footprint> {
+        Some(self)
+    }
+
     fn uses_threads(&self) -> bool {
         !compiles_kernels(self.files.device())
+    }
+}
+
+impl Footprint for ConceptCheckerFiles {
+    fn device(&self) -> &Device {
+        self.files.device()
+    }
+
+    fn weight_bytes(&self) -> Option<WeightBytes> {
+        self.files.weight_bytes().ok()
+    }
+
+    fn work_bytes(&self, _: Work, _: &mut OutputReplay) -> Option<u64> {
+        None
     }
 }
 

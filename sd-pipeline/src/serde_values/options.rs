@@ -34,6 +34,8 @@ struct Options {
     #[serde(default)]
     memory_budget: Option<u64>,
     #[serde(default)]
+    memory_limit: Option<u64>,
+    #[serde(default)]
     unknown_settings: UnknownSettings,
     #[serde(default)]
     prediction: Option<PredictionType>,
@@ -164,6 +166,7 @@ impl Serialize for OpenOptions {
             residency: self.residency,
             tiling: self.tiling,
             memory_budget: self.memory_budget,
+            memory_limit: self.memory_limit,
             unknown_settings: self.unknown_settings,
             prediction: self.prediction,
             family: self.family.clone(),
@@ -196,6 +199,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
             residency: options.residency,
             tiling: options.tiling,
             memory_budget: options.memory_budget,
+            memory_limit: options.memory_limit,
             unknown_settings: options.unknown_settings,
             prediction: options.prediction,
             family: options.family,

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use sd_pipeline::models::{ConfigFile, Result};
+use sd_pipeline::models::{ComponentClass, ConfigFile, Result};
 use serde_json::{Map, Value, json};
 
-use super::classes::Class;
 use super::{Family, GROUPS, families, tokenizer};
 
 /// Channels of the first block, of the U-Net and of the autoencoder.
@@ -52,8 +51,8 @@ impl Settings {
     }
 
     /// The class of a component and its file, of one that the family has and that has weights.
-    pub(super) fn component(&self, name: &str) -> Option<(&'static Class, ConfigFile)> {
-        let class = Class::named(self.index.get(name)?.get(1)?.as_str()?)?;
+    pub(super) fn component(&self, name: &str) -> Option<(&'static ComponentClass, ConfigFile)> {
+        let class = ComponentClass::named(self.index.get(name)?.get(1)?.as_str()?)?;
         let file = self.components.get(name)?.clone();
         Some((class, ConfigFile::new(format!("{name}/config.json"), file)))
     }

@@ -25,7 +25,6 @@
 //! The bytes of a family, layout and seed do not change within a minor version, nor from one
 //! machine to another.
 
-mod classes;
 mod config;
 mod families;
 mod ldm;
@@ -213,7 +212,7 @@ impl Micro {
         let mut components = BTreeMap::new();
         for (name, stream) in STREAMS {
             if let Some((class, file)) = settings.component(name) {
-                let shapes = (class.shapes)(&file);
+                let shapes = config::read(&file, |file| class.shapes(file));
                 let tensors = values::random(shapes, seed, *stream);
                 components.insert(*name, (class, tensors));
             }
@@ -223,8 +222,8 @@ impl Micro {
                 let mut files = settings.files();
                 for (name, (class, tensors)) in components {
                     let tensors = (tensors.into_iter())
-                        .map(|(tensor, values)| (class.published(tensor), values));
-                    let file = format!("{name}/{}.safetensors", class.stem);
+                        .map(|(tensor, values)| (class.published(&tensor), values));
+                    let file = format!("{name}/{}.safetensors", class.stem());
                     files.insert(file, values::safetensors(&tensors.collect()));
                 }
                 files

@@ -20,10 +20,11 @@ use std::marker::PhantomData;
 pub(super) use scheme::{F2, F4, F6};
 
 use self::scheme::Scheme;
-use super::geometry::Pixels;
+use super::geometry::{ConvShape, Pixels};
 use crate::buffer::{LINE, Shared, with_scratch};
 use crate::gemm::{Activation, PackedMatrix, Tiles};
 use crate::parallel::{chunk, for_each};
+use crate::simd::Isa;
 
 /// f32 of a transformed weight that all threads share: half of a last-level cache.
 const WHOLE: usize = 4 << 20;
@@ -96,6 +97,33 @@ pub(super) fn forward<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
             layer.share_input(chunk(total, blocks, index));
         }
     }
+}
+
+/// f32 of scratch memory that [`forward`] takes: of all threads together, and of each of so many.
+pub(super) fn scratch<const IN: usize, const OUT: usize>(
+    isa: Isa,
+    shape: ConvShape,
+    (n, height, width): (usize, usize, usize),
+    threads: usize,
+) -> [usize; 2] {
+    let total = n * height.div_ceil(OUT) * width.div_ceil(OUT);
+    let (inputs, columns) = (shape.inputs, 2 * isa.lanes());
+    let panels = shape.outputs.div_ceil(columns);
+    let panel = |inputs: usize| IN * IN * odd(inputs * columns);
+    let sums = |rows: usize| IN * IN * odd(rows * columns);
+    let input = |tiles: usize| IN * IN * odd(tiles * inputs);
+    let whole = panels * panel(inputs);
+    let blocks = total.div_ceil(TILES);
+    if whole <= WHOLE && blocks >= 2 * threads {
+        let tiles = total.div_ceil(blocks.next_multiple_of(threads));
+        return [whole, input(tiles) + sums(tiles)];
+    }
+    let most = (INPUT / (IN * IN * inputs)).clamp(1, MOST_TILES);
+    let tiles = total.div_ceil(total.div_ceil(most));
+    let size = (CHUNK / (IN * IN * columns) / LINE).max(1) * LINE;
+    let chunks = inputs.div_ceil(size);
+    let longest = inputs.div_ceil(chunks).next_multiple_of(LINE);
+    [input(tiles), panel(longest) + sums(tiles)]
 }
 
 #[derive(Clone, Copy)]

@@ -8,8 +8,10 @@
 
 mod moments;
 mod picture;
+mod replay;
 mod run;
 
+pub(super) use replay::replay;
 pub(super) use run::run;
 
 use picture::{Output, Strips, ranges};

@@ -1,7 +1,9 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 use sd_core::{Autoencoder, AutoencoderSpec, Noise, WeightBytes};
+use sd_kernels::OutputReplay;
 
 use super::{AutoencoderTiny, TinyVaeConfig};
+use crate::layers::has_kernels;
 use crate::vae::scaling::Scaling;
 use crate::vae::way::{Cutting, Way, check_image, check_latent};
 use crate::vae::{DecodePlan, Direction, Limits, Tiling};
@@ -78,6 +80,38 @@ impl TinyVaeFiles {
     /// The pictures and latents that the autoencoder will work on.
     pub fn spec(&self) -> &AutoencoderSpec {
         &self.spec
+    }
+
+    /// The bytes that the weights take once they are loaded, told from the files' headers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for tensors that are no network's.
+    pub fn weight_bytes(&self) -> Result<WeightBytes> {
+        let model = AutoencoderTiny::new(&self.config, &self.options.device);
+        self.weights.packed_bytes(model, &self.options)
+    }
+
+    /// The bytes that encoding or decoding one picture of `size`, height and width in pixels, takes
+    /// besides the weights. On the kernels it is replayed: `outputs` are those of what came before.
+    ///
+    /// # Errors
+    /// As [`TinyVae::plan`].
+    pub fn work_bytes(
+        &self,
+        direction: Direction,
+        size: [usize; 2],
+        outputs: &mut OutputReplay,
+    ) -> sd_core::Result<u64> {
+        let model = AutoencoderTiny::new(&self.config, &self.options.device);
+        let way = Way {
+            layers: model.layers(direction),
+            direction,
+            kernels: has_kernels(&self.options.device, self.options.dtype.into()),
+            factor: self.spec.factor,
+            dtype: self.options.dtype,
+            cutting: self.cutting,
+        };
+        way.work_bytes(size, outputs)
     }
 
     /// Reads the weights.

@@ -1,0 +1,339 @@
+//! Memory that a run will take, told before anything of it is taken.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use sd_core::{BranchEvaluation, WeightBytes};
+use sd_models::OutputReplay;
+use sd_models::memory::{kept_bytes, resident_bytes};
+
+use crate::devices;
+use crate::slot::Component;
+use crate::work::Work;
+use crate::{
+    Error, OpenOptions, PhasePeaks, Pipeline, PipelineMemory, Request, Residency, Result, Slot,
+    Start,
+};
+
+/// Memory that a run will take: what [`Run::memory_peaks`](crate::Run::memory_peaks) will measure on
+/// a CPU; on another device, what is taken of that.
+///
+/// On the flex device in f32 the layers' outputs are replayed by their sizes and found within a few
+/// hundredths of what is then measured; elsewhere it is a rough guess, since backends differ in what
+/// they copy and keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Bytes that each component's weights take once they are loaded.
+    pub weights: PipelineMemory,
+    /// Bytes that are taken besides: by the rest of the process, or on another device by others
+    /// than this pipeline.
+    pub occupied: u64,
+    /// The most bytes in each phase, all of the above that are there then among them.
+    pub peaks: PhasePeaks,
+    /// Components that are not of this library, which are counted as nothing or by their weights
+    /// alone.
+    pub unknown: Vec<&'static str>,
+}
+
+impl Estimate {
+    /// The most bytes in any phase.
+    pub fn most(&self) -> u64 {
+        let PhasePeaks {
+            text,
+            encode,
+            denoise,
+            decode,
+            safety,
+        } = self.peaks;
+        let peaks = [text, encode, denoise, decode, safety];
+        peaks.into_iter().flatten().max().unwrap_or(0)
+    }
+
+    /// An [`Error::MemoryLimit`] where it is more than `limit`.
+    pub(crate) fn check(self, limit: Option<u64>) -> Result<()> {
+        match limit.filter(|limit| self.most() > *limit) {
+            None => Ok(()),
+            Some(limit) => Err(Error::MemoryLimit {
+                limit,
+                estimate: Box::new(self),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let peaks = &self.peaks;
+        let phases = [
+            ("text", peaks.text),
+            ("encode", peaks.encode),
+            ("denoise", peaks.denoise),
+            ("decode", peaks.decode),
+            ("safety", peaks.safety),
+        ];
+        let phases = phases.into_iter().filter_map(|(name, peak)| {
+            let peak = peak?;
+            Some(format!("{name} {}", Bytes(peak)))
+        });
+        let phases: Vec<String> = phases.collect();
+        let (weights, occupied) = (Bytes(self.weights.total()), Bytes(self.occupied));
+        write!(
+            f,
+            "{} (weights {weights}, besides {occupied})",
+            phases.join(", ")
+        )
+    }
+}
+
+/// A number of bytes in words.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes @ 1_000_000_000.. => write!(f, "{:.2} GB", bytes as f64 / 1e9),
+            bytes => write!(f, "{:.1} MB", bytes as f64 / 1e6),
+        }
+    }
+}
+
+/// Components, in the order in which a run needs them.
+const TEXT: usize = 0;
+const DENOISER: usize = 1;
+const AUTOENCODER: usize = 2;
+const SAFETY: usize = 3;
+
+/// A component, as far as memory is concerned.
+struct Part {
+    weights: Option<WeightBytes>,
+    /// Weights that are there now.
+    held: u64,
+    /// Of a component that the program gave, the denoiser's.
+    device: Device,
+    residency: Residency,
+    /// True where it need not be loaded any more.
+    is_there: bool,
+}
+
+impl Part {
+    fn of<T: Component + ?Sized>(slot: &Slot<T>, device: &Device) -> Self {
+        let held = slot.weights();
+        let footprint = slot.footprint();
+        Self {
+            weights: match footprint {
+                Some(files) => files.weight_bytes(),
+                None => (held != WeightBytes::default()).then_some(held),
+            },
+            held: held.total(),
+            device: footprint.map_or(device, |files| files.device()).clone(),
+            residency: slot.residency(),
+            is_there: footprint.is_none() || held.total() > 0,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.weights.unwrap_or_default().total()
+    }
+}
+
+impl Pipeline {
+    /// The memory that a run of `request` will take. Nothing is loaded, and nothing is computed.
+    ///
+    /// # Errors
+    /// A number in the request that is out of range; those of an autoencoder that cannot keep its
+    /// limits.
+    pub fn estimate(&self, request: &Request) -> Result<Estimate> {
+        self.estimate_as(request, None)
+    }
+
+    /// The memory that a run of `request` on the model at `path` will take, opened with `options`,
+    /// from the headers of its files alone.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`estimate`](Self::estimate).
+    pub fn estimate_path(
+        path: impl AsRef<Path>,
+        options: &OpenOptions,
+        request: &Request,
+    ) -> Result<Estimate> {
+        let unloaded = OpenOptions {
+            residency: Residency::PerPhase,
+            memory_limit: None,
+            ..options.clone()
+        };
+        Self::open(path, &unloaded)?.estimate_as(request, Some(options.residency))
+    }
+
+    /// The parts, with another residency where one is given.
+    fn parts(&self, residency: Option<Residency>) -> Vec<Part> {
+        let device = &self.denoiser.spec().device;
+        let mut parts = vec![
+            Part::of(&self.text_encoder, device),
+            Part::of(&self.denoiser, device),
+            Part::of(&self.autoencoder, &self.autoencoder.spec().device),
+        ];
+        parts.extend((self.safety_checker.as_ref()).map(|slot| Part::of(slot, device)));
+        if let Some(residency) = residency {
+            for part in parts.iter_mut().filter(|part| !part.is_there) {
+                part.residency = residency;
+            }
+        }
+        parts
+    }
+
+    /// The estimate of what loading all components at once takes.
+    pub(crate) fn estimate_weights(&self) -> Estimate {
+        let parts = self.parts(Some(Residency::Always));
+        let device = &self.denoiser.spec().device;
+        let mut estimate = Estimate::of(&parts, device);
+        estimate.peaks.denoise = Some(estimate.occupied + resident(&parts, &[], &[], device));
+        estimate
+    }
+
+    fn estimate_as(&self, request: &Request, residency: Option<Residency>) -> Result<Estimate> {
+        let spec = self.denoiser.spec();
+        let [count, _, h, w] = request.latent_shape(spec, self.autoencoder.spec())?;
+        let factor = self.autoencoder.spec().factor;
+        let size = [h, w].map(|side| side * factor);
+        if let Some(hires) = &request.hires {
+            let [height, width] = hires.size(size, factor)?;
+            let first = Request {
+                hires: None,
+                ..request.clone()
+            };
+            let second = Request {
+                width: Some(width),
+                height: Some(height),
+                start: Start::Noise,
+                ..first.clone()
+            };
+            let mut estimate = self.estimate_as(&second, residency)?;
+            estimate.cover(&self.estimate_as(&first, residency)?);
+            return Ok(estimate);
+        }
+        let parts = self.parts(residency);
+        let mut estimate = Estimate::of(&parts, &spec.device);
+
+        let texts = request.guidance(self).texts().len();
+        let together = match request.evaluation {
+            BranchEvaluation::Together => texts,
+            BranchEvaluation::InTurn => 1,
+        };
+        let at_once = match self.scheduler.steps_each_image() {
+            true => 1,
+            false => count,
+        };
+        // A run does one after the other, and what is kept of the memory of one serves the next.
+        let mut outputs = OutputReplay::new(true);
+        let prompts = Work::Text { prompts: texts };
+        let text = self.text_encoder.work_bytes(prompts, &mut outputs);
+        let encode = match request.start {
+            Start::Picture { .. } => {
+                let encode = Work::Encode { size };
+                Some(self.autoencoder.work_bytes(encode, &mut outputs))
+            }
+            _ => None,
+        };
+        let denoise = Work::Denoise {
+            samples: together * at_once,
+            latent: [h, w],
+        };
+        let denoise = self.denoiser.work_bytes(denoise, &mut outputs);
+        let decode = self
+            .autoencoder
+            .work_bytes(Work::Decode { size }, &mut outputs);
+
+        // Bytes of the phase that needs the parts `needed`, behind those that needed `before`.
+        let phase = |needed: &[usize], before: &[usize], work: Option<u64>| {
+            let device = &parts[needed[0]].device;
+            let own = resident(&parts, needed, before, device);
+            Some(occupied(&parts, device) + own + work.unwrap_or(0) + code(device))
+        };
+        let peaks = &mut estimate.peaks;
+        peaks.text = phase(&[TEXT], &[], text);
+        if let Some(encode) = encode {
+            peaks.encode = phase(&[AUTOENCODER, DENOISER], &[TEXT], encode);
+        }
+        peaks.denoise = phase(&[DENOISER], &[TEXT], denoise);
+        // The finished pictures, one after the other.
+        let pictures = (count * size[0] * size[1] * 3) as u64;
+        let decode = Some(decode.unwrap_or(0) + pictures);
+        peaks.decode = phase(&[AUTOENCODER], &[TEXT, DENOISER], decode);
+        if parts.len() > SAFETY {
+            let before = [TEXT, DENOISER, AUTOENCODER];
+            peaks.safety = phase(&[SAFETY], &before, Some(pictures));
+        }
+        Ok(estimate)
+    }
+}
+
+impl Estimate {
+    /// Takes the peaks of `other` where they are higher.
+    fn cover(&mut self, other: &Self) {
+        let (own, other) = (&mut self.peaks, &other.peaks);
+        for (own, other) in [
+            (&mut own.text, other.text),
+            (&mut own.encode, other.encode),
+            (&mut own.denoise, other.denoise),
+            (&mut own.decode, other.decode),
+            (&mut own.safety, other.safety),
+        ] {
+            *own = (*own).max(other);
+        }
+    }
+
+    fn of(parts: &[Part], device: &Device) -> Self {
+        let weights = |part: usize| parts.get(part).and_then(|part| part.weights);
+        let names = ["text_encoder", "denoiser", "autoencoder", "safety_checker"];
+        let unknown = parts.iter().zip(names);
+        let unknown = unknown.filter(|(part, _)| part.weights.is_none());
+        Self {
+            weights: PipelineMemory {
+                text_encoder: weights(TEXT).unwrap_or_default(),
+                denoiser: weights(DENOISER).unwrap_or_default(),
+                autoencoder: weights(AUTOENCODER).unwrap_or_default(),
+                safety_checker: weights(SAFETY).unwrap_or_default(),
+                device: None,
+            },
+            occupied: occupied(parts, device),
+            peaks: PhasePeaks::default(),
+            unknown: unknown.map(|(_, name)| name).collect(),
+        }
+    }
+}
+
+/// Bytes of the parts that are on `device` while those of `needed` are at work, behind those of
+/// `before`.
+fn resident(parts: &[Part], needed: &[usize], before: &[usize], device: &Device) -> u64 {
+    let is_there = |index: usize, part: &Part| match part.residency {
+        Residency::Always => true,
+        Residency::OnDemand => part.is_there || needed.contains(&index) || before.contains(&index),
+        Residency::PerPhase => needed.contains(&index),
+    };
+    let parts = parts.iter().enumerate();
+    let parts = parts.filter(|(index, part)| part.device == *device && is_there(*index, part));
+    parts.map(|(_, part)| part.bytes()).sum()
+}
+
+/// Bytes taken of `device`, those of `parts` not counted.
+fn occupied(parts: &[Part], device: &Device) -> u64 {
+    let own = parts.iter().filter(|part| part.device == *device);
+    let own: u64 = own.map(|part| part.held).sum();
+    let all = match devices::pool(device) {
+        Some(pool) => pool.in_use,
+        // What is kept of earlier runs is used again.
+        None => resident_bytes().unwrap_or(0).saturating_sub(kept_bytes()),
+    };
+    all.saturating_sub(own)
+}
+
+/// Bytes of the program itself that a first run brings into memory: its instructions, and stacks of
+/// its threads. As measured.
+fn code(device: &Device) -> u64 {
+    match devices::pool(device) {
+        Some(_) => 0,
+        None => 4 << 20,
+    }
+}

@@ -1,0 +1,170 @@
+//! Memory is told before it is taken: what a run takes then, as the system counts it, is within 15 %
+//! of it.
+#![cfg(all(feature = "micro", target_os = "linux"))]
+
+use std::sync::{Mutex, PoisonError};
+
+use sd_pipeline::models::Files;
+use sd_pipeline::{
+    Error, OpenOptions, PhasePeaks, Pipeline, Request, Residency, RgbImage, Start, WeightStorage,
+    device,
+};
+use sd_tiny::micro::{Family, Layout, Micro};
+
+/// What is measured is the whole process: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn options(residency: Residency, weight_storage: WeightStorage) -> OpenOptions {
+    OpenOptions {
+        residency,
+        weight_storage,
+        ..OpenOptions::new(&device("flex").unwrap())
+    }
+}
+
+fn micro(family: Family) -> Files {
+    Micro::new(family, Layout::Diffusers, 0).unwrap().files()
+}
+
+fn request(size: [usize; 2], count: usize) -> Request {
+    Request {
+        steps: 2,
+        width: Some(size[0]),
+        height: Some(size[1]),
+        count,
+        ..sd_tiny::request("a red cube")
+    }
+}
+
+fn phases(peaks: PhasePeaks) -> [(&'static str, Option<u64>); 4] {
+    [
+        ("text", peaks.text),
+        ("encode", peaks.encode),
+        ("denoise", peaks.denoise),
+        ("decode", peaks.decode),
+    ]
+}
+
+/// Draws, and compares what that took with what was told.
+fn compare(name: &str, pipeline: &Pipeline, request: &Request) {
+    let told = pipeline.estimate(request).unwrap();
+    assert!(told.unknown.is_empty(), "{:?}", told.unknown);
+    let mut run = pipeline.start(request).unwrap();
+    for step in &mut run {
+        step.unwrap();
+    }
+    run.images().unwrap();
+    let mut wrong = Vec::new();
+    let measured = phases(run.memory_peaks());
+    for ((phase, told), (_, took)) in phases(told.peaks).into_iter().zip(measured) {
+        assert_eq!(told.is_some(), took.is_some(), "{name}: {phase}");
+        let (Some(told), Some(took)) = (told, took) else {
+            continue;
+        };
+        let share = told as f64 / took as f64 - 1.0;
+        let line = format!(
+            "{name}: {phase}: {:.1} MB told, {:.1} MB taken, {:+.1} %",
+            told as f64 / 1e6,
+            took as f64 / 1e6,
+            100.0 * share
+        );
+        println!("{line}");
+        if share.abs() > 0.15 {
+            wrong.push(line);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_run_takes_what_was_told() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (f32, stored) = (WeightStorage::F32, WeightStorage::AsStored);
+    for (residency, storage) in [
+        (Residency::PerPhase, stored),
+        (Residency::OnDemand, f32),
+        (Residency::Always, f32),
+    ] {
+        let options = options(residency, storage);
+        let tiny = Pipeline::from_files(&sd_tiny::files(), &options).unwrap();
+        compare("tiny", &tiny, &request([128, 128], 1));
+        compare("tiny", &tiny, &request([512, 256], 2));
+        for family in [Family::Sd1, Family::Sdxl, Family::Sdxs] {
+            let pipeline = Pipeline::from_files(&micro(family), &options).unwrap();
+            compare(&format!("{family:?}"), &pipeline, &request([256, 320], 1));
+        }
+        let changed = Request {
+            start: Start::Picture {
+                image: RgbImage::new(512, 384),
+                strength: 1.0,
+                mask: None,
+            },
+            ..request([512, 384], 1)
+        };
+        compare("tiny from a picture", &tiny, &changed);
+        compare("tiny", &tiny, &request([768, 768], 1));
+    }
+}
+
+#[test]
+fn weights_take_the_bytes_that_their_headers_tell() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for storage in [WeightStorage::F32, WeightStorage::AsStored] {
+        let options = options(Residency::OnDemand, storage);
+        for family in Family::ALL {
+            let pipeline = Pipeline::from_files(&micro(family), &options).unwrap();
+            let estimate = pipeline.estimate(&request([64, 64], 1)).unwrap();
+            pipeline.text_encoder.get().unwrap();
+            pipeline.denoiser.get().unwrap();
+            pipeline.autoencoder.get().unwrap();
+            assert_eq!(
+                estimate.weights,
+                pipeline.memory(),
+                "{family:?} {storage:?}"
+            );
+            // What is loaded is told as it was before.
+            let again = pipeline.estimate(&request([64, 64], 1)).unwrap();
+            assert_eq!(estimate.weights, again.weights, "{family:?} {storage:?}");
+        }
+    }
+}
+
+#[test]
+fn what_would_take_more_than_the_limit_is_not_begun() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0).unwrap();
+    micro.write_to(folder.path()).unwrap();
+    let limited = |memory_limit, residency| OpenOptions {
+        memory_limit: Some(memory_limit),
+        ..options(residency, WeightStorage::F32)
+    };
+    let is_limit = |error: &Error, limit: u64| match error {
+        Error::MemoryLimit { limit: l, estimate } => *l == limit && estimate.most() > limit,
+        _ => false,
+    };
+    // The weights alone are too many.
+    let error = Pipeline::open(folder.path(), &limited(1000, Residency::Always)).unwrap_err();
+    assert!(is_limit(&error, 1000), "{error}");
+
+    let (small, large) = (request([128, 128], 1), request([1024, 1024], 2));
+    let per_phase = options(Residency::PerPhase, WeightStorage::F32);
+    let told = [&small, &large]
+        .map(|request| Pipeline::estimate_path(folder.path(), &per_phase, request).unwrap());
+    let limit = u64::midpoint(told[0].most(), told[1].most());
+    let pipeline = Pipeline::open(folder.path(), &limited(limit, Residency::PerPhase)).unwrap();
+    let error = pipeline.start(&large).map(drop).unwrap_err();
+    assert!(is_limit(&error, limit), "{error}");
+    let words = error.to_string();
+    for part in ["more than the limit of", "denoise", "decode", "weights"] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert_eq!(pipeline.memory().total(), 0, "nothing was loaded for it");
+    pipeline.generate(&small).unwrap();
+
+    // All that is there always is told of a path, too.
+    let always = options(Residency::Always, WeightStorage::F32);
+    let all = Pipeline::estimate_path(folder.path(), &always, &small).unwrap();
+    let (all, one) = (all.peaks.text.unwrap(), told[0].peaks.text.unwrap());
+    assert!(all > one, "{all} and {one}");
+}
