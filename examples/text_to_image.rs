@@ -68,6 +68,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             true => Vec::new(),
             false => arguments.adapters.loras()?,
         },
+        words: arguments.adapters.words()?,
         ..options.clone()
     };
     let mut pipeline = match &arguments.model {

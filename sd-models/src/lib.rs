@@ -15,6 +15,7 @@ mod notes;
 mod options;
 #[doc(hidden)]
 pub mod testing;
+mod textual_inversion;
 mod tokenizer;
 pub mod unet;
 pub mod vae;
@@ -33,5 +34,6 @@ pub use files::{EmbeddedFile, Files};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
 pub use sd_kernels::WeightStorage;
+pub use textual_inversion::TextualInversion;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

@@ -96,7 +96,7 @@ pub use sd_core::{
     WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
-pub use sd_models::{UnknownSettings, WeightStorage};
+pub use sd_models::{TextualInversion, UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

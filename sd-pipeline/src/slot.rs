@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
+use sd_models::TextualInversion;
 use sd_models::lora::{LoraFile, Matches};
 
 use crate::{Error, Result};
@@ -88,6 +89,15 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
         matches: &mut Matches,
     ) -> Result<Option<Box<dyn Source<T>>>> {
         let _ = (lora, strength, matches);
+        Ok(None)
+    }
+
+    /// The same files with a word more; `None`, the default, for a component that reads none.
+    ///
+    /// # Errors
+    /// [`sd_models::Error::Adapter`] for a word that does not fit.
+    fn with_word(&self, word: &TextualInversion) -> Result<Option<Box<dyn Source<T>>>> {
+        let _ = word;
         Ok(None)
     }
 
