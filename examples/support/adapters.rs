@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sd_pipeline::models::lora::AdapterReport;
-use sd_pipeline::{Lora, Pipeline};
+use sd_pipeline::{Lora, Pipeline, TextualInversion};
 use serde_json::json;
 
 /// Adapters of a model.
@@ -16,6 +16,10 @@ pub(crate) struct Adapters {
     /// given several times
     #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = scaled)]
     loras: Vec<(PathBuf, f32)>,
+    /// A textual inversion; its word in prompts is the file's name without the ending. May be given
+    /// several times
+    #[arg(long = "embedding", value_name = "FILE")]
+    embeddings: Vec<PathBuf>,
     /// Draw with what of an adapter the model has, even if that is not all
     #[arg(long)]
     lenient: bool,
@@ -37,17 +41,25 @@ impl Adapters {
         all.collect()
     }
 
+    /// The words, with the vectors they stand for.
+    pub(crate) fn words(&self) -> sd_pipeline::Result<Vec<TextualInversion>> {
+        let words = self.embeddings.iter().map(TextualInversion::open);
+        Ok(words.collect::<Result<_, _>>()?)
+    }
+
     /// Prints what of each adapter `pipeline`'s model has.
     pub(crate) fn print(&self, pipeline: &Pipeline, as_json: bool) -> Result<(), Box<dyn Error>> {
-        let loras = self.loras()?;
-        let reports = pipeline.match_loras(&loras)?;
+        let (loras, words) = (self.loras()?, self.words()?);
+        let mut reports = pipeline.match_loras(&loras)?;
+        reports.extend(pipeline.match_words(&words));
         let mut out = std::io::stdout().lock();
         if as_json {
             writeln!(out, "{}", json!({ "adapters": reports }))?;
             return Ok(());
         }
-        for (lora, report) in loras.iter().zip(&reports) {
-            let path = lora.file.path().display();
+        let paths = loras.iter().map(|lora| lora.file.path());
+        let paths = paths.chain(words.iter().map(TextualInversion::path));
+        for (path, report) in paths.zip(&reports) {
             let AdapterReport {
                 kind,
                 family,
@@ -55,10 +67,8 @@ impl Adapters {
                 ..
             } = report;
             let family = family.as_deref().unwrap_or("unknown");
-            writeln!(
-                out,
-                "{path}: {kind}, family {family}, {matched} modules matched"
-            )?;
+            let path = path.display();
+            writeln!(out, "{path}: {kind}, family {family}, {matched} matched")?;
             for name in &report.unmatched {
                 writeln!(out, "  unmatched {name}")?;
             }

@@ -62,6 +62,10 @@ impl<'a> Drawing<'a> {
                 true => Vec::new(),
                 false => arguments.adapters.loras()?,
             },
+            words: match arguments.adapters.report_only {
+                true => Vec::new(),
+                false => arguments.adapters.words()?,
+            },
             ..options.clone()
         };
         let mut pipeline = match &arguments.model {

@@ -18,6 +18,7 @@ mod saving;
 mod single_file;
 #[doc(hidden)]
 pub mod testing;
+mod textual_inversion;
 mod tokenizer;
 pub mod unet;
 pub mod vae;
@@ -39,5 +40,6 @@ pub use options::{LoadOptions, UnknownSettings};
 pub use saving::{TensorFile, Written};
 pub use sd_kernels::{OutputReplay, WeightStorage};
 pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
+pub use textual_inversion::TextualInversion;
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use weights::{Renamed, TensorInfo, TensorSource, Weights, open_source, parameter_shapes};

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sd_core::{Denoiser, TextEncoder};
+use sd_models::TextualInversion;
 use sd_models::lora::{AdapterReport, LoraFile, Matches};
 
 use crate::slot::Component;
@@ -127,7 +128,43 @@ pub(crate) fn check(loras: &[Lora], reports: &[AdapterReport], width: usize) -> 
     all.try_for_each(|(lora, report)| lora.check(report, model))
 }
 
+/// The text encoder's source with `words` more; `None` where there are none, or nobody to read them.
+pub(crate) fn teach(
+    text_encoder: Option<&dyn Source<dyn TextEncoder>>,
+    words: &[TextualInversion],
+) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
+    let mut taught: Option<Box<dyn Source<dyn TextEncoder>>> = None;
+    for word in words {
+        let source = taught.as_deref().or(text_encoder);
+        let next = source.map(|source| source.with_word(word)).transpose()?;
+        match next.flatten() {
+            Some(next) => taught = Some(next),
+            None => {
+                let parts = vec!["the vectors of a textual inversion"];
+                let reader = "a text encoder of the program's own";
+                return Err(sd_core::Error::Unread { reader, parts }.into());
+            }
+        }
+    }
+    Ok(taught)
+}
+
 impl Pipeline {
+    /// The same pipeline with `words` in its text encoder's vocabulary: in a prompt each stands for
+    /// what its file was taught. This one stays as it is and shares all else.
+    ///
+    /// # Errors
+    /// [`sd_models::Error::Adapter`] for a word that the vocabulary has already, or whose vectors are
+    /// not as wide as the model's tokens; [`sd_core::Error::Unread`] where the text encoder is the
+    /// program's own; those of reading the files.
+    pub fn with_words(&self, words: &[TextualInversion]) -> Result<Self> {
+        let mut changed = self.clone();
+        if let Some(source) = teach(self.text_encoder.source(), words)? {
+            changed.text_encoder = reloaded(&self.text_encoder, source)?;
+        }
+        Ok(changed)
+    }
+
     /// The same pipeline with the changes of `loras` in its weights, one after the other. This one
     /// stays as it is and shares all that does not change, so that one may have many looks of one
     /// model and take another with each picture.
@@ -154,6 +191,22 @@ impl Pipeline {
             })?;
         }
         Ok(changed)
+    }
+
+    /// Report on each of `words`: whether this pipeline's text encoder can learn it. Nothing is
+    /// changed or read.
+    pub fn match_words(&self, words: &[TextualInversion]) -> Vec<AdapterReport> {
+        let report = |word: &TextualInversion| {
+            let taught = teach(self.text_encoder.source(), std::slice::from_ref(word));
+            AdapterReport {
+                kind: "textual_inversion",
+                family: word.family().map(Into::into),
+                matched: usize::from(taught.is_ok()),
+                unmatched: Vec::new(),
+                misshapen: taught.err().iter().map(ToString::to_string).collect(),
+            }
+        };
+        words.iter().map(report).collect()
     }
 
     /// Report on each of `loras`: what of it this pipeline's model has. Nothing is changed or read.

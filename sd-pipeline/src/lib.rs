@@ -120,7 +120,7 @@ pub use sd_core::{
 };
 pub use sd_models::OutputReplay;
 pub use sd_models::vae::Tiling;
-pub use sd_models::{PredictionType, SingleFile, UnknownSettings, WeightStorage};
+pub use sd_models::{PredictionType, SingleFile, TextualInversion, UnknownSettings, WeightStorage};
 pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
 
 /// README.md's programs are compiled with the documentation's tests.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{Files, LoadOptions, PredictionType, UnknownSettings, WeightStorage};
+use sd_models::{Files, LoadOptions, PredictionType, TextualInversion, UnknownSettings, WeightStorage};
 use sd_schedulers::ConfigError;
 
 use crate::adapters;
@@ -81,6 +81,8 @@ pub struct OpenOptions {
     /// Changes to the model's weights, merged one after the other while they are read; see
     /// [`Pipeline::with_loras`].
     pub loras: Vec<Lora>,
+    /// Words that the text encoder is taught; see [`Pipeline::with_words`].
+    pub words: Vec<TextualInversion>,
     /// Fate of a picture that the safety checker flags, if the folder ships one; `None`: pictures are
     /// not checked, which the log says. The checker computes in f32, where the autoencoder does.
     pub safety: Option<OnFlagged>,
@@ -144,6 +146,7 @@ impl OpenOptions {
             config: None,
             folders: ComponentFolders::default(),
             loras: Vec::new(),
+            words: Vec::new(),
             safety: Some(OnFlagged::default()),
             components: Components::default(),
         }
@@ -296,6 +299,7 @@ impl Pipeline {
             let options = load(&net, &part.name);
             folder.denoiser(&part, training, &options)
         })?;
+        let text_encoder = taught(text_encoder, &options.words)?;
         let (text_encoder, denoiser) = changed(text_encoder, denoiser, &options.loras)?;
         let limits = Limits {
             largest_buffer: largest_buffer(&auto.device),
@@ -364,6 +368,16 @@ impl Pipeline {
 }
 
 type FoundSource<T> = Found<T, Box<dyn Source<T>>>;
+
+/// The text encoder with `words` more, where it is read from files.
+fn taught(
+    text_encoder: FoundSource<dyn TextEncoder>,
+    words: &[TextualInversion],
+) -> Result<FoundSource<dyn TextEncoder>> {
+    let source = text_encoder.files().map(|source| &**source);
+    let taught = adapters::teach(source, words)?;
+    Ok(taught.map_or(text_encoder, Found::Files))
+}
 
 /// The components with `loras` merged into what is read from files.
 fn changed(

@@ -16,7 +16,7 @@ use sd_core::{
 use sd_models::lora::{LoraFile, Matches};
 use sd_models::unet::UNetFiles;
 use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
-use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions};
+use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, TextualInversion};
 
 use crate::devices::compiles_kernels;
 use crate::work::Footprint;
@@ -160,6 +160,13 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
         Some(self)
     }
 
+    fn with_word(
+        &self,
+        word: &TextualInversion,
+    ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
+        Ok(Some(Box::new(ClipTextFiles::with_word(self, word, 0, 1)?)))
+    }
+
     fn uses_threads(&self) -> bool {
         // On a GPU a device may keep memory for each thread that uses it, and a thread that ends
         // takes none of it along.
@@ -191,6 +198,13 @@ impl Source<dyn TextEncoder> for ClipPairFiles {
 
     fn footprint(&self) -> Option<&dyn Footprint> {
         Some(self)
+    }
+
+    fn with_word(
+        &self,
+        word: &TextualInversion,
+    ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
+        Ok(Some(Box::new(ClipPairFiles::with_word(self, word)?)))
     }
 
     fn uses_threads(&self) -> bool {

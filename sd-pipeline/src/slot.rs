@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
-use sd_models::OutputReplay;
+use sd_models::{OutputReplay, TextualInversion};
 use sd_models::lora::{LoraFile, Matches};
 
 use crate::work::{Footprint, Work};
@@ -96,6 +96,15 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     /// Memory that the component takes, as far as its files tell.
     fn footprint(&self) -> Option<&dyn Footprint> {
         None
+    }
+
+    /// The same files with a word more; `None`, the default, for a component that reads none.
+    ///
+    /// # Errors
+    /// [`sd_models::Error::Adapter`] for a word that does not fit.
+    fn with_word(&self, word: &TextualInversion) -> Result<Option<Box<dyn Source<T>>>> {
+        let _ = word;
+        Ok(None)
     }
 
     /// `true` where [`load`](Self::load) is, or may be, the work of rayon's threads: it then gets a

@@ -5,6 +5,7 @@ use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::{ClipReading, ClipTextConfig, ClipTextModel};
 use crate::lora::{LoraFile, Matches, Names, Target};
+use crate::textual_inversion::{Extended, TextualInversion};
 use crate::{ClipTokenizer, ConfigFile, Error, Files, LoadOptions, Result, Weights};
 
 /// A text encoder's files, found sound; the weights are still in them.
@@ -166,6 +167,26 @@ impl ClipTextFiles {
         let maps = config.num_hidden_layers + 6;
         let numbers = tokens * (maps * config.hidden_size + config.intermediate_size);
         (numbers * DType::from(self.options.dtype).size()) as u64
+    }
+
+    /// The same with a word more in its vocabulary, as the encoder of number `index` of `count`.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when the word's vectors are not as wide as the encoder's tokens;
+    /// [`Error::Tokenizer`] when it is in the vocabulary already.
+    pub fn with_word(&self, word: &TextualInversion, index: usize, count: usize) -> Result<Self> {
+        const TABLE: &str = "embeddings.token_embedding.weight";
+        let vectors = word.vectors(index, count, self.config.hidden_size)?;
+        let added = self.tokenizer.with_word(word.word(), vectors.count);
+        let (tokenizer, first) = added.map_err(|e| word.error(e))?;
+        let mut changed = self.clone();
+        changed.tokenizer = Arc::new(tokenizer);
+        if let Some(table) = self.weights.get(TABLE) {
+            let (table, rows) = Extended::new(table.clone(), vectors.clone(), first)?;
+            changed.weights.replace(TABLE, table);
+            changed.config.vocab_size = rows;
+        }
+        Ok(changed)
     }
 
     /// Reads the weights.

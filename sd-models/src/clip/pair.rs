@@ -4,7 +4,7 @@ use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 use super::encoder::warn_of_cuts;
 use super::{ClipTextEncoder, ClipTextFiles};
 use crate::lora::{LoraFile, Matches};
-use crate::{Error, Result};
+use crate::{Error, Result, TextualInversion};
 
 /// Files of two text encoders side by side, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
@@ -48,6 +48,18 @@ impl ClipPairFiles {
         Ok(Self {
             first: self.first.with_lora(0, lora, strength, matches)?,
             second: self.second.with_lora(1, lora, strength, matches)?,
+            absent: self.absent,
+        })
+    }
+
+    /// The same with a word more in the vocabulary of both.
+    ///
+    /// # Errors
+    /// As [`ClipTextFiles::with_word`].
+    pub fn with_word(&self, word: &TextualInversion) -> Result<Self> {
+        Ok(Self {
+            first: self.first.with_word(word, 0, 2)?,
+            second: self.second.with_word(word, 1, 2)?,
             absent: self.absent,
         })
     }

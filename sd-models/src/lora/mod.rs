@@ -244,3 +244,6 @@ impl fmt::Debug for LoraFile {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

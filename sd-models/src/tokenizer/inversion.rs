@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 /// The added tokens `<word>` after which `<word>_1`, `<word>_2` … go on: one word of several
 /// vectors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Inversions {
     /// The word and all its tokens in a text, sorted.
     words: Vec<(String, String)>,
@@ -22,6 +22,17 @@ impl Inversions {
         let mut words: Vec<_> = words.collect();
         words.sort();
         Self { words }
+    }
+
+    /// One word more, of `count` tokens.
+    pub(super) fn add(&mut self, word: &str, count: usize) {
+        let all = (1..count).fold(word.to_string(), |all, number| {
+            format!("{all} {word}_{number}")
+        });
+        if count > 1 {
+            self.words.push((word.into(), all));
+            self.words.sort();
+        }
     }
 
     /// The text with all tokens of each word that is among its `tokens`; `None` where there is no

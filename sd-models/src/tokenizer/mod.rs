@@ -13,7 +13,7 @@ use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use self::inversion::Inversions;
 use self::special::SpecialTokens;
@@ -35,7 +35,7 @@ const DEFAULT_LENGTH: usize = 77;
 ///
 /// A word of several vectors, learned by textual inversion and saved as the added tokens `<word>`,
 /// `<word>_1`, `<word>_2` …, is written as the first of them and stands for all, as in diffusers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     inner: Tokenizer,
     path: PathBuf,
@@ -89,6 +89,41 @@ impl ClipTokenizer {
             end,
             pad,
         })
+    }
+
+    /// The same with the word `word` of `count` tokens, and the number of the first of them; the
+    /// others follow it.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a word that is empty, has white space in it, or is already in the
+    /// vocabulary.
+    pub(crate) fn with_word(&self, word: &str, count: usize) -> Result<(Self, usize)> {
+        let mut with = self.clone();
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            let reason = format!("{word:?} cannot be a word: expected one without white space");
+            return Err(Error::tokenizer(&self.path, reason));
+        }
+        for number in 0..count {
+            let token = match number {
+                0 => word.to_string(),
+                number => format!("{word}_{number}"),
+            };
+            if self.inner.token_to_id(&token).is_some() {
+                let reason = format!("{token:?} is a word of the vocabulary already");
+                return Err(Error::tokenizer(&self.path, reason));
+            }
+            let token = AddedToken::from(token, false);
+            let added = with.inner.add_tokens([token]);
+            added.map_err(|e| Error::tokenizer(&self.path, e))?;
+        }
+        with.inversions.add(word, count);
+        match with.inner.token_to_id(word) {
+            Some(first) => Ok((with, first as usize)),
+            None => Err(Error::tokenizer(
+                &self.path,
+                format!("{word:?} cannot be added"),
+            )),
+        }
     }
 
     /// The file of the vocabulary.

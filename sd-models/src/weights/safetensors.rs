@@ -52,10 +52,12 @@ impl TensorSource for Safetensors {
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let info = &self.tensors[tensor];
-        let size = info
-            .dtype
-            .ok_or_else(|| no_floats(&self.path, info))?
-            .size();
+        let floats = info.dtype.map(|dtype| dtype.size());
+        // Networks have none, but trainers note whole numbers beside them.
+        let whole = (info.stored == "I64").then_some(8);
+        let size = floats
+            .or(whole)
+            .ok_or_else(|| no_floats(&self.path, info))?;
         let offset = self.starts[tensor] + (first * size) as u64;
         let read = self.content.read_at(offset, to);
         read.map_err(|source| Error::io(&self.path, source))

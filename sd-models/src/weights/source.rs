@@ -37,7 +37,7 @@ pub trait TensorSource: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read any more; [`Error::Unsupported`] for a tensor
-    /// without `dtype`.
+    /// without `dtype`, unless it is of I64, as which it is read then.
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()>;
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
 use sd_models::vae::Tiling;
-use sd_models::{PredictionType, UnknownSettings, WeightStorage};
+use sd_models::{PredictionType, TextualInversion, UnknownSettings, WeightStorage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::absent;
@@ -47,6 +47,8 @@ struct Options {
     folders: ComponentFolders,
     #[serde(default)]
     loras: Vec<Look>,
+    #[serde(default)]
+    words: Vec<Word>,
     #[serde(default = "checked")]
     safety: Option<OnFlagged>,
     #[serde(default, with = "absent")]
@@ -105,6 +107,26 @@ impl Look {
             lenient: self.lenient,
             ..Lora::open(&self.file)?
         })
+    }
+}
+
+/// A [`TextualInversion`] by its file, likewise.
+#[derive(Serialize, Deserialize)]
+struct Word {
+    file: PathBuf,
+    word: String,
+}
+
+impl Word {
+    fn of(word: &TextualInversion) -> Self {
+        Self {
+            file: word.path().into(),
+            word: word.word().into(),
+        }
+    }
+
+    fn open(&self) -> crate::Result<TextualInversion> {
+        Ok(TextualInversion::open(&self.file)?.called(&self.word))
     }
 }
 
@@ -173,6 +195,7 @@ impl Serialize for OpenOptions {
             config: self.config.clone(),
             folders: self.folders.clone(),
             loras: self.loras.iter().map(Look::of).collect(),
+            words: self.words.iter().map(Word::of).collect(),
             safety: self.safety,
             components: self.components.clone(),
         };
@@ -206,6 +229,9 @@ impl<'a> Deserialize<'a> for OpenOptions {
             config: options.config,
             folders: options.folders,
             loras: (options.loras.iter().map(Look::open))
+                .collect::<crate::Result<_>>()
+                .map_err(de::Error::custom)?,
+            words: (options.words.iter().map(Word::open))
                 .collect::<crate::Result<_>>()
                 .map_err(de::Error::custom)?,
             safety: options.safety,

@@ -1,0 +1,235 @@
+use sd_fixtures::Fixture;
+
+use super::*;
+use crate::ConfigFile;
+use crate::ldm::Numbering;
+use crate::unet::UNetConfig;
+use crate::weights::Stored;
+
+/// Largest difference of a weight, of values to 4: the tools' own rounding in f32.
+const TOLERANCE: f64 = 2e-6;
+
+/// The layers of `lora.py`: their weights as a file, and their names.
+fn layers(fixture: &Fixture, of_text: bool) -> (Weights, Names) {
+    let mut tensors = Vec::new();
+    for key in fixture.keys() {
+        let Some(name) = key.strip_prefix("base/") else {
+            continue;
+        };
+        if name.starts_with("text_model.") == of_text {
+            let bytes: Vec<u8> = fixture
+                .f32(&key)
+                .iter()
+                .flat_map(|x| x.to_le_bytes())
+                .collect();
+            tensors.push((name.to_string(), fixture.shape(&key), bytes));
+        }
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+        (name.as_str(), view.unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    let weights = Weights::from_bytes("layers.safetensors", bytes).unwrap();
+    let names = weights.shapes().map(|(name, _)| name);
+    let names = match of_text {
+        true => Names::of_text(names),
+        false => {
+            let files = Files::directory(sd_fixtures::path("unet_sd1"));
+            let config = ConfigFile::read(&files, "config.json").unwrap();
+            let config = UNetConfig::new(&config).unwrap();
+            Names::of_unet(names, &Layout::unet(&config, Numbering::Contiguous))
+        }
+    };
+    (weights, names)
+}
+
+use crate::ldm::Layout;
+
+fn open(file: &str) -> LoraFile {
+    LoraFile::open(sd_fixtures::path(&format!("lora/{file}"))).unwrap()
+}
+
+fn merged(
+    file: &LoraFile,
+    (weights, names): &(Weights, Names),
+    of_text: bool,
+    strength: f32,
+) -> (Weights, AdapterReport) {
+    let target = match of_text {
+        true => Target::TextEncoder(0),
+        false => Target::Denoiser,
+    };
+    let (mut weights, mut matches) = (weights.clone(), file.unmatched());
+    let storage = WeightStorage::F32;
+    file.merge_into(&mut weights, target, names, storage, strength, &mut matches)
+        .unwrap();
+    (weights, file.report(&matches))
+}
+
+fn values(stored: &Stored) -> Vec<f32> {
+    stored.f32s(0, stored.shape.iter().product()).unwrap()
+}
+
+#[test]
+fn weights_are_those_that_the_tools_act_with() {
+    let fixture = Fixture::open("lora");
+    let all = [layers(&fixture, false), layers(&fixture, true)];
+    let cases = fixture.settings();
+    let cases = cases.as_object().unwrap();
+    assert!(cases.len() > 28);
+    for (case, file) in cases {
+        let file = open(file.as_str().unwrap());
+        let keys = fixture.keys();
+        let expected = keys
+            .iter()
+            .filter_map(|key| key.strip_prefix(&format!("{case}/")));
+        let expected: Vec<&str> = expected.collect();
+        let of_text = expected[0].starts_with("text_model.");
+        let layers = &all[usize::from(of_text)];
+        let (weights, report) = merged(&file, layers, of_text, 1.0);
+        assert!(report.is_complete(), "{case}: {report}");
+        assert_eq!(report.matched, expected.len(), "{case}");
+        for name in &expected {
+            let today = name.strip_prefix("text_model.").unwrap_or(name);
+            let tensor = weights.get(&format!("{today}.weight")).unwrap();
+            fixture.assert_close(&format!("{case}/{name}"), &values(tensor), TOLERANCE);
+            // Rows in the middle alone are the same rows.
+            let width = tensor.shape.iter().skip(1).product::<usize>();
+            let some = tensor.f32s(2 * width + 1, width).unwrap();
+            assert_eq!(
+                some,
+                values(tensor)[2 * width + 1..][..width],
+                "{case}/{name}"
+            );
+        }
+        // At no strength it is the model's own, whatever the change.
+        let (weights, _) = merged(&file, layers, of_text, 0.0);
+        for name in expected {
+            let today = name.strip_prefix("text_model.").unwrap_or(name);
+            let tensor = weights.get(&format!("{today}.weight")).unwrap();
+            fixture.assert_close(&format!("base/{name}.weight"), &values(tensor), 0.0);
+        }
+    }
+}
+
+#[test]
+fn changes_add_up_and_may_be_taken_back() {
+    let fixture = Fixture::open("lora");
+    let layers = layers(&fixture, false);
+    let file = open("kohya.safetensors");
+    let (once, _) = merged(&file, &layers, false, 0.75);
+    let (twice, _) = merged(&file, &(once, layers.1), false, -0.75);
+    let name = "down_blocks.0.resnets.0.conv1.weight";
+    let tensor = twice.get(name).unwrap();
+    fixture.assert_close(&format!("base/{name}"), &values(tensor), 1e-6);
+}
+
+/// A LoRA of one module with these tensors, f32 of zeros but for the alpha.
+fn file_of(tensors: &[(&str, &[usize])], alpha: f32) -> Result<LoraFile> {
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape)| {
+            let value: f32 = if name.ends_with("alpha") { alpha } else { 0.0 };
+            let count = shape.iter().product::<usize>();
+            let bytes: Vec<u8> = value.to_le_bytes().repeat(count);
+            (*name, shape.to_vec(), bytes)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+        (*name, view.unwrap())
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    LoraFile::open(file.path())
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_its_reason() {
+    let fixture = Fixture::open("lora");
+    let layers = layers(&fixture, false);
+    let q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let [down, up, alpha] =
+        ["lora_down.weight", "lora_up.weight", "alpha"].map(|s| format!("{q}.{s}"));
+    let misshapen: [(&[(&str, &[usize])], &str); 6] = [
+        (&[(&down, &[4, 9]), (&up, &[12, 4])], "lora_down is [4, 9]"),
+        (&[(&down, &[4, 8]), (&up, &[11, 4])], "lora_up is [11, 4]"),
+        (&[(&down, &[4, 8]), (&up, &[12, 3])], "lora_up is [12, 3]"),
+        (&[(&down, &[0, 8]), (&up, &[12, 0])], "of rank 0"),
+        (&[(&down, &[4, 8])], "a part of the change is missing"),
+        (
+            &[(&down, &[4, 4, 2]), (&up, &[12, 4])],
+            "lora_down is [4, 4, 2]",
+        ),
+    ];
+    for (tensors, reason) in misshapen {
+        let file = file_of(tensors, 1.0).unwrap();
+        let (_, report) = merged(&file, &layers, false, 1.0);
+        assert_eq!((report.matched, report.misshapen.len()), (0, 1), "{reason}");
+        let found = &report.misshapen[0];
+        assert!(found.starts_with(q) && found.contains(reason), "{found}");
+    }
+    for alpha_value in [f32::NAN, f32::INFINITY] {
+        let tensors: [(&str, &[usize]); 3] = [(&down, &[4, 8]), (&up, &[12, 4]), (&alpha, &[])];
+        let error = file_of(&tensors, alpha_value).unwrap_err().to_string();
+        assert!(error.contains(q) && error.contains("alpha"), "{error}");
+    }
+    // Two spellings of one layer would change it twice.
+    let other = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight";
+    let other_up = other.replace("lora_A", "lora_B");
+    let file = file_of(
+        &[
+            (&down, &[4, 8]),
+            (&up, &[12, 4]),
+            (other, &[4, 8]),
+            (&other_up, &[12, 4]),
+        ],
+        1.0,
+    );
+    assert!(file.unwrap_err().to_string().contains("is there twice"));
+    let ldm = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q";
+    let [ldm_down, ldm_up] = ["lora_down.weight", "lora_up.weight"].map(|s| format!("{ldm}.{s}"));
+    let file = file_of(
+        &[
+            (&down, &[4, 8]),
+            (&up, &[12, 4]),
+            (&ldm_down, &[4, 8]),
+            (&ldm_up, &[12, 4]),
+        ],
+        1.0,
+    );
+    let file = file.unwrap();
+    let mut weights = layers.0.clone();
+    let mut matches = file.unmatched();
+    let storage = WeightStorage::F32;
+    let error = file
+        .merge_into(
+            &mut weights,
+            Target::Denoiser,
+            &layers.1,
+            storage,
+            1.0,
+            &mut matches,
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("both change"), "{error}");
+    // A module that nobody has, a tensor that is no change, a file without any.
+    let file = file_of(
+        &[
+            ("lora_unet_nowhere.lora_up.weight", &[4, 4]),
+            ("noise", &[3]),
+        ],
+        1.0,
+    )
+    .unwrap();
+    let (_, report) = merged(&file, &layers, false, 1.0);
+    assert_eq!(report.unmatched, ["lora_unet_nowhere", "noise"]);
+    let error = file_of(&[("conv_in.weight", &[4, 4])], 1.0).unwrap_err();
+    assert!(
+        error.to_string().contains("no change to a model's weights"),
+        "{error}"
+    );
+}
