@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use sd_tiny::micro::{Family, Micro};
 
-/// Writes random-weight models smaller than 1 MB.
+/// Writes random-weight models of 1 MB at most.
 #[derive(Parser)]
 struct Arguments {
     /// Folder to write into

@@ -187,6 +187,20 @@ fn a_real_files_header_gives_its_familys_published_configuration() {
             .is_some_and(|v| v == true);
         assert_eq!(is_zero, name.contains("ztsnr"));
 
+        // The averaged copy, where training left one, is a variant of its own.
+        let averaged = files
+            .folder("unet")
+            .weights("diffusion_pytorch_model", Some("ema"));
+        let has_copy = matches!(*name, "sd15-pruned-with-ema" | "sd15-instruct-pix2pix");
+        assert_eq!(averaged.is_ok(), has_copy, "{name}");
+        if let Ok(averaged) = averaged {
+            let plain = files
+                .folder("unet")
+                .weights("diffusion_pytorch_model", None);
+            assert!(averaged.shapes().eq(plain.unwrap().shapes()), "{name}");
+            assert_eq!(files.folder("unet").variants(), ["ema"]);
+        }
+
         let has_vae = !texts.is_empty();
         let missing: &[&str] = match (has_vae, *class) {
             (true, _) => &[],

@@ -111,7 +111,8 @@ fn every_model_is_smaller_than_a_megabyte() {
         for &layout in family.layouts() {
             let micro = Micro::new(family, layout, u64::MAX).unwrap();
             let size: usize = micro.iter().map(|(_, bytes)| bytes.len()).sum();
-            assert!(size < 1_000_000, "{family:?} {layout:?}: {size} bytes");
+            // The longest names alone, in one file's header, take a third of it.
+            assert!(size < 1 << 20, "{family:?} {layout:?}: {size} bytes");
         }
     }
 }

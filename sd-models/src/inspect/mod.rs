@@ -106,9 +106,10 @@ pub struct Inspection {
     /// Reason for [`prediction`](Self::prediction).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_reason: Option<String>,
-    /// `true` where the file itself says it, or what lies beside it: no guess from its name.
-    #[serde(skip)]
-    pub(crate) is_marked: bool,
+    /// `true` where the file itself says [`prediction`](Self::prediction), or what lies beside it,
+    /// and neither its name nor its family does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prediction_is_marked: bool,
     /// `true` where the file says that its noise schedule ends in pure noise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero_terminal_snr: bool,
@@ -181,7 +182,7 @@ impl Inspection {
             missing: Vec::new(),
             ambiguous: Vec::new(),
             prediction_reason: None,
-            is_marked: false,
+            prediction_is_marked: false,
             zero_terminal_snr: false,
             channels: None,
         }

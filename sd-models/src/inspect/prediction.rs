@@ -28,19 +28,19 @@ pub(super) fn decide(found: &mut Inspection, facts: &Facts, beside: &Beside<'_>,
         let quoteless = config.replace(['"', '\''], "");
         let is_v = quoteless.contains("parameterization: v") || config.contains("VScaling");
         let prediction = if is_v { VPrediction } else { Epsilon };
-        found.is_marked = true;
+        found.prediction_is_marked = true;
         return say(found, prediction, "the .yaml beside the file".into());
     }
     if let Some((key, prediction)) = noted(beside.metadata) {
-        found.is_marked = true;
+        found.prediction_is_marked = true;
         return say(found, prediction, format!("the file's note {key}"));
     }
     if marked("v_pred") {
-        found.is_marked = true;
+        found.prediction_is_marked = true;
         return say(found, VPrediction, "the file's mark v_pred".into());
     }
     if marked("edm_vpred.sigma_max") {
-        found.is_marked = true;
+        found.prediction_is_marked = true;
         let reason = "the file's marks edm_vpred (σ as Karras et al. have it)";
         return say(found, VPrediction, reason.into());
     }

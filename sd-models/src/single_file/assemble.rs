@@ -15,6 +15,7 @@ use crate::error::TensorMismatch;
 use crate::files::Entry;
 use crate::inspect::parts::{Part, Parts, Role};
 use crate::inspect::vae::is_half;
+use crate::ldm::Storage;
 use crate::weights::{Renamed, TensorSource};
 use crate::{ConfigFile, Error, Files, Result};
 
@@ -163,8 +164,13 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     match parts.of_role(Role::Unet) {
         None => missing.push("unet".to_string()),
         Some(part) => {
-            let settings =
-                part_files.unet(&mut folder, part, family.heads, family.settings("unet"))?;
+            let settings = part_files.unet(
+                &mut folder,
+                &parts,
+                part,
+                family.heads,
+                family.settings("unet"),
+            )?;
             channels = settings.get("in_channels").and_then(Value::as_u64);
         }
     }
@@ -356,6 +362,7 @@ impl Components<'_> {
     fn unet(
         &self,
         folder: &mut Folder,
+        parts: &Parts<'_>,
         part: &Part<'_>,
         heads: Heads,
         says: Settings,
@@ -364,6 +371,13 @@ impl Components<'_> {
         settings.extend(says);
         let settings = with_component(settings, self.config, "unet")?;
         let entries = unet::names(part, &self.numbers, &self.file(&settings))?;
+        let averaged = parts.of_role(Role::Ema);
+        if let Some(entries) = averaged.and_then(|ema| self.averaged(ema, part, &entries)) {
+            let file = "unet/diffusion_pytorch_model.ema.safetensors";
+            folder
+                .0
+                .insert(file.into(), Entry::Tensors(self.renamed(entries)));
+        }
         folder.component(
             "unet",
             "diffusion_pytorch_model",
@@ -371,6 +385,20 @@ impl Components<'_> {
             self.renamed(entries),
         );
         Ok(settings)
+    }
+
+    /// The U-Net `part`, whose tensors have these names, from the averaged copy that training kept of
+    /// it: its names are those of the plain one without dots, so that these lead to them and not the
+    /// other way round. `None` unless all are there.
+    fn averaged(&self, ema: &Part<'_>, part: &Part<'_>, plain: &Entries) -> Option<Entries> {
+        let copy = |(index, name, form): &(usize, String, Storage)| {
+            let tensor = &self.opened.source.tensors().get(*index)?.name;
+            let inner = tensor.strip_prefix(part.prefix)?.replace('.', "");
+            let copy = format!("diffusion_model{inner}");
+            ema.has(&copy)
+                .then(|| (self.numbers.of(ema, &copy), name.clone(), *form))
+        };
+        plain.iter().map(copy).collect()
     }
 
     /// Gives the autoencoder's class, `None` where there is none.
@@ -478,7 +506,7 @@ pub(super) fn component(
                     Some(1024..) => Heads::Width(64),
                     _ => Heads::Count(8),
                 });
-                components.unet(&mut folder, part, heads, says("unet"))?;
+                components.unet(&mut folder, &parts, part, heads, says("unet"))?;
                 true
             }
         },

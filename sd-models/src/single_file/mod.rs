@@ -147,7 +147,8 @@ impl SingleFile {
     }
 
     /// The folder in diffusers' layout that it stands for: `model_index.json`, and each component
-    /// with its configuration. The weights are read from the file.
+    /// with its configuration. The weights are read from the file. Where training left an averaged
+    /// copy of the U-Net beside the plain one, it is the variant `ema`.
     pub fn files(&self) -> &Files {
         &self.files
     }

@@ -18,7 +18,7 @@ impl PredictionType {
 /// caller names counts for more than the file's name.
 pub(super) fn said(opened: &Opened, options: &SingleFileOptions) -> Option<PredictionType> {
     let found = &opened.inspection;
-    let is_told = found.is_marked || options.family.is_none();
+    let is_told = found.prediction_is_marked || options.family.is_none();
     options.prediction.or(found.prediction.filter(|_| is_told))
 }
 

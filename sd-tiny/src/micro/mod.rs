@@ -1,4 +1,4 @@
-//! Random-weight models of every family, smaller than 1 MB, to test an integration without
+//! Random-weight models of every family, of 1 MB at most, to test an integration without
 //! weights.
 //!
 //! A micro model has exactly the tensors of the published checkpoint, by number and by name, as
