@@ -18,10 +18,14 @@ pub(super) fn picture(file: &[u8]) -> Result<Vec<u8>, PictureError> {
     let mut rest = &file[SIGNATURE.len()..];
     while let Some((length, behind)) = rest.split_first_chunk() {
         let length = u32::from_be_bytes(*length) as usize;
-        // Its kind, and a check sum behind it. Of what is cut the decoder makes what it can.
-        let end = length.saturating_add(4 + 8).min(rest.len());
-        let (chunk, next) = rest.split_at(end);
+        // Its kind, and a check sum behind it.
+        let end = length.saturating_add(4 + 8);
+        let is_cut = end > rest.len();
+        let (chunk, next) = rest.split_at(end.min(rest.len()));
         let is_kept = match behind.get(..4) {
+            Some(b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT") if is_cut => {
+                return Err(PictureError::Truncated);
+            }
             Some(b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND") => true,
             Some(b"eXIf") => length <= MAX_EXIF,
             Some(b"acTL") => {

@@ -268,9 +268,9 @@ fn what_records_do_not_hold() {
             other => panic!("{other:?}"),
         }
     };
-    let grey = GrayImage::new(64, 72);
+    let white = GrayImage::from_pixel(64, 72, [255].into());
     let masked = PictureStart {
-        inpaint: Some(Inpaint::new(grey)),
+        inpaint: Some(Inpaint::new(white)),
         ..PictureStart::new(RgbImage::new(64, 72), 1.0)
     };
     let masked = Request {

@@ -2,4 +2,5 @@
 #![cfg(feature = "micro")]
 
 mod inpaint;
+mod measured;
 mod seam;
