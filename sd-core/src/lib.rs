@@ -30,6 +30,7 @@ mod cancel;
 mod conditioning;
 mod delegate;
 mod denoiser;
+mod denoiser_pair;
 mod error;
 mod guidance;
 mod model;
@@ -50,9 +51,12 @@ pub use conditioning::{
     Conditioning, Extension, Extensions, SizeConditioning, TextEmbedding, placed,
 };
 pub use denoiser::{Denoiser, DenoiserSpec, Network, each_branch};
+pub use denoiser_pair::DenoiserPair;
 pub use error::{BoxError, Error, Result};
 pub use guidance::{
-    At, ClassifierFree, Embedded, Guidance, Guide, NetworkOutput, Text, Unguided, exactly,
+    At, ClassifierFree, Combination, Composed, Contrast, Embedded, Guidance, Guide, Linear,
+    NetworkOutput, PerpendicularNegative, Perturbation, Perturbed, Projected, ScaleCurve,
+    SecondNetwork, Text, Thresholded, Unguided, ZeroStar, exactly,
 };
 pub use model::{
     BranchEvaluation, Guided, Layer, Mask, Masked, Model, Prediction, RunStart, StartedLayer,
