@@ -84,7 +84,6 @@ impl Extension for Perturbed {
 
 /// What becomes of a perturbed layer, a transformer block.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub enum Perturbation {
     /// Each token of its self-attention sees itself alone: the attention map is the identity
     /// (perturbed-attention guidance, Ahn et al. 2024, arXiv:2403.17377).
