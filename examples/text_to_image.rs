@@ -95,7 +95,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             None => Start::Noise,
         },
         watermark: arguments.watermark.clone().map(Into::into),
-        ..arguments.request(&pipeline)
+        ..arguments.request(&pipeline)?
     };
     let request = redrawn.unwrap_or(asked);
     let mut run = started(&pipeline, &request, &mut report)?;

@@ -2,9 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::Perturbation;
 
-use super::{
-    Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields,
-};
+use super::{Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.

@@ -41,9 +41,11 @@ impl Extension for StepCache {
 impl StepCache {
     pub(super) fn check(self, config: &UNetConfig) -> Result<()> {
         match self {
-            Self::Deep { interval: 0, .. } => {
-                Err(Error::invalid("the cache's interval", 0, "expected 1 or more"))
-            }
+            Self::Deep { interval: 0, .. } => Err(Error::invalid(
+                "the cache's interval",
+                0,
+                "expected 1 or more",
+            )),
             Self::Deep { depth, .. } if width(config, depth).is_none() => {
                 let expected = format!("expected less than {}", skips(config));
                 Err(Error::invalid("the cache's depth", depth, expected))
@@ -106,7 +108,9 @@ impl Memory {
         let (calls, features) = names(branch);
         state.numbers.push((calls, self.calls as f64));
         let tensors = self.features.iter().enumerate();
-        state.tensors.extend(tensors.map(|(k, x)| (features(k), x.clone())));
+        state
+            .tensors
+            .extend(tensors.map(|(k, x)| (features(k), x.clone())));
     }
 
     /// The branch of number `branch`, of `samples` pictures, as it was saved.

@@ -56,11 +56,16 @@ impl FreeU {
     pub(super) fn check(&self, config: &UNetConfig) -> Result<()> {
         for (name, values) in [("FreeU's b", self.backbone), ("FreeU's s", self.skip)] {
             if let Some(value) = values.into_iter().find(|v| !v.is_finite() || *v < 0.0) {
-                return Err(Error::invalid(name, value, "expected a finite number, 0 or more"));
+                return Err(Error::invalid(
+                    name,
+                    value,
+                    "expected a finite number, 0 or more",
+                ));
             }
         }
         let finest = config.blocks[0].channels;
-        let wide = |block: &super::BlockConfig| [4, 2].map(|k| k * finest).contains(&block.channels);
+        let wide =
+            |block: &super::BlockConfig| [4, 2].map(|k| k * finest).contains(&block.channels);
         let found = match self.at {
             FreeUPlaces::Blocks => config.blocks.len() > 1,
             FreeUPlaces::Channels => config.blocks.iter().any(wide),
@@ -70,7 +75,11 @@ impl FreeU {
             false => {
                 let expected = "expected a U-Net of two blocks or more, and by channels one with four \
                                 or two times the finest block's";
-                Err(Error::invalid("FreeU's places", format!("{:?}", self.at), expected))
+                Err(Error::invalid(
+                    "FreeU's places",
+                    format!("{:?}", self.at),
+                    expected,
+                ))
             }
         }
     }
@@ -92,7 +101,10 @@ impl FreeU {
         skip: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
         match self.place(block, x.dims()[1], finest) {
-            Some(k) => (self.amplified(x, self.backbone[k]), damped(skip, self.skip[k])),
+            Some(k) => (
+                self.amplified(x, self.backbone[k]),
+                damped(skip, self.skip[k]),
+            ),
             None => (x, skip),
         }
     }
@@ -142,7 +154,8 @@ fn damped(x: Tensor<4>, factor: f64) -> Tensor<4> {
             _ => (1.0 + angle(side, to, from).cos()) / side as f64,
         })
     };
-    let odd = |side: usize| SideMap::new(side, |to, from| angle(side, to, from).sin() / side as f64);
+    let odd =
+        |side: usize| SideMap::new(side, |to, from| angle(side, to, from).sin() / side as f64);
     let tokens = to_tokens(x.clone());
     let low = mix(tokens.clone(), &even(h), &even(w)) - mix(tokens, &odd(h), &odd(w));
     x + to_picture(low, h, w) * (factor - 1.0)

@@ -40,14 +40,21 @@ pub(super) fn check(config: &UNetConfig, perturbed: &Perturbed) -> Result<()> {
     }
     let expected = || match holders.is_empty() {
         true => "expected none: this U-Net has no such layers".into(),
-        false => format!("expected a transformer block's path in {}", holders.join(", ")),
+        false => format!(
+            "expected a transformer block's path in {}",
+            holders.join(", ")
+        ),
     };
     if perturbed.layers.is_empty() {
         return Err(Error::invalid("the layers to perturb", "none", expected()));
     }
     let lost = |selector: &&String| !blocks.iter().any(|path| selects(selector, path));
     match perturbed.layers.iter().find(lost) {
-        Some(selector) => Err(Error::invalid("a layer to perturb", format!("'{selector}'"), expected())),
+        Some(selector) => Err(Error::invalid(
+            "a layer to perturb",
+            format!("'{selector}'"),
+            expected(),
+        )),
         None => Ok(()),
     }
 }
@@ -57,7 +64,11 @@ pub(super) fn mark(list: &str, stage: &mut StageContext, perturbed: &Perturbed) 
     for (i, transformer) in stage.iter_mut().enumerate() {
         for (k, block) in transformer.iter_mut().enumerate() {
             let path = path(list, i, k);
-            if perturbed.layers.iter().any(|selector| selects(selector, &path)) {
+            if perturbed
+                .layers
+                .iter()
+                .any(|selector| selects(selector, &path))
+            {
                 block.perturbation = Some(perturbed.perturbation);
             }
         }

@@ -205,9 +205,7 @@ impl Network for PreparedUNet {
 
     fn restore(&self, state: &SavedState) -> Result<()> {
         let restored = |(k, branch): (usize, &Branch)| match branch.cache {
-            Some(cache) => {
-                Memory::restored(cache, self.unet.config(), branch.text.len(), k, state)
-            }
+            Some(cache) => Memory::restored(cache, self.unet.config(), branch.text.len(), k, state),
             None => Ok(Memory::default()),
         };
         let restored = self.branches.iter().enumerate().map(restored);
