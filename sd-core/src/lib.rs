@@ -42,6 +42,7 @@ mod sampler;
 mod saved_state;
 mod schedule;
 mod text_encoder;
+mod tiled_denoiser;
 mod torch_rng;
 mod weight_bytes;
 
@@ -69,5 +70,6 @@ pub use sampler::{Sampler, Scheduler, Step};
 pub use saved_state::SavedState;
 pub use schedule::{BetaSchedule, NoiseSchedule};
 pub use text_encoder::{AbsentPrompt, TextEncoder};
+pub use tiled_denoiser::{TiledDenoiser, Tiles};
 pub use torch_rng::TorchRng;
 pub use weight_bytes::WeightBytes;

@@ -92,7 +92,8 @@ pub use sd_core::{
     NetworkOutput, Noise, NoiseSchedule, Parameterization, PerpendicularNegative, Perturbation,
     Perturbed, Plan, Prediction, Projected, Prompt, RunStart, Sampler, SavedState, ScaleCurve,
     Scheduler, SecondNetwork, SeededNoise, SizeConditioning, Stage, StartedLayer, Step, Text,
-    TextEmbedding, TextEncoder, Thresholded, Unguided, WeightBytes, ZeroStar, each_branch, exactly,
+    TextEmbedding, TextEncoder, Thresholded, TiledDenoiser, Tiles, Unguided, WeightBytes, ZeroStar,
+    each_branch, exactly,
 };
 pub use sd_models::unet::{FreeU, FreeUPlaces, StepCache};
 pub use sd_models::vae::Tiling;

@@ -11,7 +11,7 @@ use sd_pipeline::{
     BranchEvaluation, Combination, Composed, Conditioning, Contrast, Denoiser, DenoiserPair,
     DenoiserSpec, Device, Error, FreeU, Guidance, Network, OpenOptions, PerpendicularNegative,
     Perturbation, Perturbed, Pipeline, Projected, Request, Run, ScaleCurve, StepCache, Thresholded,
-    ZeroStar, device,
+    TiledDenoiser, Tiles, ZeroStar, device,
 };
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn number(value: &Value, key: &str) -> f64 {
         .unwrap_or_else(|| panic!("{key} in {value}"))
 }
 
-fn numbers<const N: usize>(value: &Value) -> [f64; N] {
+fn numbers(value: &Value) -> [f64; 2] {
     serde_json::from_value(value.clone()).unwrap()
 }
 
@@ -138,6 +138,7 @@ fn request(name: &str, settings: &Value) -> Request {
         "first" => request.extensions.insert(StepCache::FirstBlock {
             threshold: number(case, "threshold"),
         }),
+        "tiles" => {}
         _ => request.guidance = Some(Arc::new(composed(name, settings))),
     }
     request
@@ -202,18 +203,36 @@ fn pair(pipeline: &mut Pipeline) {
     pipeline.denoiser = DenoiserPair::new(first, second).unwrap().into();
 }
 
+/// The embedded model, seen through windows.
+fn tiled(case: &Value) -> Pipeline {
+    let mut pipeline = tiny();
+    let inner = pipeline.denoiser.get().unwrap();
+    let tiles = Tiles {
+        window: [number(case, "window") as usize; 2],
+        stride: [number(case, "stride") as usize; 2],
+        circular: case["circular"].as_bool().unwrap(),
+    };
+    pipeline.denoiser = TiledDenoiser::new(inner, tiles).unwrap().into();
+    pipeline
+}
+
 #[test]
 fn latents_equal_diffusers_and_the_papers_formulas() {
     let fixture = Fixture::open("guiders");
     let settings = fixture.settings();
     let cases = settings.as_object().unwrap();
-    assert_eq!(cases.len(), 37);
+    assert_eq!(cases.len(), 39);
     let (tiny, xl, mut two) = (tiny(), xl(), tiny());
     pair(&mut two);
     for (name, case) in cases {
+        let windows;
         let pipeline = match name.as_str() {
             "auto" => &two,
             name if name.starts_with("xl.") => &xl,
+            name if name.starts_with("tiles") => {
+                windows = tiled(&case["case"]);
+                &windows
+            }
             _ => &tiny,
         };
         let request = request(name, case);
@@ -225,7 +244,12 @@ fn latents_equal_diffusers_and_the_papers_formulas() {
             extensions: Default::default(),
             ..request
         };
-        let without = drawn(pipeline, &without);
+        let whole = if name.starts_with("tiles") {
+            &tiny
+        } else {
+            pipeline
+        };
+        let without = drawn(whole, &without);
         assert!(
             rms(&latents, &without) > 5e-3,
             "{name} changes next to nothing"
@@ -275,13 +299,21 @@ fn memory_goes_with_a_saved_run_and_nowhere_else() {
     let pipeline = tiny();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run");
-    for request in remembering() {
-        let whole = drawn(&pipeline, &request);
+    let windows = tiled(&serde_json::json!({ "window": 8, "stride": 3, "circular": true }));
+    let [apg, deep, first] = remembering();
+    let runs = [
+        (&pipeline, apg),
+        (&pipeline, deep.clone()),
+        (&pipeline, first),
+        (&windows, deep),
+    ];
+    for (pipeline, request) in runs {
+        let whole = drawn(pipeline, &request);
         let mut run = pipeline.start(&request).unwrap();
         run.by_ref().take(4).for_each(|step| drop(step.unwrap()));
         run.save(&file).unwrap();
         // Another run in between, and one whose steps alternate with this one's.
-        assert_eq!(values(&drawn(&pipeline, &request)), values(&whole));
+        assert_eq!(values(&drawn(pipeline, &request)), values(&whole));
         let mut other = pipeline
             .start(&Request {
                 seed: 77,

@@ -160,3 +160,58 @@ fn damped(x: Tensor<4>, factor: f64) -> Tensor<4> {
     let low = mix(tokens.clone(), &even(h), &even(w)) - mix(tokens, &odd(h), &odd(w));
     x + to_picture(low, h, w) * (factor - 1.0)
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::f64::consts::TAU;
+
+    use burn::tensor::{DType, Device, TensorData};
+
+    use super::*;
+
+    /// The discrete Fourier transform with the four bins times `factor`, as it is written.
+    fn reference(x: &[f64], h: usize, w: usize, factor: f64) -> Vec<f64> {
+        let wave = |u: usize, v: usize, r: usize, c: usize| {
+            TAU * ((u * r) as f64 / h as f64 + (v * c) as f64 / w as f64)
+        };
+        let bins = |side: usize| move |k: &usize| *k == 0 || *k == side - 1;
+        let mut out = x.to_vec();
+        for u in (0..h).filter(bins(h)) {
+            for v in (0..w).filter(bins(w)) {
+                let sum = |f: fn(f64) -> f64| -> f64 {
+                    let places = (0..h).flat_map(|r| (0..w).map(move |c| (r, c)));
+                    places
+                        .map(|(r, c)| x[r * w + c] * f(wave(u, v, r, c)))
+                        .sum()
+                };
+                let (re, im) = (sum(f64::cos), -sum(f64::sin));
+                for r in 0..h {
+                    for c in 0..w {
+                        let angle = wave(u, v, r, c);
+                        let part = re * angle.cos() - im * angle.sin();
+                        out[r * w + c] += (factor - 1.0) * part / (h * w) as f64;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn low_frequencies_are_those_of_the_transform() {
+        for (h, w) in [(1, 1), (1, 4), (2, 1), (2, 2), (3, 2), (4, 5), (7, 6)] {
+            let value = |i: usize| (f64::sin(i as f64 * 12.9898) * 43758.5453).fract();
+            let x: Vec<f64> = (0..h * w).map(value).collect();
+            let data = x.iter().map(|v| *v as f32).collect();
+            let data = TensorData::new(data, [1, 1, h, w]);
+            let tensor = Tensor::<4>::from_data(data, (&Device::flex(), DType::F32));
+            let found = damped(tensor, 0.3).try_into_vec_as::<f32>().unwrap();
+            let expected = reference(&x, h, w, 0.3);
+            let pairs = found.iter().zip(&expected);
+            let worst = pairs
+                .map(|(f, e)| (f64::from(*f) - e).abs())
+                .fold(0.0, f64::max);
+            assert!(worst < 1e-6, "{worst:e} at {h}x{w}");
+        }
+    }
+}
