@@ -137,7 +137,8 @@ impl Network for TiledNetwork {
             let outputs = self.inner.predict(&window, t, branches, cancel)?;
             let memory = self.inner.save();
             let mut memories = self.memories();
-            memories.resize(memories.len().max(k + 1), SavedState::default());
+            let count = memories.len().max(k + 1);
+            memories.resize(count, SavedState::default());
             memories[k] = memory;
             drop(memories);
             for row in top..top + height {

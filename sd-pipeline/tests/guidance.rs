@@ -9,9 +9,9 @@ use sd_fixtures::Fixture;
 use sd_pipeline::core::{Error as CoreError, Linear};
 use sd_pipeline::{
     BranchEvaluation, Combination, Composed, Conditioning, Contrast, Denoiser, DenoiserPair,
-    DenoiserSpec, Device, Error, FreeU, Guidance, Network, OpenOptions, PerpendicularNegative,
-    Perturbation, Perturbed, Pipeline, Projected, Request, Run, ScaleCurve, StepCache, Thresholded,
-    TiledDenoiser, Tiles, ZeroStar, device,
+    DenoiserSpec, Device, Error, FloatDType, FreeU, Guidance, Network, OpenOptions,
+    PerpendicularNegative, Perturbation, Perturbed, Pipeline, Projected, Request, Run, ScaleCurve,
+    StepCache, Thresholded, TiledDenoiser, Tiles, ZeroStar, device,
 };
 use serde_json::Value;
 
@@ -223,6 +223,7 @@ fn latents_equal_diffusers_and_the_papers_formulas() {
     let cases = settings.as_object().unwrap();
     assert_eq!(cases.len(), 39);
     let (tiny, xl, mut two) = (tiny(), xl(), tiny());
+    let mut wrong = Vec::new();
     pair(&mut two);
     for (name, case) in cases {
         let windows;
@@ -237,7 +238,9 @@ fn latents_equal_diffusers_and_the_papers_formulas() {
         };
         let request = request(name, case);
         let latents = drawn(pipeline, &request);
-        fixture.assert_tensor(&format!("{name}.latents"), latents.clone(), 1e-3);
+        let expected = fixture.f32(&format!("{name}.latents"));
+        let pairs = values(&latents).into_iter().zip(expected);
+        let error = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // That it does something is part of it.
         let without = Request {
             guidance: None,
@@ -249,11 +252,44 @@ fn latents_equal_diffusers_and_the_papers_formulas() {
         } else {
             pipeline
         };
-        let without = drawn(whole, &without);
-        assert!(
-            rms(&latents, &without) > 5e-3,
-            "{name} changes next to nothing"
-        );
+        let change = rms(&latents, &drawn(whole, &without));
+        println!("{name}: largest error {error:e}, change {change:e}");
+        // diffusers' defaults: all of the difference, whose length is within the limit.
+        let plain = name == "apg";
+        if error.is_nan() || error > 2e-4 || (change < 1e-3) != plain {
+            wrong.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?} (fixtures/gen/guiders.py)");
+}
+
+/// In half precision the layers are Burn's operations, whatever the backend.
+#[test]
+fn half_precision_draws_about_the_same() {
+    let fixture = Fixture::open("guiders");
+    let options = OpenOptions {
+        dtype: FloatDType::F16,
+        ..OpenOptions::new(&flex())
+    };
+    let tiny = Pipeline::from_files(&sd_tiny::files(), &options).unwrap();
+    let settings = fixture.settings();
+    for name in [
+        "pag_layers",
+        "seg_up",
+        "slg_up",
+        "freeu",
+        "freeu_second",
+        "deep_3_1",
+    ] {
+        let latents = values(&drawn(&tiny, &request(name, &settings[name])));
+        let expected = fixture.f32(&format!("{name}.latents"));
+        let squares = latents
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| f64::from(a - b).powi(2));
+        let error = (squares.sum::<f64>() / latents.len() as f64).sqrt();
+        println!("{name} in f16: {error:e}");
+        assert!(error < 5e-3, "{name}: {error:e}");
     }
 }
 
@@ -310,7 +346,7 @@ fn memory_goes_with_a_saved_run_and_nowhere_else() {
     for (pipeline, request) in runs {
         let whole = drawn(pipeline, &request);
         let mut run = pipeline.start(&request).unwrap();
-        run.by_ref().take(4).for_each(|step| drop(step.unwrap()));
+        assert_eq!(run.by_ref().take(4).flatten().count(), 4);
         run.save(&file).unwrap();
         // Another run in between, and one whose steps alternate with this one's.
         assert_eq!(values(&drawn(pipeline, &request)), values(&whole));
@@ -337,7 +373,7 @@ fn memory_of_another_size_is_refused() {
     let [_, deep, first] = remembering();
     let file = folder.path().join("run");
     let mut run = pipeline.start(&deep).unwrap();
-    run.by_ref().take(2).for_each(|step| drop(step.unwrap()));
+    assert_eq!(run.by_ref().take(2).flatten().count(), 2);
     run.save(&file).unwrap();
     // A cache of another kind keeps two tensors of another width.
     let error = pipeline.resume(&first, &file).unwrap_err();
