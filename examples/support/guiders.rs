@@ -158,10 +158,11 @@ pub(crate) fn guidance(
         match guider.clone() {
             Guider::Combination(combination) => combinations.push(combination),
             Guider::Schedule { from, to, cosine } => {
-                curves.push(match (from.unwrap_or(scale), cosine) {
-                    (from, false) => ScaleCurve::Linear(from, to),
-                    (from, true) => ScaleCurve::Cosine(from, to),
-                })
+                let from = from.unwrap_or(scale);
+                curves.push(match cosine {
+                    false => ScaleCurve::Linear(from, to),
+                    true => ScaleCurve::Cosine(from, to),
+                });
             }
             Guider::Contrast(contrast) => contrasts.push(contrast),
         }

@@ -356,7 +356,7 @@ fn memory_goes_with_a_saved_run_and_nowhere_else() {
                 ..request.clone()
             })
             .unwrap();
-        while let Some(step) = run.next() {
+        for step in run.by_ref() {
             step.unwrap();
             other.next().unwrap().unwrap();
         }

@@ -147,6 +147,10 @@ fn names(branch: usize) -> (String, impl Fn(usize) -> String) {
 
 /// What of one evaluation is taken from an earlier one.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made for one evaluation, moved and never stored"
+)]
 pub(super) enum Reuse {
     /// Nothing, and nothing is kept.
     Nothing,
