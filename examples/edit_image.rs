@@ -148,7 +148,7 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     let request = Request {
         start: Start::Picture(start),
         image_guidance_scale: arguments.image_guidance,
-        ..drawing.request()
+        ..drawing.request()?
     };
     drawing.draw(&request)
 }
@@ -177,7 +177,7 @@ fn change(
             ..image.into()
         }),
         image_guidance_scale: arguments.image_guidance,
-        ..drawing.request()
+        ..drawing.request()?
     };
     drawing.draw(&request)
 }

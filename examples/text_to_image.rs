@@ -27,10 +27,10 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = &drawing.pipeline.denoiser.spec().device;
     let request = match (redrawn, &arguments.latents_in) {
         (Some(redrawn), _) => redrawn,
-        (None, None) => drawing.request(),
+        (None, None) => drawing.request()?,
         (None, Some(file)) => Request {
             start: Start::Initial(read_latents(file, device)?),
-            ..drawing.request()
+            ..drawing.request()?
         },
     };
     drawing.draw(&request)

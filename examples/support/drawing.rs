@@ -97,12 +97,15 @@ impl<'a> Drawing<'a> {
     }
 
     /// The request that the arguments say.
-    pub(crate) fn request(&self) -> Request {
-        Request {
+    ///
+    /// # Errors
+    /// Those that the model does not take.
+    pub(crate) fn request(&self) -> Result<Request, Box<dyn Error>> {
+        Ok(Request {
             seed: self.seed,
             watermark: self.arguments.watermark.clone().map(Into::into),
-            ..self.arguments.request(&self.pipeline)
-        }
+            ..self.arguments.request(&self.pipeline)?
+        })
     }
 
     /// Draws `request` and writes its pictures, and whatever else the arguments want to have.

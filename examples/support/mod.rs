@@ -2,6 +2,7 @@
 
 pub(crate) mod adapters;
 mod drawing;
+mod guiders;
 mod memory;
 
 use std::collections::hash_map::RandomState;
@@ -9,23 +10,26 @@ use std::error::Error;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 pub(crate) use drawing::Drawing;
+use guiders::{CACHES, GUIDERS, Guider};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
-    ComponentFolders, FloatDType, HiRes, OnFlagged, OutputFile, PhasePeaks, PictureFormat,
-    Pipeline, PipelineMemory, PredictionType, Prompt, Request, UnknownSettings, Upscale, Watermark,
-    WeightBytes, WeightStorage,
+    ComponentFolders, Extensions, FloatDType, FreeU, Guidance, HiRes, OnFlagged, OutputFile,
+    PhasePeaks, PictureFormat, Pipeline, PipelineMemory, PredictionType, Prompt, Request,
+    StepCache, UnknownSettings, Upscale, Watermark, WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 19] = [
+const RECORDED: [&str; 24] = [
     "prompt",
     "negative",
     "second",
@@ -39,6 +43,11 @@ const RECORDED: [&str; 19] = [
     "hires_steps",
     "upscaler",
     "guidance",
+    "guider",
+    "guidance_rescale",
+    "guidance_interval",
+    "freeu",
+    "cache",
     "scheduler",
     "seed",
     "count",
@@ -118,6 +127,22 @@ pub(crate) struct Arguments {
     /// 7.5 or 5; the embedded model's 2]
     #[arg(long, allow_negative_numbers = true)]
     guidance: Option<f64>,
+    #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = guiders::guider)]
+    #[arg(help = "A way to guide: apg, pag, …; several go together [see --help]", long_help = GUIDERS)]
+    guider: Vec<Guider>,
+    /// Share of the guided output that is scaled to the prompt's own deviation, 0 to 1
+    #[arg(long, value_name = "SHARE", value_parser = guiders::rescale)]
+    guidance_rescale: Option<f64>,
+    /// Part of the run that is guided, in fractions of the steps; elsewhere the prompt alone is
+    /// evaluated
+    #[arg(long, value_name = "A,B", value_parser = guiders::interval)]
+    guidance_interval: Option<Range<f64>>,
+    /// FreeU's factors in the U-Net's first two blocks on the way up
+    #[arg(long, value_name = "B1,B2,S1,S2", value_parser = guiders::freeu)]
+    freeu: Option<FreeU>,
+    #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = guiders::cache)]
+    #[arg(help = "Features of earlier steps used again: deep, first-block [see --help]", long_help = CACHES)]
+    cache: Option<StepCache>,
     /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
@@ -291,7 +316,7 @@ impl Arguments {
     }
 
     /// The request to `pipeline`, whose kind says what the arguments do not.
-    pub(crate) fn request(&self, pipeline: &Pipeline) -> Request {
+    pub(crate) fn request(&self, pipeline: &Pipeline) -> Result<Request, Box<dyn Error>> {
         let prompt = |text: &String, second: &Option<String>| match second {
             Some(second) => Prompt::from(text).with_second(second),
             None => text.into(),
@@ -301,10 +326,27 @@ impl Arguments {
             Some(_) => Request::for_pipeline(pipeline, ""),
             None => sd_tiny::request(""),
         };
-        Request {
+        let guidance_scale = self.guidance.unwrap_or(request.guidance_scale);
+        let (rescale, interval) = (self.guidance_rescale, self.guidance_interval.clone());
+        let guidance = guiders::guidance(guidance_scale, &self.guider, rescale, interval)?;
+        if guidance.is_some() && pipeline.denoiser.spec().embeds_guidance {
+            return Err(
+                "the network embeds the guidance scale, and takes no other guidance".into(),
+            );
+        }
+        let mut extensions = Extensions::new();
+        if let Some(freeu) = self.freeu {
+            extensions.insert(freeu);
+        }
+        if let Some(cache) = self.cache {
+            extensions.insert(cache);
+        }
+        Ok(Request {
             prompt: prompt(&self.prompt, &self.second),
             negative_prompt: negative.map(|text| prompt(text, &self.negative_second)),
-            guidance_scale: self.guidance.unwrap_or(request.guidance_scale),
+            guidance_scale,
+            guidance: guidance.map(|guidance| Arc::new(guidance) as Arc<dyn Guidance>),
+            extensions,
             steps: self.steps.unwrap_or(request.steps),
             width: self.width,
             height: self.height,
@@ -312,7 +354,7 @@ impl Arguments {
             hires: self.hires.map(|factor| self.second_pass(factor)),
             end: self.refiner.as_ref().map(|_| self.handover),
             ..request
-        }
+        })
     }
 
     fn second_pass(&self, factor: f64) -> HiRes {

@@ -126,6 +126,100 @@ fn a_folder_alone_says_size_steps_and_guidance() {
     }
 }
 
+/// The latents in a file that the program wrote.
+fn numbers(file: &[u8]) -> Vec<f32> {
+    let file = safetensors::SafeTensors::deserialize(file).unwrap();
+    let data = file.tensor("latents").unwrap().data().to_vec();
+    let numbers = data.as_chunks::<4>().0.iter();
+    numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+#[test]
+fn guiders_freeu_and_caches_draw_as_their_references() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = sd_fixtures::Fixture::open("guiders");
+    let cases: [(&str, &[&str]); 8] = [
+        ("rescale", &["--guidance-rescale", "0.7"]),
+        ("interval", &["--guidance-interval", "0.2,0.7"]),
+        (
+            "apg_momentum",
+            &["--guider", "apg:eta=0.3,momentum=-0.75,rescale=4"],
+        ),
+        ("pag_adaptive", &["--guider", "pag:scale=3,adaptive=0.008"]),
+        (
+            "pag_layers",
+            &[
+                "--guider",
+                "pag:scale=1.5,layers=mid_block+up_blocks.1",
+                "--guidance-rescale",
+                "0.5",
+            ],
+        ),
+        (
+            "scale_cosine",
+            &["--guider", "schedule:from=1.5,to=6,shape=cosine"],
+        ),
+        ("freeu", &["--freeu", "1.3,1.4,0.9,0.2"]),
+        ("deep_3_1", &["--cache", "deep:interval=3,depth=1"]),
+    ];
+    for (name, arguments) in cases {
+        let request = "--negative|a small yellow ring|--guidance|4|--steps|6|--seed|3|--width|136|--height|104";
+        let request: Vec<&str> = request
+            .split('|')
+            .chain(arguments.iter().copied())
+            .collect();
+        let found = numbers(&latents(folder.path(), &request));
+        fixture.assert_close(&format!("{name}.latents"), &found, 1e-3);
+    }
+}
+
+#[test]
+fn what_is_no_guider_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (&["--guider", "magic"][..], "no guider is called 'magic'"),
+        (
+            &["--guider", "apg:eta=1,speed=2"],
+            "'apg' has no key 'speed'",
+        ),
+        (&["--guider", "apg:eta=NaN"], "eta is 'NaN'"),
+        (&["--guider", "apg:eta=1,eta=0"], "'eta' is there twice"),
+        (&["--guider", "apg:"], "no key=value"),
+        (&["--guider", "apg:eta"], "no key=value"),
+        (&["--guider", "apg:formula=mine"], "diffusers or paper"),
+        (
+            &["--guider", "apg", "--guider", "cfg-zero"],
+            "one alone can guide",
+        ),
+        (&["--guider", "apg", "--guidance", "1"], "nothing is guided"),
+        (
+            &["--guider", "pag:layers=mid_block.attentions.7"],
+            "'mid_block.attentions.7'",
+        ),
+        (&["--guider", "pag:scale=inf"], "scale is 'inf'"),
+        (&["--guider", "seg:sigma=-1"], "sigma is -1"),
+        (&["--guidance-rescale", "1.5"], "from 0 to 1"),
+        (&["--guidance-rescale", "NaN"], "finite"),
+        (&["--guidance-interval", "0.5,0.2"], "B not less than A"),
+        (&["--guidance-interval", "0.5"], "two fractions"),
+        (&["--guidance-interval", "NaN,1"], "finite"),
+        (&["--freeu", "1,2,3"], "four numbers"),
+        (&["--freeu", "1,2,3,NaN"], "finite"),
+        (&["--freeu", "1,2,3,-1"], "FreeU's s is -1"),
+        (&["--cache", "shallow"], "no cache is called 'shallow'"),
+        (&["--cache", "deep:interval=0"], "interval is 0"),
+        (&["--cache", "deep:interval=1.5"], "a whole number"),
+        (&["--cache", "deep:depth=99"], "expected less than 6"),
+        (
+            &["--guider", "pag", "--redraw", "out.png"],
+            "cannot be used with",
+        ),
+    ] {
+        let message = refused(folder.path(), arguments);
+        assert!(message.contains(words), "{arguments:?}: {message}");
+    }
+}
+
 #[test]
 fn a_refiner_goes_on_and_parts_come_from_elsewhere() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{Cancel, Conditioning, Error, NoiseSchedule, Parameterization, Result, TextEmbedding};
+use crate::{
+    Cancel, Conditioning, Error, NoiseSchedule, Parameterization, Result, SavedState, TextEmbedding,
+};
 
 /// Facts of a [`Denoiser`] that a program must know to run it.
 #[derive(Debug, Clone)]
@@ -113,6 +115,22 @@ pub trait Network: Send {
         branches: &[usize],
         cancel: &Cancel,
     ) -> Result<Vec<Tensor<4>>>;
+
+    /// All that it remembers of the run's evaluations so far, for a later
+    /// [`restore`](Self::restore): features it uses again, for example. The default is nothing, for
+    /// a network without memory.
+    fn save(&self) -> SavedState {
+        SavedState::default()
+    }
+
+    /// Puts a network, of the same denoiser and the same branches, where `state` was saved.
+    ///
+    /// # Errors
+    /// [`Error::SavedState`](crate::Error::SavedState) when `state` is of another network.
+    fn restore(&self, state: &SavedState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for dyn Network + '_ {

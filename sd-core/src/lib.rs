@@ -30,6 +30,7 @@ mod cancel;
 mod conditioning;
 mod delegate;
 mod denoiser;
+mod denoiser_pair;
 mod error;
 mod guidance;
 mod model;
@@ -42,6 +43,7 @@ mod saved_state;
 mod schedule;
 mod text_and_picture;
 mod text_encoder;
+mod tiled_denoiser;
 mod torch_rng;
 mod weight_bytes;
 
@@ -51,9 +53,12 @@ pub use conditioning::{
     Conditioning, Extension, Extensions, SizeConditioning, TextEmbedding, placed,
 };
 pub use denoiser::{Denoiser, DenoiserSpec, Network, each_branch};
+pub use denoiser_pair::DenoiserPair;
 pub use error::{BoxError, Error, Result};
 pub use guidance::{
-    At, ClassifierFree, Embedded, Guidance, Guide, NetworkOutput, Text, Unguided, exactly,
+    At, ClassifierFree, Combination, Composed, Contrast, Embedded, Guidance, Guide, Linear,
+    NetworkOutput, PerpendicularNegative, Perturbation, Perturbed, Projected, ScaleCurve,
+    SecondNetwork, Text, Thresholded, Unguided, ZeroStar, exactly,
 };
 pub use model::{
     Blend, BranchEvaluation, Guided, Layer, Mask, Masked, Model, Prediction, RunStart, SoftMask,
@@ -68,5 +73,6 @@ pub use saved_state::SavedState;
 pub use schedule::{BetaSchedule, NoiseSchedule};
 pub use text_and_picture::TextAndPicture;
 pub use text_encoder::{AbsentPrompt, TextEncoder};
+pub use tiled_denoiser::{TiledDenoiser, Tiles};
 pub use torch_rng::TorchRng;
 pub use weight_bytes::WeightBytes;

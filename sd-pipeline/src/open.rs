@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 use sd_core::{Autoencoder, Denoiser, TextEncoder};
 use sd_models::vae::{Limits, Tiling};
-use sd_models::{Files, LoadOptions, PredictionType, TextualInversion, UnknownSettings, WeightStorage};
+use sd_models::{
+    Files, LoadOptions, PredictionType, TextualInversion, UnknownSettings, WeightStorage,
+};
 use sd_schedulers::ConfigError;
 
 use crate::adapters;

@@ -13,11 +13,12 @@ use crate::{Error, OutputFile, Result};
 
 /// The tensor that every saved run has.
 const LATENTS: &str = "latents";
-/// Tensors are stored under these prefixes: the solver's, the guide's, and those of each layer
-/// around the model with its number behind.
+/// Tensors are stored under these prefixes: the solver's, the guide's, those of each layer around
+/// the model with its number behind, and the network's.
 const SAMPLER: &str = "history.";
 const GUIDE: &str = "guide.";
 const LAYER: &str = "layer.";
+const NETWORK: &str = "network.";
 /// Before all names of a further image that is stepped by itself, with its number behind.
 const IMAGE: &str = "image.";
 /// The metadata entry with [`Numbers`] as JSON.
@@ -28,6 +29,8 @@ const NUMBERS: &str = "run";
 pub(crate) struct SavedRun {
     pub(crate) latents: Tensor<4>,
     pub(crate) solving: SavedSolving,
+    /// What the network remembers.
+    pub(crate) network: SavedState,
     /// Steps done.
     pub(crate) done: usize,
     /// Noise draws taken.
@@ -49,6 +52,8 @@ struct Numbers {
     guide: Vec<(String, f64)>,
     #[serde(default)]
     layers: Vec<Vec<(String, f64)>>,
+    #[serde(default)]
+    network: Vec<(String, f64)>,
     #[serde(default)]
     finished: bool,
     #[serde(default)]
@@ -92,6 +97,7 @@ impl SavedRun {
         tensors.extend(named(format!("{prefix}{SAMPLER}"), sampler));
         tensors.extend(named(format!("{prefix}{GUIDE}"), guide));
         tensors.extend(layers.iter().enumerate().flat_map(layer));
+        tensors.extend(named(format!("{prefix}{NETWORK}"), &self.network));
         for (k, run) in self.others.iter().enumerate() {
             tensors.extend(run.tensors(&format!("{prefix}{IMAGE}{k}.")));
         }
@@ -110,6 +116,7 @@ impl SavedRun {
             solver: sampler.numbers.clone(),
             guide: guide.numbers.clone(),
             layers: layers.iter().map(|state| state.numbers.clone()).collect(),
+            network: self.network.numbers.clone(),
             finished: self.finished,
             passed: self.passed,
             others: self.others.iter().map(Self::numbers).collect(),
@@ -148,6 +155,7 @@ impl SavedRun {
                 layers: (layers.map(|(k, numbers)| take(&format!("{LAYER}{k}."), numbers)))
                     .collect(),
             },
+            network: take(NETWORK, numbers.network),
             done: numbers.done,
             draws: numbers.draws,
             finished: numbers.finished,

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
-use sd_models::{OutputReplay, TextualInversion};
 use sd_models::lora::{LoraFile, Matches};
+use sd_models::{OutputReplay, TextualInversion};
 
 use crate::work::{Footprint, Work};
 use crate::{Error, Result};

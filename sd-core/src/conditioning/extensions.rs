@@ -45,6 +45,14 @@ impl Extensions {
         self.0.push(Box::new(extension));
     }
 
+    /// Puts all of `others` in, in place of those of their types.
+    pub fn extend(&mut self, others: Self) {
+        for other in others.0 {
+            self.0.retain(|own| own.id() != other.id());
+            self.0.push(other);
+        }
+    }
+
     /// The extension of type `E`.
     pub fn get<E: Extension>(&self) -> Option<&E> {
         (self.0.iter()).find_map(|extension| extension.as_any().downcast_ref())

@@ -1,7 +1,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sd_core::Perturbation;
 
-use super::{Epilogue, GroupNorm, Input, Linear, multi_head_attention, pack_fields};
+use super::{Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -80,12 +81,41 @@ impl Attention {
         context: Option<&KeyValue>,
         epilogue: Epilogue<3>,
     ) -> Tensor<3> {
-        let KeyValue { key, value } = match context {
+        let key_value = match context {
             Some(context) => context.clone(),
             None => self.key_value(&mut x),
         };
         let query = self.to_q.forward(x, Epilogue::NONE);
-        let x = multi_head_attention(query, key, value, self.heads, false);
+        self.gather(query, key_value, epilogue)
+    }
+
+    /// [`forward`](Self::forward) of tokens that see themselves alone: each gathers its own value.
+    pub(crate) fn forward_identity(&self, x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
+        let [out] = &self.to_out;
+        out.forward(self.to_v.forward(x, Epilogue::NONE), epilogue)
+    }
+
+    /// [`forward`](Self::forward) of the tokens of a picture of `[height, width]` tokens, their
+    /// queries blurred by a Gaussian of deviation `sigma`.
+    pub(crate) fn forward_blurred(
+        &self,
+        mut x: Tensor<3>,
+        size: [usize; 2],
+        sigma: f64,
+        epilogue: Epilogue<3>,
+    ) -> Tensor<3> {
+        let blur = |side| match sigma < Perturbation::INFINITE {
+            true => SideMap::gaussian(side, sigma),
+            false => SideMap::mean(side),
+        };
+        let [rows, columns] = size.map(blur);
+        let key_value = self.key_value(&mut x);
+        let query = mix(self.to_q.forward(x, Epilogue::NONE), &rows, &columns);
+        self.gather(query, key_value, epilogue)
+    }
+
+    fn gather(&self, query: Tensor<3>, from: KeyValue, epilogue: Epilogue<3>) -> Tensor<3> {
+        let x = multi_head_attention(query, from.key, from.value, self.heads, false);
         let [out] = &self.to_out;
         out.forward(x, epilogue)
     }

@@ -1,5 +1,6 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sd_core::Perturbation;
 use sd_kernels::Activation;
 
 use super::{
@@ -64,7 +65,7 @@ impl Transformer2DModel {
         let normed = self.norm.forward(&mut x, Activation::None);
         let mut tokens = self.proj_in.forward(to_tokens(normed), Epilogue::NONE);
         for (block, context) in self.transformer_blocks.iter().zip(context) {
-            tokens = block.forward(tokens, context);
+            tokens = block.forward(tokens, [h, w], context);
         }
         let x = Epilogue::residual(to_tokens(x));
         to_picture(self.proj_out.forward(tokens, x), h, w)
@@ -73,12 +74,15 @@ impl Transformer2DModel {
 
 pack_fields!(Transformer2DModel: proj_in, transformer_blocks, proj_out);
 
-/// Keys and values that a [`BasicTransformerBlock`] makes of the prompt, once per run.
+/// What a [`BasicTransformerBlock`] needs besides the picture's tokens: keys and values that it makes
+/// of the prompt, once per run.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockContext {
     /// For the first attention, where that looks at the prompt too.
     first: Option<KeyValue>,
     second: KeyValue,
+    /// What becomes of the block, where anything does.
+    pub(crate) perturbation: Option<Perturbation>,
 }
 
 /// Self-attention, cross-attention and a feed-forward network, each normalised before and added to
@@ -139,14 +143,30 @@ impl BasicTransformerBlock {
         BlockContext {
             first: first.then(|| self.attn1.key_value(context.clone())),
             second: self.attn2.key_value(context.clone()),
+            perturbation: None,
         }
     }
 
-    /// `[n, pixels, width]` to the same shape.
-    pub(crate) fn forward(&self, mut x: Tensor<3>, context: &BlockContext) -> Tensor<3> {
+    /// `[n, pixels, width]` to the same shape; the picture is of `size`, height and width.
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<3>,
+        size: [usize; 2],
+        context: &BlockContext,
+    ) -> Tensor<3> {
+        if context.perturbation == Some(Perturbation::Skipped) {
+            return x;
+        }
         let (first, second) = (context.first.as_ref(), Some(&context.second));
         let normed = self.norm1.forward(&mut x);
-        x = (self.attn1).forward(normed, first, Epilogue::residual(x));
+        let (attention, residual) = (&self.attn1, Epilogue::residual(x));
+        x = match context.perturbation {
+            Some(Perturbation::IdentityAttention) => attention.forward_identity(normed, residual),
+            Some(Perturbation::BlurredQueries { sigma }) => {
+                attention.forward_blurred(normed, size, sigma, residual)
+            }
+            _ => attention.forward(normed, first, residual),
+        };
         let normed = self.norm2.forward(&mut x);
         x = (self.attn2).forward(normed, second, Epilogue::residual(x));
         let normed = self.norm3.forward(&mut x);

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::{Cancel, Result};
 
+use super::freeu::FreeU;
 use super::stage::StageConfig;
 use crate::layers::{
     BlockContext, Downsample2D, Padding, ResnetBlock2D, Transformer2DModel, Upsample2D,
@@ -10,6 +11,43 @@ use crate::layers::{
 
 /// The prompt as each transformer of a block sees it.
 pub(super) type StageContext = Vec<Vec<BlockContext>>;
+
+/// One evaluation on its way through the blocks.
+pub(super) struct Pass<'a> {
+    pub(super) time: &'a Tensor<2>,
+    pub(super) cancel: &'a Cancel,
+    /// What was kept on the way down, and is not yet taken on the way up.
+    pub(super) skips: Vec<Tensor<4>>,
+    /// Number of skips with which the way down ends.
+    pub(super) limit: usize,
+    /// Number of the skip before whose layer on the way up what comes from below is kept.
+    pub(super) keep_below: Option<usize>,
+    pub(super) kept: Option<Tensor<4>>,
+    pub(super) freeu: Option<FreeU>,
+    /// Channels of the finest block.
+    pub(super) finest: usize,
+}
+
+impl Pass<'_> {
+    /// `true` when the layer on the way down that makes the skip of number `skip` is next.
+    fn is_next(&self, skip: usize) -> bool {
+        self.skips.len() == skip && skip < self.limit
+    }
+
+    /// `x` and the skip of number `skip`, which is next, for a layer of the up block `block`.
+    fn joined(&mut self, block: usize, skip: usize, mut x: Tensor<4>) -> Tensor<4> {
+        if self.keep_below == Some(skip) {
+            self.kept = Some(duplicate(&mut x));
+        }
+        let Some(mut kept) = self.skips.pop() else {
+            return x;
+        };
+        if let Some(freeu) = &self.freeu {
+            (x, kept) = freeu.apply(block, self.finest, x, kept);
+        }
+        concat_channels(x, kept)
+    }
+}
 
 /// One resolution on the way down: residual blocks, each with a transformer behind it in a
 /// `CrossAttnDownBlock2D`, then a halving.
@@ -33,25 +71,34 @@ impl DownBlock {
         }
     }
 
-    /// `x` through all layers; each layer's output is kept in `skips` for the way up.
+    /// `x` through the layers that are next, whose first makes the skip of number `first`; each
+    /// layer's output is kept for the way up.
     pub(super) fn forward(
         &self,
         mut x: Tensor<4>,
-        time: &Tensor<2>,
+        first: usize,
         context: &StageContext,
-        skips: &mut Vec<Tensor<4>>,
-        cancel: &Cancel,
+        pass: &mut Pass<'_>,
     ) -> Result<Tensor<4>> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            cancel.check()?;
-            x = resnet.forward(x, Some(time));
-            cancel.check()?;
-            x = keep(attend(x, &self.attentions, context, i), skips);
+            if pass.is_next(first + i) {
+                pass.cancel.check()?;
+                x = resnet.forward(x, Some(pass.time));
+                pass.cancel.check()?;
+                x = keep(attend(x, &self.attentions, context, i), &mut pass.skips);
+            }
         }
-        for downsampler in &self.downsamplers {
-            x = keep(downsampler.forward(x), skips);
+        for (i, downsampler) in self.downsamplers.iter().enumerate() {
+            if pass.is_next(first + self.resnets.len() + i) {
+                x = keep(downsampler.forward(x), &mut pass.skips);
+            }
         }
         Ok(x)
+    }
+
+    /// Number of skips that it makes.
+    pub(super) fn skips(&self) -> usize {
+        self.resnets.len() + self.downsamplers.len()
     }
 }
 
@@ -76,14 +123,13 @@ impl MidBlock {
     pub(super) fn forward(
         &self,
         mut x: Tensor<4>,
-        time: &Tensor<2>,
         context: &StageContext,
-        cancel: &Cancel,
+        pass: &Pass<'_>,
     ) -> Result<Tensor<4>> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            cancel.check()?;
-            x = resnet.forward(x, Some(time));
-            cancel.check()?;
+            pass.cancel.check()?;
+            x = resnet.forward(x, Some(pass.time));
+            pass.cancel.check()?;
             x = attend(x, &self.attentions, context, i);
         }
         Ok(x)
@@ -112,30 +158,41 @@ impl UpBlock {
         }
     }
 
-    /// `x` through all layers, taking one of `skips` for each residual block, the last kept first.
+    /// `x` through the layers, as the block of number `block` on the way up. Each takes a skip, the
+    /// last kept first, of which there are `skips` in a whole evaluation; without its skip a layer is
+    /// left out.
     pub(super) fn forward(
         &self,
         mut x: Tensor<4>,
-        time: &Tensor<2>,
+        block: usize,
+        skips: usize,
         context: &StageContext,
-        skips: &mut Vec<Tensor<4>>,
-        cancel: &Cancel,
+        pass: &mut Pass<'_>,
     ) -> Result<Tensor<4>> {
+        let mut done = false;
         for (i, resnet) in self.resnets.iter().enumerate() {
-            if let Some(skip) = skips.pop() {
-                x = concat_channels(x, skip);
+            let skip = skips.saturating_sub(i + 1);
+            if pass.skips.len() != skip + 1 {
+                continue;
             }
-            cancel.check()?;
-            x = resnet.forward(x, Some(time));
-            cancel.check()?;
+            x = pass.joined(block, skip, x);
+            pass.cancel.check()?;
+            x = resnet.forward(x, Some(pass.time));
+            pass.cancel.check()?;
             x = attend(x, &self.attentions, context, i);
+            done = true;
         }
-        for upsampler in &self.upsamplers {
+        for upsampler in self.upsamplers.iter().filter(|_| done) {
             // A side that was odd on the way down must be odd again where the two meet.
-            let size = skips.last().map(Tensor::dims).map(|[_, _, h, w]| [h, w]);
-            x = upsampler.forward(x, size);
+            let size = pass.skips.last().map(Tensor::dims);
+            x = upsampler.forward(x, size.map(|[_, _, h, w]| [h, w]));
         }
         Ok(x)
+    }
+
+    /// Number of skips that it takes.
+    pub(super) fn skips(&self) -> usize {
+        self.resnets.len()
     }
 }
 

@@ -164,6 +164,9 @@ impl UNetFiles {
 /// - with `num_class_embeds` (an upscaler) a [`ClassLabel`](super::ClassLabel);
 /// - with more input than output channels (inpainting) [`concat`](Conditioning::concat);
 /// - [`UNetAdapters`](super::UNetAdapters), networks beside it.
+///
+/// And, of any model, what changes its computation: layers that are [`Perturbed`](sd_core::Perturbed),
+/// [`FreeU`](super::FreeU), a [`StepCache`](super::StepCache).
 #[derive(Debug, Clone)]
 pub struct UNet {
     model: UNet2DConditionModel,

@@ -4,24 +4,29 @@
 //! [`UNet2DConditionModel`] is the bare network, built from a [`UNetConfig`].
 
 mod blocks;
+mod cache;
 mod class_label;
 mod config;
 mod denoiser;
 mod depths;
 mod embedding;
 mod footprint;
+mod freeu;
 mod model;
 mod per_block;
+mod perturbed;
 mod prepared;
 mod residuals;
 mod stage;
 mod supported;
 
+pub use cache::StepCache;
 pub use class_label::ClassLabel;
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::timestep_embedding;
 pub use footprint::UNetWork;
+pub use freeu::{FreeU, FreeUPlaces};
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
 pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
 

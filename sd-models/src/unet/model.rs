@@ -1,12 +1,15 @@
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor};
-use sd_core::{Cancel, WeightBytes};
+use sd_core::{Cancel, Perturbed, WeightBytes};
 use sd_kernels::Activation;
 
-use super::blocks::{DownBlock, MidBlock, StageContext, UpBlock, keep, prepare};
+use super::blocks::{DownBlock, MidBlock, Pass, StageContext, UpBlock, keep, prepare};
+use super::cache::{self, Reuse};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
+use super::freeu::FreeU;
+use super::perturbed;
 use super::residuals::UNetResiduals;
 use crate::layers::{Conv2d, Embedding, Epilogue, GroupNorm, pack_fields};
 use crate::{LoadOptions, Result, Weights};
@@ -40,6 +43,9 @@ pub struct UNet2DConditionModel {
     conv_out: Conv2d,
     #[module(skip)]
     center_input_sample: bool,
+    /// Channels of the first block.
+    #[module(skip)]
+    finest: usize,
 }
 
 /// Embeddings that a network may be told besides latent, timestep and prompt. Given to a network that has no
@@ -65,6 +71,25 @@ pub struct UNetContext {
     added: Option<Tensor<2>>,
     /// Addition of a guidance-scale embedding to the timestep's sines and cosines, `[n, channels]`.
     guidance: Option<Tensor<2>>,
+    /// Factors on the way up.
+    freeu: Option<FreeU>,
+}
+
+impl UNetContext {
+    /// The same with perturbed layers, and with factors on the way up.
+    pub(super) fn changed(mut self, by: Option<&Perturbed>, freeu: Option<FreeU>) -> Self {
+        self.freeu = freeu;
+        let Some(by) = by else {
+            return self;
+        };
+        for (list, stages) in [("down_blocks", &mut self.down), ("up_blocks", &mut self.up)] {
+            for (i, stage) in stages.iter_mut().enumerate() {
+                perturbed::mark(&format!("{list}.{i}"), stage, by);
+            }
+        }
+        perturbed::mark("mid_block", &mut self.mid, by);
+        self
+    }
 }
 
 impl UNet2DConditionModel {
@@ -92,6 +117,7 @@ impl UNet2DConditionModel {
             conv_norm_out: GroupNorm::new(config.norm_num_groups, first, config.norm_eps, device),
             conv_out: Conv2d::same(first, config.out_channels, config.conv_out_kernel, device),
             center_input_sample: config.center_input_sample,
+            finest: first,
         }
     }
 
@@ -135,6 +161,7 @@ impl UNet2DConditionModel {
                 (class, added) => class.or(added),
             },
             guidance: (cond_proj.zip(guidance)).map(|(layer, x)| layer.forward(x, Epilogue::NONE)),
+            freeu: None,
         }
     }
 
@@ -152,31 +179,132 @@ impl UNet2DConditionModel {
         residuals: Option<UNetResiduals>,
         cancel: &Cancel,
     ) -> sd_core::Result<Tensor<4>> {
+        self.evaluate(x, time, context, residuals, cancel, &mut Reuse::Nothing)
+    }
+
+    /// [`forward`](Self::forward) of which part may be taken from an earlier evaluation.
+    pub(super) fn evaluate(
+        &self,
+        x: Tensor<4>,
+        time: &Tensor<2>,
+        context: &UNetContext,
+        residuals: Option<UNetResiduals>,
+        cancel: &Cancel,
+        reuse: &mut Reuse,
+    ) -> sd_core::Result<Tensor<4>> {
         let x = if self.center_input_sample {
             x * 2.0 - 1.0
         } else {
             x
         };
-        let mut skips = Vec::new();
-        let mut x = keep(self.conv_in.forward(x, Epilogue::NONE), &mut skips);
-        for (index, (block, context)) in self.down_blocks.iter().zip(&context.down).enumerate() {
-            let _span = block_span("down", index, &x).entered();
-            x = block.forward(x, time, context, &mut skips, cancel)?;
-        }
-        if let Some(block) = &self.mid_block {
-            let _span = block_span("mid", 0, &x).entered();
-            x = block.forward(x, time, &context.mid, cancel)?;
-        }
-        if let Some(residuals) = residuals {
-            x = residuals.add(&mut skips, x)?;
-        }
-        for (index, (block, context)) in self.up_blocks.iter().zip(&context.up).enumerate() {
-            let _span = block_span("up", index, &x).entered();
-            x = block.forward(x, time, context, &mut skips, cancel)?;
-        }
+        let mut pass = Pass {
+            time,
+            cancel,
+            skips: Vec::new(),
+            limit: usize::MAX,
+            keep_below: None,
+            kept: None,
+            freeu: context.freeu,
+            finest: self.finest,
+        };
+        let x = keep(self.conv_in.forward(x, Epilogue::NONE), &mut pass.skips);
+        let x = match reuse {
+            Reuse::Nothing => self.whole(x, context, residuals, &mut pass)?,
+            Reuse::Deep { depth, features } => match features {
+                Some(features) => {
+                    pass.limit = *depth + 1;
+                    self.down(x, context, &mut pass)?;
+                    if let Some(residuals) = residuals {
+                        residuals.add_first(&mut pass.skips)?;
+                    }
+                    if let Some(skip) = pass.skips.last() {
+                        cache::check_size(features, skip)?;
+                    }
+                    self.up(features.clone(), context, &mut pass)?
+                }
+                None => {
+                    pass.keep_below = Some(*depth);
+                    let x = self.whole(x, context, residuals, &mut pass)?;
+                    *features = pass.kept.take();
+                    x
+                }
+            },
+            Reuse::FirstBlock {
+                threshold,
+                features,
+            } => {
+                let before = x.clone();
+                pass.limit = 2;
+                let x = self.down(x, context, &mut pass)?;
+                pass.limit = usize::MAX;
+                let (first, change) = (x.clone(), x.clone() - before);
+                if let Some(features) = features.iter().flatten().next() {
+                    cache::check_size(features, &change)?;
+                }
+                match features {
+                    Some([last, rest]) if cache::is_close(last, &change, *threshold)? => {
+                        first + rest.clone()
+                    }
+                    _ => {
+                        let x = self.whole(x, context, residuals, &mut pass)?;
+                        *features = Some([change, x.clone() - first]);
+                        x
+                    }
+                }
+            }
+        };
         cancel.check()?;
         let x = self.conv_norm_out.forward(x, Activation::Silu);
         Ok(self.conv_out.forward(x, Epilogue::NONE))
+    }
+
+    /// What is left of the way down, the middle, and the way up.
+    fn whole(
+        &self,
+        x: Tensor<4>,
+        context: &UNetContext,
+        residuals: Option<UNetResiduals>,
+        pass: &mut Pass<'_>,
+    ) -> sd_core::Result<Tensor<4>> {
+        let mut x = self.down(x, context, pass)?;
+        if let Some(block) = &self.mid_block {
+            let _span = block_span("mid", 0, &x).entered();
+            x = block.forward(x, &context.mid, pass)?;
+        }
+        if let Some(residuals) = residuals {
+            x = residuals.add(&mut pass.skips, x)?;
+        }
+        self.up(x, context, pass)
+    }
+
+    fn down(
+        &self,
+        mut x: Tensor<4>,
+        context: &UNetContext,
+        pass: &mut Pass<'_>,
+    ) -> sd_core::Result<Tensor<4>> {
+        let mut first = 1;
+        for (index, (block, context)) in self.down_blocks.iter().zip(&context.down).enumerate() {
+            let _span = block_span("down", index, &x).entered();
+            x = block.forward(x, first, context, pass)?;
+            first += block.skips();
+        }
+        Ok(x)
+    }
+
+    fn up(
+        &self,
+        mut x: Tensor<4>,
+        context: &UNetContext,
+        pass: &mut Pass<'_>,
+    ) -> sd_core::Result<Tensor<4>> {
+        let mut skips: usize = self.up_blocks.iter().map(UpBlock::skips).sum();
+        for (index, (block, context)) in self.up_blocks.iter().zip(&context.up).enumerate() {
+            let _span = block_span("up", index, &x).entered();
+            x = block.forward(x, index, skips, context, pass)?;
+            skips = skips.saturating_sub(block.skips());
+        }
+        Ok(x)
     }
 
     /// The timestep as all residual blocks see it, `[1, width]` or `[n, width]`: SiLU of its

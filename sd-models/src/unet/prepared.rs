@@ -2,21 +2,29 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use sd_core::{Cancel, Conditioning, Error, Network, Result, SizeConditioning, TextEmbedding};
+use sd_core::{
+    Cancel, Conditioning, Error, Network, Perturbed, Result, SavedState, SizeConditioning,
+    TextEmbedding,
+};
 
+use super::cache::{Memory, Reuse, StepCache};
 use super::class_label::ClassLabel;
 use super::config::{TextTimeConfig, UNetConfig};
+use super::freeu::FreeU;
+use super::perturbed;
 use super::residuals::{self, PreparedAdapter, UNetAdapters};
 use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
 
 /// A U-Net with a run's conditioning.
 ///
-/// Branches are evaluated together whenever their prompts have the same number of tokens. What a
-/// set of branches shares between steps (keys and values of the prompt, embeddings) is computed when
-/// the set is first asked for.
+/// Branches are evaluated together whenever their prompts have the same number of tokens and the
+/// same is computed of them. What a set of branches shares between steps (keys and values of the
+/// prompt, embeddings) is computed when the set is first asked for.
 pub(super) struct PreparedUNet {
     unet: Arc<UNet>,
     branches: Vec<Branch>,
+    /// What each branch remembers, where it has a cache.
+    memories: Mutex<Vec<Memory>>,
     /// By the branches they are of.
     batches: Mutex<HashMap<Vec<usize>, Arc<Batch>>>,
 }
@@ -30,6 +38,9 @@ struct Branch {
     class_label: Option<usize>,
     concat: Option<Tensor<4>>,
     adapters: Vec<Box<dyn PreparedAdapter>>,
+    perturbed: Option<Perturbed>,
+    freeu: Option<FreeU>,
+    cache: Option<StepCache>,
 }
 
 /// Branches that are evaluated together.
@@ -71,8 +82,10 @@ impl PreparedUNet {
             return Err(Error::shape("conditioning", &found, expected));
         }
         let branches = branches.into_iter().map(|branch| checked(&unet, branch));
+        let branches = branches.collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            branches: branches.collect::<Result<_>>()?,
+            memories: Mutex::new(vec![Memory::default(); branches.len()]),
+            branches,
             unet,
             batches: Mutex::default(),
         })
@@ -85,15 +98,38 @@ impl PreparedUNet {
         let branches = || of.iter().map(|branch| &self.branches[*branch]);
         let text = TextEmbedding::cat(branches().map(|b| b.text.clone()).collect())?;
         let embeddings = self.unet.embeddings(&text, branches())?;
+        let context = self.unet.model().prepare(&text.tokens, embeddings);
+        let first = branches().next();
         let batch = Arc::new(Batch {
-            context: self.unet.model().prepare(&text.tokens, embeddings),
+            context: match first {
+                Some(branch) => context.changed(branch.perturbed.as_ref(), branch.freeu),
+                None => context,
+            },
             times: Mutex::default(),
         });
         lock(&self.batches).insert(of.to_vec(), batch.clone());
         Ok(batch)
     }
 
-    /// The outputs of branches whose prompts have the same number of tokens.
+    /// `true` when the two branches can be evaluated together.
+    fn go_together(&self, a: usize, b: usize, memories: &[Memory]) -> bool {
+        let [first, second] = [a, b].map(|branch| &self.branches[branch]);
+        let tokens = |branch: &Branch| branch.text.tokens.dims()[1];
+        let due = |cache| [a, b].map(|branch| memories[branch].is_due(cache));
+        let in_step = match first.cache {
+            None => true,
+            Some(cache @ StepCache::Deep { .. }) => due(cache)[0] == due(cache)[1],
+            // Each looks at its own picture, or the result would depend on who is beside it.
+            Some(StepCache::FirstBlock { .. }) => false,
+        };
+        tokens(first) == tokens(second)
+            && first.perturbed == second.perturbed
+            && first.freeu == second.freeu
+            && first.cache == second.cache
+            && in_step
+    }
+
+    /// The outputs of branches that go together.
     fn together(
         &self,
         x: &Tensor<4>,
@@ -114,7 +150,18 @@ impl PreparedUNet {
             Err(inputs) => Tensor::cat(inputs, 0),
         };
         let model = self.unet.model();
-        let output = model.forward(input, &time, &batch.context, added, cancel)?;
+        let mut own: Vec<Memory> = {
+            let memories = lock(&self.memories);
+            of.iter().map(|branch| memories[*branch].clone()).collect()
+        };
+        let cache = branches().next().and_then(|branch| branch.cache);
+        let mut reuse = Reuse::of(cache, &own);
+        let context = &batch.context;
+        let output = model.evaluate(input, &time, context, added, cancel, &mut reuse)?;
+        reuse.remember(&mut own);
+        for (branch, memory) in of.iter().zip(own) {
+            lock(&self.memories)[*branch] = memory;
+        }
         let n = x.dims()[0];
         let output = |k| output.clone().narrow(0, k * n, n);
         Ok((0..of.len()).map(output).collect())
@@ -139,10 +186,31 @@ impl Network for PreparedUNet {
         if !t.is_finite() {
             return Err(Error::invalid("timestep", t, "expected a finite number"));
         }
-        let tokens = |branch: &usize| self.branches[*branch].text.tokens.dims()[1];
-        let groups = branches.chunk_by(|a, b| tokens(a) == tokens(b));
+        let before = lock(&self.memories).clone();
+        let groups = branches.chunk_by(|a, b| self.go_together(*a, *b, &before));
         let outputs = groups.map(|group| self.together(x, t, group, cancel));
         Ok(outputs.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn save(&self) -> SavedState {
+        let mut state = SavedState::default();
+        let memories = lock(&self.memories).clone();
+        for (k, (branch, memory)) in self.branches.iter().zip(memories).enumerate() {
+            if branch.cache.is_some() {
+                memory.save(k, &mut state);
+            }
+        }
+        state
+    }
+
+    fn restore(&self, state: &SavedState) -> Result<()> {
+        let restored = |(k, branch): (usize, &Branch)| match branch.cache {
+            Some(cache) => Memory::restored(cache, self.unet.config(), branch.text.len(), k, state),
+            None => Ok(Memory::default()),
+        };
+        let restored = self.branches.iter().enumerate().map(restored);
+        *lock(&self.memories) = restored.collect::<Result<_>>()?;
+        Ok(())
     }
 }
 
@@ -212,6 +280,14 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
             concat.map(|concat| concat.cast(spec.dtype))
         }
     };
+    let perturbed = conditioning.extensions.take::<Perturbed>();
+    if let Some(perturbed) = &perturbed {
+        perturbed::check(config, perturbed)?;
+    }
+    let freeu = conditioning.extensions.take::<FreeU>();
+    freeu.map_or(Ok(()), |freeu| freeu.check(config))?;
+    let cache = conditioning.extensions.take::<StepCache>();
+    cache.map_or(Ok(()), |cache| cache.check(config))?;
     let text = conditioning.text.clone();
     conditioning.finish("the U-Net")?;
     Ok(Branch {
@@ -221,6 +297,9 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         class_label,
         concat,
         adapters,
+        perturbed,
+        freeu,
+        cache,
     })
 }
 

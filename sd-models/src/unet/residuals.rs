@@ -21,13 +21,20 @@ impl UNetResiduals {
             let expected = format!("expected {}, one for each tensor kept", skips.len());
             return Err(Error::invalid("skip residuals", self.skips.len(), expected));
         }
-        for (skip, residual) in skips.iter_mut().zip(self.skips) {
-            *skip = sum("a skip residual", skip.clone(), residual)?;
-        }
-        match self.mid {
+        let mid = self.mid.clone();
+        self.add_first(skips)?;
+        match mid {
             Some(residual) => sum("the middle residual", x, residual),
             None => Ok(x),
         }
+    }
+
+    /// Adds the first of them to `skips`, which may be fewer, and leaves the middle block's.
+    pub(super) fn add_first(self, skips: &mut [Tensor<4>]) -> Result<()> {
+        for (skip, residual) in skips.iter_mut().zip(self.skips) {
+            *skip = sum("a skip residual", skip.clone(), residual)?;
+        }
+        Ok(())
     }
 
     /// The residuals of two sources together.

@@ -1,7 +1,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Tensor;
-use sd_core::{Cancel, Conditioning, Denoiser, Network, Result};
+use sd_core::{Cancel, Conditioning, Denoiser, Network, Result, SavedState};
 
 use crate::Slot;
 use crate::finite::Witness;
@@ -84,5 +84,19 @@ impl Network for Lease {
                 "the denoiser is asked outside of a step".into(),
             )),
         }
+    }
+
+    fn save(&self) -> SavedState {
+        let network = self.network();
+        network
+            .as_ref()
+            .map_or_else(SavedState::default, |network| network.save())
+    }
+
+    fn restore(&self, state: &SavedState) -> Result<()> {
+        let network = self.network();
+        network
+            .as_ref()
+            .map_or(Ok(()), |network| network.restore(state))
     }
 }

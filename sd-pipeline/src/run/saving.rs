@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sd_core::Noise;
+use sd_core::{Network, Noise};
 
 use super::{Run, Solving};
 use crate::saved::SavedRun;
@@ -30,6 +30,7 @@ impl Run {
         SavedRun {
             latents: self.x.clone(),
             solving: self.solving.save(),
+            network: self.lease.save(),
             done: self.done,
             draws: self.noise.draws(),
             finished: self.finished,
@@ -118,6 +119,7 @@ impl Run {
         }
         if !is_between {
             self.solving = Solving::restored(&self.settings, &saved.solving)?;
+            self.lease.restore(&saved.network)?;
         }
         // Seeds and the number of draws are the whole state of the noise.
         while self.noise.draws() < saved.draws {

@@ -1,7 +1,7 @@
 //! The steps of a run.
 
 use burn::tensor::{DType, Tensor};
-use sd_core::Guided;
+use sd_core::{Guided, Network};
 
 use super::{Progress, Run, Solving};
 use crate::finite::Witness;
@@ -48,7 +48,7 @@ impl Run {
         )
         .entered();
         // A step that is stopped must leave no trace.
-        let before = (self.solving.save(), self.noise.clone());
+        let before = (self.solving.save(), self.noise.clone(), self.lease.save());
         let result = self.phases.watch(DENOISE, || {
             synchronized(&[&self.x.device()], "the scheduler", || {
                 self.lease.take()?;
@@ -75,9 +75,10 @@ impl Run {
         });
         if let Err(Error::Component(sd_core::Error::Cancelled)) = &result {
             self.cancel.release();
-            let (solving, noise) = before;
+            let (solving, noise, network) = before;
             self.solving = Solving::restored(&self.settings, &solving)?;
             self.noise = noise;
+            self.lease.restore(&network)?;
         }
         let (step, evaluations) = result?;
         self.done += 1;

@@ -61,7 +61,7 @@ pub(super) fn geglu(layer: &Geglu, x: Tensor<3>) -> Tensor<3> {
     x.narrow(2, 0, width) * gelu(gate)
 }
 
-fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub(super) fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.dtype() == DType::F32 {
         x
     } else {
@@ -69,7 +69,7 @@ fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-fn from_f32<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+pub(super) fn from_f32<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     if dtype == DType::F32 {
         x
     } else {

@@ -1,8 +1,24 @@
+//! Guidance: which branches of the network are evaluated, and what is made of their outputs.
+
+mod combination;
+mod composed;
+mod contrast;
+mod interval;
+mod samples;
+mod scale;
+
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 
 use crate::{Conditioning, Error, Level, Parameterization, Result, SavedState};
+
+pub use combination::{
+    Combination, Linear, PerpendicularNegative, Projected, Thresholded, ZeroStar,
+};
+pub use composed::Composed;
+pub use contrast::{Contrast, Perturbation, Perturbed, SecondNetwork};
+pub use scale::ScaleCurve;
 
 /// A way to steer the network by evaluating it under several conditions: which branches there are,
 /// and what is made of their outputs.
@@ -21,6 +37,13 @@ pub trait Guidance: Debug + Send + Sync {
     /// Settings that do not fit the conditioning.
     fn branches(&self, texts: Vec<Conditioning>) -> Result<Vec<Conditioning>> {
         Ok(texts)
+    }
+
+    /// Number of branches that one evaluation costs in the step number `step`, from 0, of `steps`;
+    /// at most, where the branches depend on the level too. The default is one for each text.
+    fn evaluations(&self, step: usize, steps: usize) -> usize {
+        let _ = (step, steps);
+        self.texts().len()
     }
 
     /// Begins a run.
