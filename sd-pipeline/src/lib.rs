@@ -87,10 +87,10 @@ pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
-    Conditioning, Denoiser, DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer,
+    Conditioning, Denoiser, DenoiserSpec, Embedded, Emphasis, Extension, Extensions, Guidance, Guide, Layer,
     Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
     Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Text, TextEmbedding, TextEncoder, Unguided,
+    SizeConditioning, Stage, StartedLayer, Step, Syntax, Text, TextEmbedding, TextEncoder, Unguided,
     WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
