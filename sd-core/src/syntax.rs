@@ -61,6 +61,13 @@ impl Syntax {
             Self::Compel => "compel",
         }
     }
+
+    /// `true` where a prompt and its negative prompt are encoded in one call and come back equally
+    /// long: cut to one length, or padded to it (compel). A1111 and ComfyUI encode each by itself,
+    /// and evaluate the network on each by itself where their lengths differ.
+    pub fn encodes_together(self) -> bool {
+        matches!(self, Self::Plain | Self::Compel)
+    }
 }
 
 impl Display for Syntax {

@@ -32,6 +32,11 @@ pub(super) fn write(record: &Record) -> String {
         ("Model hash", record.model_hash.clone()),
         ("Model", record.model.clone()),
         ("Denoising strength", number(record.strength)),
+        // A1111 counts the layer that is read.
+        (
+            "Clip skip",
+            record.clip_skip.map(|layers| layers.saturating_add(1).to_string()),
+        ),
         (
             "Version",
             Some(record.software.as_deref().unwrap_or(SOFTWARE).into()),

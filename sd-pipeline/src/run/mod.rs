@@ -6,10 +6,12 @@ mod handover;
 mod lease;
 mod pictures;
 mod saving;
+mod script;
 mod solving;
 mod stepping;
 #[cfg(feature = "stream")]
 mod stream;
+mod varying;
 
 use burn::tensor::{FloatDType, Tensor};
 use sd_core::{
@@ -23,6 +25,7 @@ use crate::safety::Gate;
 use crate::{Marking, Pipeline, Record, Request, Result, Slot, Start};
 use handover::Cut;
 use lease::Lease;
+use script::Script;
 use solving::{Settings, Solving};
 
 pub use handover::Handover;
@@ -125,7 +128,7 @@ impl Run {
     fn of_texts(
         pipeline: &Pipeline,
         request: &Request,
-        texts: Vec<TextEmbedding>,
+        texts: Vec<Script<TextEmbedding>>,
         phases: Phases,
     ) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
@@ -134,7 +137,16 @@ impl Run {
         let [_, _, h, w] = shape;
         let guidance = request.guidance(&spec);
         let size = [h * factor, w * factor];
-        let branches = branches::branches(pipeline, request, &*guidance, size, texts)?;
+        // A run that goes on with another's is in its schedule, too.
+        let behind = match request.start {
+            Start::Handover(_) => {
+                let plan = pipeline.scheduler.plan(&spec.schedule, request.steps)?;
+                stages(&plan, &*pipeline.scheduler, request)?.0
+            }
+            _ => 0,
+        };
+        let (guidance, branches) =
+            branches::branches(pipeline, request, guidance, size, behind, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
