@@ -1,1 +1,0 @@
-//! Prompts as compel reads them.
