@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
 use sd_pipeline::{
     ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
-    PipelineMemory, Prompt, Request, Syntax, UnknownSettings, Watermark, WeightBytes, WeightStorage,
+    PipelineMemory, Prompt, Request, Syntax, UnknownSettings, Watermark, WeightBytes,
+    WeightStorage,
 };
 use serde_json::json;
 

@@ -50,7 +50,7 @@ fn thinned(tokens: Tensor<3>) -> Tensor<3> {
 fn prompts_are_embedded_as_by_the_programs_of_their_syntax() {
     let fixture = Fixture::open("prompts");
     let settings = fixture.settings();
-    let cases = settings.as_array().unwrap();
+    let cases = settings["cases"].as_array().unwrap();
     assert!(cases.len() > 90, "{}", cases.len());
     let mut longest = 0;
     for model in ["sd1", "sd2", "xl"] {
@@ -99,7 +99,9 @@ fn prompts_of_several_syntaxes_come_back_equally_long() {
     assert_eq!(both.tokens.dims()[..2], [2, 154]);
     let alone = encoder.encode(&[long]).unwrap();
     let values = |x: Tensor<3>| x.try_into_vec_as::<f32>().unwrap();
-    let pairs = values(both.row(1).tokens).into_iter().zip(values(alone.tokens));
+    let pairs = values(both.row(1).tokens)
+        .into_iter()
+        .zip(values(alone.tokens));
     assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) <= 1e-5);
     // Each encoder's text is as long as it is.
     let second = Prompt::comfyui("a").with_second("many words ".repeat(12));

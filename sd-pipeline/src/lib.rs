@@ -87,15 +87,17 @@ pub use image;
 pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, BranchEvaluation, Cancel, ClassifierFree,
-    Conditioning, Denoiser, DenoiserSpec, Embedded, Emphasis, Extension, Extensions, Guidance, Guide, Layer,
-    Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
-    Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler, SeededNoise,
-    SizeConditioning, Stage, StartedLayer, Step, Syntax, Text, TextEmbedding, TextEncoder, Unguided,
-    WeightBytes, each_branch, exactly,
+    Conditioning, Denoiser, DenoiserSpec, Embedded, Emphasis, Extension, Extensions, Guidance,
+    Guide, Layer, Level, Mask, Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule,
+    Parameterization, Plan, Prediction, Prompt, RunStart, Sampler, SavedState, Scheduler,
+    SeededNoise, SizeConditioning, Stage, StartedLayer, Step, Syntax, Text, TextEmbedding,
+    TextEncoder, Unguided, WeightBytes, each_branch, exactly,
 };
 pub use sd_models::vae::Tiling;
 pub use sd_models::{UnknownSettings, WeightStorage};
-pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
+pub use {
+    sd_core as core, sd_models as models, sd_prompts as prompts, sd_schedulers as schedulers,
+};
 
 /// README.md's programs are compiled with the documentation's tests.
 #[cfg(doctest)]

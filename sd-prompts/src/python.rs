@@ -55,7 +55,9 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_python() {
-        let right = [" 1.5 ", "1_0.2_5", "-.5", "+3.", "1e-2", "Infinity", "0x", "1__0", "_1", "1_"];
+        let right = [
+            " 1.5 ", "1_0.2_5", "-.5", "+3.", "1e-2", "Infinity", "0x", "1__0", "_1", "1_",
+        ];
         let found = right.map(float);
         let some = [1.5, 10.25, -0.5, 3.0, 0.01, f64::INFINITY].map(Some);
         assert_eq!(found[..6], some);

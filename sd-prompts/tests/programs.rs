@@ -42,7 +42,10 @@ fn a1111_is_read_as_by_itself() {
         });
         scheduled += usize::from(found.as_ref().is_some_and(|timed| timed.len() > 1));
         let all = &case.schedules;
-        assert!(all.contains(&found), "{text:?}: {found:?}, expected {all:?}");
+        assert!(
+            all.contains(&found),
+            "{text:?}: {found:?}, expected {all:?}"
+        );
         let found = pairs(a1111::parts(text).unwrap());
         assert!(same(&found, &case.parts), "{text:?}: {found:?}");
         let found = a1111::weights(text).ok().map(pairs);

@@ -35,7 +35,9 @@ pub(super) fn write(record: &Record) -> String {
         // A1111 counts the layer that is read.
         (
             "Clip skip",
-            record.clip_skip.map(|layers| layers.saturating_add(1).to_string()),
+            record
+                .clip_skip
+                .map(|layers| layers.saturating_add(1).to_string()),
         ),
         (
             "Version",

@@ -91,9 +91,14 @@ impl Record {
             None => Prompt::from(text),
         };
         let read = |prompt: Prompt, syntax: &Option<String>, skip: Option<usize>| {
-            let syntax = syntax.as_ref().map_or(Ok(Syntax::Plain), |name| name.parse());
-            let syntax = syntax.map_err(|_| RecordError::Lacks("syntax of the prompt that is known"))?;
-            Ok(prompt.in_syntax(syntax).with_clip_skip(skip.unwrap_or_default()))
+            let syntax = syntax
+                .as_ref()
+                .map_or(Ok(Syntax::Plain), |name| name.parse());
+            let syntax =
+                syntax.map_err(|_| RecordError::Lacks("syntax of the prompt that is known"))?;
+            Ok(prompt
+                .in_syntax(syntax)
+                .with_clip_skip(skip.unwrap_or_default()))
         };
         let negative = self.negative_prompt.as_ref();
         let negative = negative.map(|text| {
@@ -142,5 +147,7 @@ fn syntax(prompt: Option<&Prompt>) -> Option<String> {
 
 /// Layers left out, where there are some.
 fn clip_skip(prompt: Option<&Prompt>) -> Option<usize> {
-    prompt.map(|prompt| prompt.clip_skip).filter(|layers| *layers > 0)
+    prompt
+        .map(|prompt| prompt.clip_skip)
+        .filter(|layers| *layers > 0)
 }

@@ -74,7 +74,10 @@ pub(super) fn branches(
     let constant = |part: &Part<Conditioning>| part.weight == 1.0 && part.texts.len() == 1;
     let (guidance, conditioning) = match scripts.iter().all(|s| s.len() == 1 && constant(&s[0])) {
         true => {
-            let texts = scripts.iter_mut().flatten().flat_map(|part| part.texts.pop());
+            let texts = scripts
+                .iter_mut()
+                .flatten()
+                .flat_map(|part| part.texts.pop());
             let texts = texts.map(|(_, text)| text).collect();
             let branches = guidance.branches(texts)?;
             (guidance, branches)
@@ -153,16 +156,24 @@ fn encoded(
             _ => Some(Prompt::default()),
         };
         let composed = *text == Text::Prompt;
-        prompt.map(|prompt| script(&prompt, request.steps, composed)).transpose()
+        prompt
+            .map(|prompt| script(&prompt, request.steps, composed))
+            .transpose()
     };
-    let scripts = texts.iter().map(script).collect::<sd_core::Result<Vec<_>>>()?;
+    let scripts = texts
+        .iter()
+        .map(script)
+        .collect::<sd_core::Result<Vec<_>>>()?;
     // Prompts that come back equally long are one call, the texts of another part one each.
     let is_together = |part: &Part<Prompt>| {
         let mut texts = part.texts.iter();
         texts.all(|(_, prompt)| prompt.syntax.encodes_together())
     };
     let parts = || scripts.iter().flatten().flatten();
-    let mut together: Vec<Prompt> = parts().filter(|part| is_together(part)).flat_map(prompts).collect();
+    let mut together: Vec<Prompt> = parts()
+        .filter(|part| is_together(part))
+        .flat_map(prompts)
+        .collect();
     if parts().next().is_none() {
         together.push(request.prompt.clone());
     }
@@ -176,7 +187,10 @@ fn encoded(
             (Some(all), true) => (all.clone(), taken.by_ref().take(part.texts.len()).collect()),
             _ => {
                 let own: Vec<Prompt> = prompts(&part).collect();
-                (rows(encoder, &own, spec)?, (0..own.len()).collect::<Vec<usize>>())
+                (
+                    rows(encoder, &own, spec)?,
+                    (0..own.len()).collect::<Vec<usize>>(),
+                )
             }
         };
         numbers.reverse();
@@ -190,7 +204,11 @@ fn encoded(
         });
         embedded.push(script.transpose()?);
     }
-    let given = embedded.iter().flatten().flatten().flat_map(|part| &part.texts);
+    let given = embedded
+        .iter()
+        .flatten()
+        .flatten()
+        .flat_map(|part| &part.texts);
     let given = given.map(|(_, text)| text).next().or(together.as_ref());
     let absent = given.map(|text| text.row(0).zeros_like());
     let or_absent = |script: Option<Script<TextEmbedding>>| {
@@ -243,7 +261,10 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     let negative = request.negative_prompt.as_ref();
     let negative = negative.filter(|negative| {
-        let second = negative.second.as_ref().is_some_and(|text| !text.is_empty());
+        let second = negative
+            .second
+            .as_ref()
+            .is_some_and(|text| !text.is_empty());
         second || !negative.text.is_empty()
     });
     let unheard = negative.filter(|_| !guidance.texts().contains(&Text::Negative));

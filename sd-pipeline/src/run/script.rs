@@ -77,7 +77,11 @@ fn timed(
     let first = schedule(text, steps).map_err(unreadable)?;
     let second = second.map(|text| schedule(text, steps).map_err(unreadable));
     let second = second.transpose()?;
-    let mut ends: Vec<usize> = first.iter().chain(second.iter().flatten()).map(|t| t.end).collect();
+    let mut ends: Vec<usize> = first
+        .iter()
+        .chain(second.iter().flatten())
+        .map(|t| t.end)
+        .collect();
     ends.sort_unstable();
     ends.dedup();
     let at = |end: usize| {

@@ -187,3 +187,101 @@ impl Guide for VaryingGuide {
         self.inner.restore(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use sd_core::{ClassifierFree, Level, Parameterization, Prompt, TextEmbedding, Unguided};
+
+    use super::super::script::script;
+    use super::*;
+
+    /// Conditioning that is told apart by a number.
+    fn told(number: usize) -> Conditioning {
+        let tokens = Tensor::full([1, 1, 1], number as f64, &Device::flex());
+        Conditioning::new(TextEmbedding::new(tokens))
+    }
+
+    /// The scripts of prompts, their texts numbered.
+    fn scripts(prompts: &[(&str, bool)]) -> (Vec<Script<Conditioning>>, Vec<String>) {
+        let mut texts: Vec<String> = Vec::new();
+        let mut number = |(end, prompt): (usize, Prompt)| {
+            texts.push(prompt.text);
+            (end, told(texts.len() - 1))
+        };
+        let scripts = prompts.iter().map(|(text, composed)| {
+            let parts = script(&Prompt::a1111(*text), 6, *composed)
+                .unwrap()
+                .into_iter();
+            parts.map(|part| part.map(&mut number)).collect()
+        });
+        (scripts.collect(), texts)
+    }
+
+    /// What a network that answers with its text's number makes in each step, and the texts that it
+    /// was asked for.
+    fn run(inner: Arc<dyn Guidance>, prompts: &[(&str, bool)], first: usize) -> Vec<(f32, String)> {
+        let (scripts, texts) = scripts(prompts);
+        let (varying, branches) = Varying::new(inner, &scripts, first, 6).unwrap();
+        let number = |branch: &Conditioning| branch.text.tokens.clone().into_scalar::<f32>();
+        let numbers: Vec<f32> = branches.iter().map(number).collect();
+        let mut guide = varying.start();
+        let x = Tensor::zeros([1, 1, 1, 1], &Device::flex());
+        let level = Level::variance_preserving(500.0, 0.5);
+        let step = |step| {
+            let mut at = At::new(&x, level, Parameterization::Sample);
+            (at.step, at.steps) = (step, 6);
+            let wanted = guide.wanted(&at);
+            let outputs = wanted.iter().map(|k| x.clone() + numbers[*k]);
+            let asked = wanted.iter().map(|k| texts[numbers[*k] as usize].as_str());
+            let asked = asked.collect::<Vec<_>>().join(" ");
+            let made = guide.combine(&at, outputs.collect()).unwrap();
+            (made.guided.into_scalar::<f32>(), asked)
+        };
+        (0..6).map(step).collect()
+    }
+
+    fn asked(found: &[(f32, String)]) -> String {
+        let all: Vec<&str> = found.iter().map(|(_, asked)| &**asked).collect();
+        all.join(", ")
+    }
+
+    #[test]
+    fn texts_hold_up_to_their_steps_counted_from_0() {
+        let guided = || Arc::new(ClassifierFree { scale: 2.0 });
+        let found = run(guided(), &[("n", false), ("[a|b]", true)], 0);
+        assert_eq!(asked(&found), "n a, n a, n b, n a, n b, n a");
+        let found = run(guided(), &[("[m:n:1]", false), ("[a:b:0.5]", true)], 0);
+        assert_eq!(asked(&found), "m a, m a, n a, n a, n b, n b");
+        // A run that goes on with another's is further on.
+        let found = run(guided(), &[("n", false), ("[a:b:0.5]", true)], 2);
+        assert_eq!(asked(&found), "n a, n a, n b, n b, n b, n b");
+        // Numbers of texts: n, a, b. The guidance sees one of either kind.
+        let (made, _) = &run(guided(), &[("n", false), ("[a:b:2]", true)], 0)[5];
+        assert_eq!(*made, 0.0 + 2.0 * (2.0 - 0.0));
+    }
+
+    #[test]
+    fn parts_go_their_ways_from_the_negative_prompt() {
+        let guided = Arc::new(ClassifierFree { scale: 3.0 });
+        let prompts = [("n AND m:2", false), ("a AND [b:c:1]:0.5 AND d:-1", true)];
+        let found = run(guided, &prompts, 0);
+        // Of the negative prompt AND is text.
+        let first = "n AND m:2 a b d";
+        let then = "n AND m:2 a c d";
+        let expected = [first, first, then, then, then, then].join(", ");
+        assert_eq!(asked(&found), expected);
+        // Numbers: n 0, a 1, b 2, c 3, d 4.
+        let made: Vec<f32> = found.iter().map(|(made, _)| *made).collect();
+        let way = |second: f32| 3.0 * (1.0 + 0.5 * second - 4.0);
+        assert_eq!(made[..3], [way(2.0), way(2.0), way(3.0)]);
+    }
+
+    #[test]
+    fn without_a_negative_prompt_parts_go_from_the_first() {
+        let found = run(Arc::new(Unguided), &[("a AND b:0.5", true)], 0);
+        assert_eq!(found[0], (0.5, "a b".into()));
+        let found = run(Arc::new(Unguided), &[("a:0.5", true)], 0);
+        assert_eq!(found[0], (0.0, "a".into()));
+    }
+}

@@ -59,7 +59,10 @@ fn extra_network(text: &str) -> Option<usize> {
         let inner = &text[start + 1..];
         let name = inner.find(|c| !is_word(c)).unwrap_or(inner.len());
         let arguments = inner[name..].strip_prefix(':');
-        name > 0 && arguments.and_then(|text| text.find('>')).is_some_and(|end| end > 0)
+        name > 0
+            && arguments
+                .and_then(|text| text.find('>'))
+                .is_some_and(|end| end > 0)
     })
 }
 

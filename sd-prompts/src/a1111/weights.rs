@@ -39,7 +39,11 @@ pub fn weights(text: &str) -> Result<Vec<Weighted>, SyntaxError> {
                 let number = token[1..length - 1].trim_matches(is_space);
                 let weight = number.parse().ok().filter(|w: &f64| w.is_finite());
                 let Some(weight) = weight else {
-                    return Err(SyntaxError::new(text, at + 1, "expected a weight, a number"));
+                    return Err(SyntaxError::new(
+                        text,
+                        at + 1,
+                        "expected a weight, a number",
+                    ));
                 };
                 multiply(&mut pieces, round.pop(), weight);
             }

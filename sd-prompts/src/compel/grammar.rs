@@ -314,7 +314,8 @@ impl<'a> Reader<'a> {
         let Some((end, _)) = self.target(at)? else {
             return Ok(());
         };
-        let Some(inner) = literal(self.text, end, ".swap").and_then(|at| literal(self.text, at, "("))
+        let Some(inner) =
+            literal(self.text, end, ".swap").and_then(|at| literal(self.text, at, "("))
         else {
             return Ok(());
         };
@@ -325,7 +326,10 @@ impl<'a> Reader<'a> {
         match literal(self.text, inner, ")") {
             Some(_) => {
                 let at = skip(self.text, at);
-                Err(Refusal::new(at, "expected no .swap(): attention maps are not changed"))
+                Err(Refusal::new(
+                    at,
+                    "expected no .swap(): attention maps are not changed",
+                ))
             }
             None => Ok(()),
         }
@@ -344,7 +348,8 @@ impl<'a> Reader<'a> {
         });
         match found {
             Some(_) => {
-                let expected = "a network named in a prompt is not loaded; expected a prompt without it";
+                let expected =
+                    "a network named in a prompt is not loaded; expected a prompt without it";
                 Err(Refusal::new(skip(text, at), expected))
             }
             None => Ok(()),

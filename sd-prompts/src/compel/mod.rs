@@ -66,10 +66,15 @@ pub fn parts(text: &str) -> Result<Vec<Part>, SyntaxError> {
             normalizes,
         } => {
             let weights = weights_of(&texts, weights).map_err(refused)?;
-            let texts = weights.into_iter().zip(texts.iter().map(|text| pieces(text)));
+            let texts = weights
+                .into_iter()
+                .zip(texts.iter().map(|text| pieces(text)));
             let texts: Vec<(f64, Vec<Weighted>)> = texts.collect();
             if texts.iter().any(|(_, pieces)| pieces.is_empty()) {
-                return Err(refused(Refusal::new(0, "expected text in all that is blended")));
+                return Err(refused(Refusal::new(
+                    0,
+                    "expected text in all that is blended",
+                )));
             }
             let content = Content::Blend { texts, normalizes };
             vec![Part {
@@ -84,7 +89,10 @@ pub fn parts(text: &str) -> Result<Vec<Part>, SyntaxError> {
                 weight: 1.0,
                 content,
             };
-            (!pieces.is_empty()).then_some(part).into_iter().collect::<Vec<_>>()
+            (!pieces.is_empty())
+                .then_some(part)
+                .into_iter()
+                .collect::<Vec<_>>()
         }
     };
     match parts.is_empty() {

@@ -87,13 +87,17 @@ pub(super) fn word(text: &str, at: usize) -> Option<(usize, String)> {
 /// All up to the next white space.
 pub(super) fn free_word(text: &str, at: usize) -> Option<(usize, String)> {
     let rest = &text[at..];
-    let length = rest.find([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']).unwrap_or(rest.len());
+    let length = rest
+        .find([' ', '\t', '\n', '\r', '\u{b}', '\u{c}'])
+        .unwrap_or(rest.len());
     (length > 0).then(|| (at + length, unescaped(&rest[..length])))
 }
 
 /// A text as it goes to the tokenizer.
 fn unescaped(text: &str) -> String {
-    text.replace("\\(", "(").replace("\\)", ")").replace("\\\"", "\"")
+    text.replace("\\(", "(")
+        .replace("\\)", ")")
+        .replace("\\\"", "\"")
 }
 
 /// The text between quotation marks; with a backslash before it a mark is of the text.
@@ -125,7 +129,10 @@ fn control_characters(text: &str) -> String {
         made.push_str(before);
         let hexadecimal = |from: usize, count: usize| {
             let digits = behind.get(from..from + count)?;
-            let digits = digits.bytes().all(|c| c.is_ascii_hexdigit()).then_some(digits)?;
+            let digits = digits
+                .bytes()
+                .all(|c| c.is_ascii_hexdigit())
+                .then_some(digits)?;
             u32::from_str_radix(digits, 16).ok()
         };
         let octal = behind

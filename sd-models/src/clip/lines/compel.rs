@@ -127,7 +127,7 @@ impl Compel<'_> {
         let changed = self.encoder.rows_hiding(&ids, &hidden, self.skip)?;
         let mut numbers = 0..;
         let parts = parts.into_iter().map(|part| {
-            let number = || numbers.next().unwrap_or_default();
+            let mut number = || numbers.next().unwrap_or_default();
             part.unwrap_or_else(|| changed.clone().narrow(0, number(), 1))
         });
         Ok(Tensor::cat(parts.collect(), 0))
@@ -149,7 +149,11 @@ impl Compel<'_> {
 
 /// The sum of `all`, each times its weight, which are divided by their sum if it `normalizes`.
 fn sum(all: Vec<Tensor<3>>, weights: &[f64], normalizes: bool) -> Tensor<3> {
-    let total = if normalizes { weights.iter().sum() } else { 1.0 };
+    let total = if normalizes {
+        weights.iter().sum()
+    } else {
+        1.0
+    };
     let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
     match (&all[..], &shares[..]) {
         ([only], [1.0]) => only.clone(),
@@ -204,7 +208,9 @@ fn split(tokenizer: &ClipTokenizer, ids: &[u32], room: usize) -> usize {
     if ids.len() <= room {
         return ids.len();
     }
-    let tokens = ids[..room].iter().map(|id| tokenizer.token_of(*id).unwrap_or_default());
+    let tokens = ids[..room]
+        .iter()
+        .map(|id| tokenizer.token_of(*id).unwrap_or_default());
     let tokens: Vec<String> = tokens.collect();
     let ends: [fn(&str) -> bool; 3] = [
         |token| token == ".</w>",

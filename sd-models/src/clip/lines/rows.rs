@@ -47,10 +47,14 @@ impl ClipTextEncoder {
             })
         };
         let indices: Vec<i32> = ids.iter().map(number).collect();
-        let parts = distinct.chunks(AT_ONCE).map(|ids| self.pass(ids, None, skip));
+        let parts = distinct
+            .chunks(AT_ONCE)
+            .map(|ids| self.pass(ids, None, skip));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let (tokens, pooled): (Vec<_>, Vec<_>) =
-            parts.into_iter().map(|part| (part.tokens, part.pooled)).unzip();
+        let (tokens, pooled): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .map(|part| (part.tokens, part.pooled))
+            .unzip();
         let pooled: Option<Vec<_>> = pooled.into_iter().collect();
         let rows = Rows {
             tokens: joined(tokens),
