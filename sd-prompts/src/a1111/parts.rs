@@ -11,7 +11,7 @@ use crate::{SyntaxError, Weighted};
 pub fn parts(text: &str) -> Result<Vec<Weighted>, SyntaxError> {
     let mut parts = Vec::new();
     let mut start = 0;
-    let ends = whole_words(text, "AND").chain([text.len()..text.len()]);
+    let ends = whole_words(text, "AND").chain(std::iter::once(text.len()..text.len()));
     for word in ends {
         parts.push(part(text, start, word.start)?);
         start = word.end;

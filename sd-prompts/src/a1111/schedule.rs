@@ -56,7 +56,7 @@ fn end(when: When, steps: usize) -> Option<usize> {
 fn at_step(text: &str, groups: &HashMap<usize, &Group>, step: usize, steps: usize) -> String {
     let mut made = String::with_capacity(text.len());
     // Ranges of the text that are still to come, the last one first.
-    let mut ranges = vec![0..text.len()];
+    let mut ranges = Vec::from_iter(Some(0..text.len()));
     while let Some(range) = ranges.pop() {
         let mut from = range.start;
         let opening = |at: &usize| groups.get(at).copied();
