@@ -20,6 +20,7 @@ use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
 use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
 use sd_pipeline::models::{ClipTokenizer, Files, inspect, open_source};
+use sd_pipeline::prompts::{a1111, comfyui, compel};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
     Components, OpenOptions, Picture, Pipeline, Record, Request, Residency, RgbImage, device,
@@ -361,6 +362,37 @@ fn records(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     Ok(readers)
 }
 
+/// Prompts in the grammars of the programs that people know them from.
+fn prompts() -> Vec<Reader> {
+    let reader = |name, text: &str, read: fn(&str) -> Outcome| Reader {
+        name,
+        file: text.into(),
+        mutate: mutate::prompt,
+        read: Box::new(move |text| read(&String::from_utf8_lossy(&text))),
+    };
+    let a1111 = "a [(red:1.2)|blue] cube AND [a:b:0.5] (((c)):1.1) BREAK \\(d\\):0.7 # e";
+    let compel = "(\"a (red cube)1.2 b-\", \"c+ d\").blend(0.7, 0.3)";
+    vec![
+        reader("a1111", a1111, |text| {
+            let text = a1111::without_comments(text)?;
+            for part in a1111::parts(&text)? {
+                for timed in a1111::schedule(&part.text, 7)? {
+                    a1111::weights(&timed.text)?;
+                }
+            }
+            Ok(())
+        }),
+        reader("comfyui", "a ((red:1.2) cube) \\(b\\)", |text| {
+            comfyui::weights(text)?;
+            Ok(())
+        }),
+        reader("compel", compel, |text| {
+            compel::parts(text)?;
+            Ok(())
+        }),
+    ]
+}
+
 /// A graph of ComfyUI.
 const GRAPH: &str = r#"{"3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 4, "cfg": 6.5,
     "sampler_name": "euler", "scheduler": "normal", "denoise": 1, "model": ["4", 0],
@@ -524,5 +556,6 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
         }),
     });
     readers.extend(records(folder)?);
+    readers.extend(prompts());
     Ok(readers)
 }

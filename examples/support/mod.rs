@@ -24,16 +24,18 @@ use memory::peak_memory;
 use sd_pipeline::{
     ComponentFolders, Extensions, FloatDType, FreeU, Guidance, HiRes, OnFlagged, OutputFile,
     PhasePeaks, PictureFormat, Pipeline, PipelineMemory, PredictionType, Prompt, Request,
-    StepCache, UnknownSettings, Upscale, Watermark, WeightBytes, WeightStorage,
+    StepCache, Syntax, UnknownSettings, Upscale, Watermark, WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 24] = [
+const RECORDED: [&str; 26] = [
     "prompt",
     "negative",
     "second",
     "negative_second",
+    "prompt_syntax",
+    "clip_skip",
     "refiner",
     "width",
     "height",
@@ -92,6 +94,14 @@ pub(crate) struct Arguments {
     /// The negative prompt of the second text encoder [default: the negative prompt]
     #[arg(long, value_name = "TEXT", requires = "negative")]
     pub(crate) negative_second: Option<String>,
+    /// Grammar of the prompts: that of A1111's webui, of ComfyUI or of compel [default: plain text, cut
+    /// where it does not fit]
+    #[arg(long, value_name = "NAME", default_value_t = Syntax::Plain, hide_default_value = true)]
+    pub(crate) prompt_syntax: Syntax,
+    /// Layers left out of those that the text encoders read, as diffusers counts them: A1111's "clip
+    /// skip 2" is 1. As in diffusers a plain negative prompt leaves out none
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) clip_skip: usize,
     /// Another autoencoder: a file or a folder of its own or of a model
     #[arg(long, value_name = "PATH")]
     pub(crate) vae: Option<PathBuf>,
@@ -321,7 +331,18 @@ impl Arguments {
             Some(second) => Prompt::from(text).with_second(second),
             None => text.into(),
         };
-        let negative = self.negative.as_ref();
+        let syntax = self.prompt_syntax;
+        let negative = self.negative.as_deref();
+        // Programs in which a prompt has a field beside it for the negative one have it empty.
+        let negative = negative.or((!syntax.encodes_together()).then_some(""));
+        let negative = negative.map(|text| {
+            let negative = prompt(&text.to_owned(), &self.negative_second).in_syntax(syntax);
+            match syntax {
+                Syntax::Plain => negative,
+                _ => negative.with_clip_skip(self.clip_skip),
+            }
+        });
+        let positive = prompt(&self.prompt, &self.second);
         let request = match self.model {
             Some(_) => Request::for_pipeline(pipeline, ""),
             None => sd_tiny::request(""),
@@ -342,8 +363,8 @@ impl Arguments {
             extensions.insert(cache);
         }
         Ok(Request {
-            prompt: prompt(&self.prompt, &self.second),
-            negative_prompt: negative.map(|text| prompt(text, &self.negative_second)),
+            prompt: positive.in_syntax(syntax).with_clip_skip(self.clip_skip),
+            negative_prompt: negative,
             guidance_scale,
             guidance: guidance.map(|guidance| Arc::new(guidance) as Arc<dyn Guidance>),
             extensions,

@@ -83,6 +83,35 @@ pub(crate) fn binary(file: &[u8], random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// A prompt with signs of the grammars put in, and parts taken out or repeated.
+pub(crate) fn prompt(file: &[u8], random: &mut Random) -> Vec<u8> {
+    const SIGNS: [&str; 32] = [
+        "(", ")", "[", "]", ":", "|", "\\", "+", "-", "\"", ",", ".", "1.2", "0.5", "5", "a", " ",
+        "\n", "\t", "é", " AND ", " BREAK ", "#", "<a:b>", "{", ").blend(", ").and(", ".swap(",
+        "\0", "nan", "9e999", "()",
+    ];
+    let mut file = match random.one_in(4) {
+        true => Vec::new(),
+        false => file.to_vec(),
+    };
+    for _ in 0..=random.below(24) {
+        let at = random.below(file.len() + 1);
+        let end = (at + random.below(12)).min(file.len());
+        let sign = SIGNS[random.below(SIGNS.len())].as_bytes();
+        match random.below(8) {
+            0 => drop(file.drain(at..end)),
+            1 => {
+                let part = file[at..end].to_vec();
+                file.splice(at..at, part);
+            }
+            // Deeper than anything may recurse.
+            2 if random.one_in(64) => drop(file.splice(at..at, sign.repeat(5000))),
+            _ => drop(file.splice(at..at, sign.iter().copied())),
+        }
+    }
+    file
+}
+
 /// A text with some of its lines changed.
 pub(crate) fn lines(file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut lines: Vec<Vec<u8>> = file.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();

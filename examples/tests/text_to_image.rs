@@ -418,6 +418,71 @@ fn the_least_memory_draws_the_same_picture() {
     assert_eq!(pictures[0], pictures[1]);
 }
 
+/// The largest difference between two files of latents of one size.
+fn difference(a: &[u8], b: &[u8]) -> f32 {
+    let values = |file: &[u8]| -> Vec<f32> {
+        let (length, rest) = file.split_first_chunk().unwrap();
+        let data = &rest[u64::from_le_bytes(*length) as usize..];
+        let values = data.as_chunks().0.iter();
+        values.map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    let (a, b) = (values(a), values(b));
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
+}
+
+#[test]
+fn prompts_are_read_in_their_syntax() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let own = |arguments: &[&str]| {
+        let size = ["--width", "64", "--height", "64", "--steps", "3"];
+        latents(folder, &[&size[..], arguments].concat())
+    };
+    let syntax = |syntax, prompt| own(&["--prompt-syntax", syntax, prompt]);
+    let plain = own(&["a red cube"]);
+    // Prompts are encoded in other company, which shows in last bits.
+    let same = |a: &[u8], b: &[u8]| difference(a, b) < 1e-3;
+    for name in ["a1111", "comfyui", "compel"] {
+        assert!(same(&syntax(name, "a red cube"), &plain), "{name}");
+    }
+    let weighted = "a (red:1.5) cube";
+    let [a1111, comfyui] = ["a1111", "comfyui"].map(|name| syntax(name, weighted));
+    let others = [
+        syntax("compel", "a (red)1.5 cube"),
+        syntax("a1111:no norm", weighted),
+        // Three steps: the second text comes with the third.
+        syntax("a1111", "a [red:blue:1] cube"),
+        syntax("a1111", "a red cube AND blue"),
+        own(&["--clip-skip", "1", "a red cube"]),
+        own(&["a blue cube"]),
+    ];
+    let all: Vec<&Vec<u8>> = [&plain, &a1111, &comfyui]
+        .into_iter()
+        .chain(&others)
+        .collect();
+    for (k, one) in all.iter().enumerate() {
+        for other in &all[..k] {
+            assert!(!same(one, other), "{k}");
+        }
+    }
+    assert!(same(&syntax("a1111:ignore", weighted), &plain));
+    assert!(same(&syntax("a1111", "a [red:blue:2] cube"), &plain));
+
+    let message = refused(folder, &["--prompt-syntax", "a1111", "a (b:1.1.1)"]);
+    assert!(
+        message.contains("at character 5 of the prompt"),
+        "{message}"
+    );
+    let message = refused(folder, &["--prompt-syntax", "webui", "a"]);
+    assert!(
+        message.contains("expected one of plain, a1111"),
+        "{message}"
+    );
+    assert!(refused(folder, &["--clip-skip", "9", "a"]).contains("clip_skip is 9"));
+}
+
 #[test]
 fn mistakes_are_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();

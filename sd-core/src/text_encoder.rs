@@ -11,9 +11,13 @@ pub trait TextEncoder: Send + Sync {
     /// All prompts of one call come back with the same number of tokens. Text that does not fit
     /// is cut and reported in [`TextEmbedding::truncated`], never silently.
     ///
+    /// A prompt is read in its [`Syntax`](crate::Syntax). Of A1111's an encoder reads weights and
+    /// `BREAK`: parts and schedules, which change with the step, are a run's, which has each of their
+    /// texts encoded. The prompts of one call are one batch then, whose mean A1111 restores.
+    ///
     /// # Errors
     /// Whatever keeps the encoder from producing an embedding, and a part of a prompt that it does
-    /// not read, such as a second text for one encoder; an empty prompt is not an error.
+    /// not read, such as a second text for one encoder, or that is not in its syntax; an empty prompt is not an error.
     fn encode(&self, prompts: &[Prompt]) -> Result<TextEmbedding>;
 
     /// Stand-in for a negative prompt that was not given, which need not be an empty one. The

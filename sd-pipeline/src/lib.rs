@@ -113,18 +113,20 @@ pub use image::{GrayImage, RgbImage};
 pub use sd_core::{
     AbsentPrompt, At, Autoencoder, AutoencoderSpec, Blend, BranchEvaluation, Cancel,
     ClassifierFree, Combination, Composed, Conditioning, Contrast, Denoiser, DenoiserPair,
-    DenoiserSpec, Embedded, Extension, Extensions, Guidance, Guide, Layer, Level, Mask, Masked,
-    Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization, PerpendicularNegative,
-    Perturbation, Perturbed, Plan, Prediction, Projected, Prompt, RunStart, Sampler, SavedState,
-    ScaleCurve, Scheduler, SecondNetwork, SeededNoise, SizeConditioning, SoftMask, Stage,
-    StartedLayer, Step, Text, TextAndPicture, TextEmbedding, TextEncoder, Thresholded,
-    TiledDenoiser, Tiles, Unguided, WeightBytes, ZeroStar, each_branch, exactly,
+    DenoiserSpec, Embedded, Emphasis, Extension, Extensions, Guidance, Guide, Layer, Level, Mask,
+    Masked, Model, Network, NetworkOutput, Noise, NoiseSchedule, Parameterization,
+    PerpendicularNegative, Perturbation, Perturbed, Plan, Prediction, Projected, Prompt, RunStart,
+    Sampler, SavedState, ScaleCurve, Scheduler, SecondNetwork, SeededNoise, SizeConditioning,
+    SoftMask, Stage, StartedLayer, Step, Syntax, Text, TextAndPicture, TextEmbedding, TextEncoder,
+    Thresholded, TiledDenoiser, Tiles, Unguided, WeightBytes, ZeroStar, each_branch, exactly,
 };
 pub use sd_models::OutputReplay;
 pub use sd_models::unet::{FreeU, FreeUPlaces, StepCache};
 pub use sd_models::vae::Tiling;
 pub use sd_models::{PredictionType, SingleFile, TextualInversion, UnknownSettings, WeightStorage};
-pub use {sd_core as core, sd_models as models, sd_schedulers as schedulers};
+pub use {
+    sd_core as core, sd_models as models, sd_prompts as prompts, sd_schedulers as schedulers,
+};
 
 /// README.md's programs are compiled with the documentation's tests.
 #[cfg(doctest)]

@@ -184,7 +184,11 @@ impl Request {
     /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
     /// diffusers.
     pub fn refining(&self, handover: Handover) -> Self {
-        let alone = |prompt: &Prompt| Prompt::new(prompt.text.as_str());
+        let alone = |prompt: &Prompt| {
+            let mut prompt = prompt.clone();
+            prompt.second = None;
+            prompt
+        };
         Self {
             prompt: alone(&self.prompt),
             negative_prompt: self.negative_prompt.as_ref().map(alone),

@@ -165,6 +165,40 @@ fn pictures_are_those_of_diffusers() {
     }
 }
 
+#[test]
+fn schedules_and_parts_are_drawn_as_by_a1111() {
+    let fixture = Fixture::open("prompts");
+    let settings = fixture.settings();
+    let base = open("base");
+    let runs = settings["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 3);
+    for (k, case) in runs.iter().enumerate() {
+        let text = |key: &str| Prompt::a1111(case[key].as_str().unwrap());
+        let request = Request {
+            negative_prompt: Some(text("negative")),
+            guidance_scale: case["guidance"].as_f64().unwrap(),
+            steps: number(case, "steps"),
+            seed: number(case, "seed") as u64,
+            width: Some(64),
+            height: Some(48),
+            ..Request::new(text("prompt"))
+        };
+        let mut run = base.start(&request).unwrap();
+        // Saved in its middle it goes on with the text that holds there.
+        for step in run.by_ref().take(3) {
+            step.unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run");
+        run.save(&file).unwrap();
+        let mut run = base.resume(&request, &file).unwrap();
+        for step in &mut run {
+            step.unwrap();
+        }
+        fixture.assert_tensor(&format!("run.{k}"), run.latents().clone(), 1e-3);
+    }
+}
+
 /// The model `name` with another index.
 fn with_index(name: &str, change: impl Fn(&mut Value)) -> Pipeline {
     let options = OpenOptions::new(&device("flex").unwrap());

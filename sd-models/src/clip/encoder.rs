@@ -3,6 +3,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, FloatDType};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
+use super::lines::Line;
 use super::{ClipReading, ClipTextConfig, ClipTextModel};
 use crate::lora::{LoraFile, Matches, Names, Target};
 use crate::textual_inversion::{Extended, TextualInversion};
@@ -276,33 +277,8 @@ impl ClipTextEncoder {
         self.bytes
     }
 
-    /// The embedding of each of `texts`, with what was cut of it.
-    pub(super) fn embed(&self, texts: &[&str]) -> sd_core::Result<TextEmbedding> {
-        let tokens = texts.iter().map(|text| self.tokenizer.encode(text));
-        let tokens = tokens.collect::<Result<Vec<_>>>()?;
-        let (ids, truncated): (Vec<_>, Vec<_>) =
-            tokens.into_iter().map(|t| (t.ids, t.truncated)).unzip();
-        let config = self.model.config();
-        let layers = config.num_hidden_layers;
-        let read = layers - self.reading.skipped;
-        let pools = config.projection.is_some();
-        let mut hidden = self
-            .model
-            .hidden_states(&ids, if pools { layers } else { read })?;
-        let pooled = pools.then(|| {
-            let last = self.model.normalize(hidden[layers].clone());
-            self.model.pool(&ids, &last)
-        });
-        let tokens = hidden.swap_remove(read);
-        let tokens = match self.reading.normalized {
-            true => self.model.normalize(tokens),
-            false => tokens,
-        };
-        let embedding = TextEmbedding::new(tokens).with_truncated(truncated);
-        Ok(match pooled {
-            Some(pooled) => embedding.with_pooled(pooled),
-            None => embedding,
-        })
+    pub(super) fn reading(&self) -> ClipReading {
+        self.reading
     }
 }
 
@@ -337,8 +313,8 @@ fn beginning(text: &str) -> String {
 }
 
 impl TextEncoder for ClipTextEncoder {
-    /// The vectors of [`ClipTokenizer::max_length`] tokens per prompt; pooled ones when the model
-    /// has a projection for them.
+    /// The vectors of [`ClipTokenizer::max_length`] tokens per prompt, or of each of its chunks of as
+    /// many; pooled ones when the model has a projection for them.
     fn encode(&self, prompts: &[Prompt]) -> sd_core::Result<TextEmbedding> {
         if prompts.iter().any(|prompt| prompt.second.is_some()) {
             return Err(sd_core::Error::Unread {
@@ -346,8 +322,8 @@ impl TextEncoder for ClipTextEncoder {
                 parts: vec!["a second encoder's text"],
             });
         }
-        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        let embedding = self.embed(&texts)?;
+        let lines: Vec<Line<'_>> = prompts.iter().map(Line::first).collect();
+        let embedding = self.embed(&lines)?;
         warn_of_cuts(&embedding, self.tokenizer.max_length());
         Ok(embedding)
     }

@@ -1,4 +1,5 @@
 use burn::module::Module;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 
 use super::Activation;
@@ -32,10 +33,21 @@ impl ClipStack {
     }
 
     /// The tokens `[n, tokens, width]` and behind them the outputs of the first `layers` layers.
-    pub(super) fn forward(&self, mut x: Tensor<3>, layers: usize) -> Vec<Tensor<3>> {
+    pub(super) fn forward(&self, x: Tensor<3>, layers: usize) -> Vec<Tensor<3>> {
+        self.forward_seeing(x, layers, None)
+    }
+
+    /// As [`forward`](Self::forward) with `hiding` added to what each token sees of each,
+    /// `[n, 1, tokens, tokens]`, in place of what a causal tower has.
+    pub(super) fn forward_seeing(
+        &self,
+        mut x: Tensor<3>,
+        layers: usize,
+        hiding: Option<&Tensor<4>>,
+    ) -> Vec<Tensor<3>> {
         let mut hidden_states = vec![x.clone()];
         for layer in self.layers.iter().take(layers) {
-            x = layer.forward(x);
+            x = layer.forward(x, hiding);
             hidden_states.push(x.clone());
         }
         hidden_states
@@ -65,9 +77,9 @@ impl ClipLayer {
     }
 
     /// `[n, tokens, width]` to the same shape.
-    fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, mut x: Tensor<3>, hiding: Option<&Tensor<4>>) -> Tensor<3> {
         let normed = self.layer_norm1.forward(&mut x);
-        x = (self.self_attn).forward(normed, Epilogue::residual(x));
+        x = (self.self_attn).forward(normed, hiding, Epilogue::residual(x));
         let normed = self.layer_norm2.forward(&mut x);
         self.mlp.forward(normed, Epilogue::residual(x))
     }
@@ -101,16 +113,43 @@ impl SelfAttention {
         }
     }
 
-    fn forward(&self, mut x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
+    fn forward(
+        &self,
+        mut x: Tensor<3>,
+        hiding: Option<&Tensor<4>>,
+        epilogue: Epilogue<3>,
+    ) -> Tensor<3> {
         let query = self.q_proj.forward(&mut x, Epilogue::NONE);
         let key = self.k_proj.forward(&mut x, Epilogue::NONE);
         let value = self.v_proj.forward(x, Epilogue::NONE);
-        let x = multi_head_attention(query, key, value, self.heads, self.is_causal);
+        let x = match hiding {
+            Some(hiding) => hidden_attention(query, key, value, self.heads, hiding),
+            None => multi_head_attention(query, key, value, self.heads, self.is_causal),
+        };
         self.out_proj.forward(x, epilogue)
     }
 }
 
 pack_fields!(SelfAttention: q_proj, k_proj, v_proj, out_proj);
+
+/// Attention in which `hiding` `[n, 1, tokens, tokens]` is added to what each token sees. It is rare
+/// and its texts are short, so plain operations do.
+fn hidden_attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    hiding: &Tensor<4>,
+) -> Tensor<3> {
+    let [n, tokens, width] = query.dims();
+    let side = width / heads;
+    let split = |x: Tensor<3>| x.reshape([n, tokens, heads, side]).swap_dims(1, 2);
+    let scale = (side as f64).powf(-0.5);
+    let seen = split(query * scale).matmul(split(key).swap_dims(2, 3));
+    let seen = softmax(seen + hiding.clone(), 3);
+    let x = seen.matmul(split(value)).swap_dims(1, 2);
+    x.reshape([n, tokens, width])
+}
 
 /// The feed-forward network.
 #[derive(Module, Debug)]

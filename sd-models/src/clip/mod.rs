@@ -3,6 +3,7 @@
 mod config;
 mod encoder;
 mod layer;
+mod lines;
 mod model;
 mod pair;
 mod reading;

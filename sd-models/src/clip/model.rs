@@ -105,6 +105,36 @@ impl ClipTextModel {
     /// [`Error::InvalidArgument`] when there is no prompt, lengths differ, are 0 or above
     /// `max_position_embeddings`, or an id is not in the vocabulary.
     pub fn hidden_states(&self, ids: &[Vec<u32>], layers: usize) -> Result<Vec<Tensor<3>>> {
+        Ok(self.encoder.forward(self.embed(ids)?, layers))
+    }
+
+    /// As [`hidden_states`](Self::hidden_states) with tokens hidden from all: of each prompt, which
+    /// of its tokens are.
+    pub(super) fn hidden_states_hiding(
+        &self,
+        ids: &[Vec<u32>],
+        hidden: &[Vec<bool>],
+        layers: usize,
+    ) -> Result<Vec<Tensor<3>>> {
+        let x = self.embed(ids)?;
+        let [n, tokens, _] = x.dims();
+        let hides = |query: usize, key: usize, of: &[bool]| {
+            let hides = key > query || of.get(key).is_some_and(|hidden| *hidden);
+            if hides { f32::NEG_INFINITY } else { 0.0 }
+        };
+        let queries = |of: &Vec<bool>| {
+            let pairs = (0..tokens * tokens).map(|k| (k / tokens, k % tokens));
+            let values = pairs.map(|(query, key)| hides(query, key, of));
+            values.collect::<Vec<f32>>()
+        };
+        let values: Vec<f32> = hidden.iter().flat_map(queries).collect();
+        let data = TensorData::new(values, [n, 1, tokens, tokens]);
+        let hiding = Tensor::from_data(data, (&x.device(), x.dtype()));
+        Ok(self.encoder.forward_seeing(x, layers, Some(&hiding)))
+    }
+
+    /// The embedded tokens.
+    fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor<3>> {
         let tokens = self.check(ids)?;
         let n = ids.len();
         let device = self.final_layer_norm.weight.device();
@@ -113,8 +143,7 @@ impl ClipTextModel {
         let positions = self.embeddings.position_embedding.weight.val();
         let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
         let tokens = self.embeddings.token_embedding.forward(indices);
-        let x = tokens.cast(positions.dtype()) + positions;
-        Ok(self.encoder.forward(x, layers))
+        Ok(tokens.cast(positions.dtype()) + positions)
     }
 
     /// Each prompt's vector at its end token, projected if the model has a projection.

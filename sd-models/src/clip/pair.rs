@@ -2,6 +2,7 @@ use burn::tensor::{Device, Tensor};
 use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::encoder::warn_of_cuts;
+use super::lines::Line;
 use super::{ClipTextEncoder, ClipTextFiles};
 use crate::lora::{LoraFile, Matches};
 use crate::{Error, Result, TextualInversion};
@@ -152,13 +153,18 @@ impl ClipPair {
 
 impl TextEncoder for ClipPair {
     /// The vectors of [`ClipTokenizer::max_length`](crate::ClipTokenizer::max_length) tokens per
-    /// prompt, as wide as those of both encoders together. The second encoder reads the prompt's
+    /// prompt, or of each of its chunks of as many, as wide as those of both encoders together. The second encoder reads the prompt's
     /// second text; where there is none, or an empty one, the first, as in diffusers.
     fn encode(&self, prompts: &[Prompt]) -> sd_core::Result<TextEmbedding> {
-        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        let seconds: Vec<&str> = prompts.iter().map(second_text).collect();
+        let texts: Vec<Line<'_>> = prompts.iter().map(Line::first).collect();
+        let seconds: Vec<Line<'_>> = prompts.iter().map(Line::second).collect();
         let first = self.first.embed(&texts)?;
-        let mut other = self.second.embed(&seconds)?;
+        let other = self.second.embed(&seconds)?;
+        // A text of its own may take other chunks than the first one.
+        let tokens = |one: &TextEmbedding| one.tokens.dims()[1];
+        let most = tokens(&first).max(tokens(&other));
+        let first = self.first.lengthened(first, &texts, most)?;
+        let mut other = self.second.lengthened(other, &seconds, most)?;
         // Of a text that both read both cut the same.
         for (cut, same) in other.truncated.iter_mut().zip(&first.truncated) {
             if cut == same {
@@ -184,12 +190,4 @@ impl TextEncoder for ClipPair {
     fn absent(&self) -> AbsentPrompt {
         self.absent
     }
-}
-
-/// The text of the second encoder.
-fn second_text(prompt: &Prompt) -> &str {
-    let second = prompt.second.as_deref();
-    second
-        .filter(|text| !text.is_empty())
-        .unwrap_or(&prompt.text)
 }

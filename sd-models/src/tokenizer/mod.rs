@@ -13,7 +13,7 @@ use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Encoding, SplitDelimiterBehavior, Tokenizer};
 
 use self::inversion::Inversions;
 use self::special::SpecialTokens;
@@ -143,15 +143,7 @@ impl ClipTokenizer {
     /// [`Error::Tokenizer`] when the vocabulary cannot express the text, which one with all 256
     /// bytes can.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
-        let encode = |text: &str| {
-            let encoding = self.inner.encode(text, false);
-            encoding.map_err(|e| Error::tokenizer(&self.path, e))
-        };
-        let mut encoding = encode(text)?;
-        let expanded = self.inversions.expand(text, encoding.get_tokens());
-        if let Some(text) = &expanded {
-            encoding = encode(text)?;
-        }
+        let (encoding, expanded) = self.encoding(text)?;
         let text = expanded.as_deref().unwrap_or(text);
         let room = self.max_length - 2;
         let words = encoding.get_ids();
@@ -167,6 +159,49 @@ impl ClipTokenizer {
             truncated: first_cut.map(|&(start, _)| self.inversions.restore(tail(text, start))),
         })
     }
+
+    /// The ids of a text alone, however many there are.
+    pub(crate) fn words(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.encoding(text)?.0.get_ids().to_vec())
+    }
+
+    /// The start, end and padding tokens.
+    pub(crate) fn frame(&self) -> Frame {
+        let (start, end, pad) = (self.start, self.end, self.pad);
+        Frame { start, end, pad }
+    }
+
+    /// The id of a token as the vocabulary spells it.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id as the vocabulary spells it.
+    pub(crate) fn token_of(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The encoding of a text, and the text with all tokens of its words of several, if it has some.
+    fn encoding(&self, text: &str) -> Result<(Encoding, Option<String>)> {
+        let encode = |text: &str| {
+            let encoding = self.inner.encode(text, false);
+            encoding.map_err(|e| Error::tokenizer(&self.path, e))
+        };
+        let encoding = encode(text)?;
+        let expanded = self.inversions.expand(text, encoding.get_tokens());
+        Ok(match expanded {
+            Some(text) => (encode(&text)?, Some(text)),
+            None => (encoding, None),
+        })
+    }
+}
+
+/// The tokens that every text has beside its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) pad: u32,
 }
 
 /// The text from byte `start` on. A token may begin inside a character of several bytes.

@@ -49,6 +49,13 @@ pub(super) fn write(record: &Record) -> String {
             "Hires upscaler",
             hires.map(|hires| Upscale::a1111(&hires.upscaler).into()),
         ),
+        // A1111 counts the layer that is read.
+        (
+            "Clip skip",
+            record
+                .clip_skip
+                .map(|layers| layers.saturating_add(1).to_string()),
+        ),
         (
             "Version",
             Some(record.software.as_deref().unwrap_or(SOFTWARE).into()),

@@ -49,6 +49,18 @@ pub struct Record {
     pub negative_prompt: Option<String>,
     /// Negative text for a second text encoder, where it is another.
     pub second_negative_prompt: Option<String>,
+    /// Name of the prompt's [`Syntax`](crate::Syntax), where it is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syntax: Option<String>,
+    /// That of the negative prompt's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_syntax: Option<String>,
+    /// Layers of the text encoder that the prompt leaves out, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
+    /// Those that the negative prompt leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_clip_skip: Option<usize>,
     /// The seed of this picture, whatever its number in a run.
     pub seed: Option<u64>,
     /// Steps of the scheduler.

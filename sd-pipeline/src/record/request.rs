@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use sd_core::{BranchEvaluation, Prompt};
+use sd_core::{BranchEvaluation, Prompt, Syntax};
 
 use super::{OriginalRecord, Record, RecordError, RecordedHiRes, SOFTWARE, fingerprint};
 use crate::{HiRes, Marking, PictureStart, Pipeline, Request, Start};
@@ -83,6 +83,10 @@ impl Record {
             second_prompt: request.prompt.second.clone(),
             negative_prompt: negative.map(|prompt| prompt.text.clone()),
             second_negative_prompt: negative.and_then(|prompt| prompt.second.clone()),
+            syntax: syntax(Some(&request.prompt)),
+            negative_syntax: syntax(negative),
+            clip_skip: clip_skip(Some(&request.prompt)),
+            negative_clip_skip: clip_skip(negative),
             seed: None,
             steps: Some(request.steps),
             scheduler: scheduler.map(|(name, _)| name.clone()),
@@ -165,7 +169,22 @@ impl Record {
             Some(second) => Prompt::from(text).with_second(second),
             None => Prompt::from(text),
         };
+        let read = |prompt: Prompt, syntax: &Option<String>, skip: Option<usize>| {
+            let syntax = syntax
+                .as_ref()
+                .map_or(Ok(Syntax::Plain), |name| name.parse());
+            let syntax =
+                syntax.map_err(|_| RecordError::Lacks("syntax of the prompt that is known"))?;
+            Ok(prompt
+                .in_syntax(syntax)
+                .with_clip_skip(skip.unwrap_or_default()))
+        };
         let negative = self.negative_prompt.as_ref();
+        let negative = negative.map(|text| {
+            let prompt = prompt(text, &self.second_negative_prompt);
+            read(prompt, &self.negative_syntax, self.negative_clip_skip)
+        });
+        let positive = prompt(&self.prompt, &self.second_prompt);
         let (count, index) = (self.count.unwrap_or(1), self.index);
         if index >= count {
             return Err(RecordError::Lacks(
@@ -174,7 +193,7 @@ impl Record {
         }
         let seed = self.seed.ok_or(RecordError::Lacks("seed"))?;
         Ok(Request {
-            negative_prompt: negative.map(|text| prompt(text, &self.second_negative_prompt)),
+            negative_prompt: negative.transpose()?,
             guidance_scale: self
                 .guidance_scale
                 .ok_or(RecordError::Lacks("guidance scale"))?,
@@ -187,7 +206,7 @@ impl Record {
             count,
             start,
             watermark: self.watermark.clone().map(Marking::from),
-            ..Request::new(prompt(&self.prompt, &self.second_prompt))
+            ..Request::new(read(positive, &self.syntax, self.clip_skip)?)
         })
     }
 
@@ -200,4 +219,17 @@ impl Record {
             _ => None,
         }
     }
+}
+
+/// Name of the syntax, where it is not plain.
+fn syntax(prompt: Option<&Prompt>) -> Option<String> {
+    let syntax = prompt.map(|prompt| prompt.syntax)?;
+    (syntax != Syntax::Plain).then(|| syntax.to_string())
+}
+
+/// Layers left out, where there are some.
+fn clip_skip(prompt: Option<&Prompt>) -> Option<usize> {
+    prompt
+        .map(|prompt| prompt.clip_skip)
+        .filter(|layers| *layers > 0)
 }

@@ -1,8 +1,13 @@
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use sd_core::{
-    AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Text,
-    TextEmbedding, TextEncoder,
+    AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Syntax,
+    Text, TextEmbedding, TextEncoder,
 };
+
+use super::script::{Part, Script, of_one_length, script};
+use super::varying::Varying;
 
 use crate::finite::Witness;
 use crate::guard::guard;
@@ -16,7 +21,7 @@ pub(super) fn texts(
     request: &Request,
     guidance: &dyn Guidance,
     phases: &Phases,
-) -> Result<Vec<TextEmbedding>> {
+) -> Result<Vec<Script<TextEmbedding>>> {
     let spec = pipeline.denoiser.spec();
     phases.watch(TEXT, || {
         let encoder = pipeline.text_encoder.get()?;
@@ -25,37 +30,65 @@ pub(super) fn texts(
 }
 
 /// The text that was cut.
-pub(super) fn truncated(texts: &[TextEmbedding]) -> Vec<String> {
-    let truncated = texts.iter().flat_map(|text| &text.truncated);
+pub(super) fn truncated(texts: &[Script<TextEmbedding>]) -> Vec<String> {
+    let texts = texts.iter().flatten().flat_map(|part| &part.texts);
+    let truncated = texts.flat_map(|(_, text)| &text.truncated);
     truncated.flatten().cloned().collect()
 }
 
 /// The run's conditioning, one entry for each branch that `guidance` makes of `texts`, on the
-/// denoiser's device, for `request.count` samples of `size` pixels with `concat` beside the latent.
+/// denoiser's device, for `request.count` samples of `size` pixels with `concat` beside the latent; and
+/// the guidance to follow, from the step number `first` on.
 pub(super) fn branches(
     pipeline: &Pipeline,
     request: &Request,
-    guidance: &dyn Guidance,
+    guidance: Arc<dyn Guidance>,
     size: [usize; 2],
+    first: usize,
     concat: Option<Tensor<4>>,
-    texts: Vec<TextEmbedding>,
-) -> Result<Vec<Conditioning>> {
+    texts: Vec<Script<TextEmbedding>>,
+) -> Result<(Arc<dyn Guidance>, Vec<Conditioning>)> {
     let spec = pipeline.denoiser.spec();
     let kinds = guidance.texts();
-    let conditioning = kinds.iter().zip(texts).map(|(kind, text)| {
+    let conditioning = |kind: &Text, text: TextEmbedding| -> Result<Conditioning> {
         let mut conditioning = Conditioning::from(text);
         conditioning.size = sizes(request, spec, *kind, size);
         conditioning.concat.clone_from(&concat);
         conditioning.extensions = request.extensions.clone();
         let own = conditioning.text.tokens.device();
-        synchronized(&[&own, &spec.device], "moving the conditioning", || {
+        let conditioning = synchronized(&[&own, &spec.device], "moving the conditioning", || {
             Ok(conditioning.to(&spec.device, spec.dtype)?)
-        })?
-        .repeat(request.count)
-        .map_err(Into::into)
+        })?;
+        Ok(conditioning.repeat(request.count)?)
+    };
+    let scripts = kinds.iter().zip(texts).map(|(kind, script)| {
+        let part = |part: Part<TextEmbedding>| {
+            let texts = part.texts.into_iter();
+            let texts = texts.map(|(end, text)| Ok((end, conditioning(kind, text)?)));
+            Ok(Part {
+                weight: part.weight,
+                texts: texts.collect::<Result<_>>()?,
+            })
+        };
+        script.into_iter().map(part).collect::<Result<Script<_>>>()
     });
-    let conditioning = conditioning.collect::<Result<Vec<_>>>()?;
-    let conditioning = guidance.branches(conditioning)?;
+    let mut scripts = scripts.collect::<Result<Vec<_>>>()?;
+    let constant = |part: &Part<Conditioning>| part.weight == 1.0 && part.texts.len() == 1;
+    let (guidance, conditioning) = match scripts.iter().all(|s| s.len() == 1 && constant(&s[0])) {
+        true => {
+            let texts = scripts
+                .iter_mut()
+                .flatten()
+                .flat_map(|part| part.texts.pop());
+            let texts = texts.map(|(_, text)| text).collect();
+            let branches = guidance.branches(texts)?;
+            (guidance, branches)
+        }
+        false => {
+            let (varying, branches) = Varying::new(guidance, &scripts, first, request.steps)?;
+            (Arc::new(varying) as Arc<dyn Guidance>, branches)
+        }
+    };
     if conditioning.is_empty() {
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());
@@ -71,7 +104,7 @@ pub(super) fn branches(
             format!("this network takes {channels} channels beside the latent: {beside}");
         return Err(Error::invalid(name, "absent", expected).into());
     }
-    Ok(conditioning)
+    Ok((guidance, conditioning))
 }
 
 /// Aesthetic scores of the prompt's branch and of the others (diffusers'
@@ -110,34 +143,107 @@ fn sizes(
     }
 }
 
-/// One row for each of `texts`.
+/// The script of each of `texts`, of one row each.
 fn encoded(
     encoder: &dyn TextEncoder,
     request: &Request,
     texts: &[Text],
     spec: &DenoiserSpec,
-) -> sd_core::Result<Vec<TextEmbedding>> {
-    let empty = || Some(Prompt::default());
+) -> sd_core::Result<Vec<Script<TextEmbedding>>> {
+    let zeros = encoder.absent() == AbsentPrompt::Zeros;
     // Of a text that is `None` all is zero.
-    let prompt = |text: &Text| match text {
-        Text::Prompt => Some(request.prompt.clone()),
-        Text::Negative => match (&request.negative_prompt, encoder.absent()) {
-            (Some(negative), _) => Some(negative.clone()),
-            (None, AbsentPrompt::Zeros) => None,
-            (None, _) => empty(),
-        },
-        _ => empty(),
+    let script = |text: &Text| {
+        let prompt = match (text, &request.negative_prompt) {
+            (Text::Prompt, _) => Some(request.prompt.clone()),
+            (Text::Negative, Some(negative)) => {
+                Some(negative.clone()).filter(|negative| !(zeros && is_absent(negative)))
+            }
+            (Text::Negative, None) if zeros => None,
+            _ => Some(Prompt::default()),
+        };
+        let composed = *text == Text::Prompt;
+        prompt
+            .map(|prompt| script(&prompt, request.steps, composed))
+            .transpose()
     };
-    let prompts: Vec<Option<Prompt>> = texts.iter().map(prompt).collect();
-    let mut given: Vec<Prompt> = prompts.iter().flatten().cloned().collect();
-    if given.is_empty() {
-        given.push(request.prompt.clone());
+    let scripts = texts
+        .iter()
+        .map(script)
+        .collect::<sd_core::Result<Vec<_>>>()?;
+    // Prompts that come back equally long are one call, the texts of another part one each.
+    let is_together = |part: &Part<Prompt>| {
+        let mut texts = part.texts.iter();
+        texts.all(|(_, prompt)| prompt.syntax.encodes_together())
+    };
+    let parts = || scripts.iter().flatten().flatten();
+    let mut together: Vec<Prompt> = parts()
+        .filter(|part| is_together(part))
+        .flat_map(prompts)
+        .collect();
+    if parts().next().is_none() {
+        together.push(request.prompt.clone());
     }
-    let span = tracing::info_span!("encode_text", prompts = given.len());
-    let all = span.in_scope(|| guard("the text encoder", || encoder.encode(&given)))?;
+    let together = match together.is_empty() {
+        true => None,
+        false => Some(rows(encoder, &together, spec)?),
+    };
+    let mut taken = 0..;
+    let mut embed = |part: Part<Prompt>| -> sd_core::Result<Part<TextEmbedding>> {
+        let (own, mut numbers) = match (&together, is_together(&part)) {
+            (Some(all), true) => (all.clone(), taken.by_ref().take(part.texts.len()).collect()),
+            _ => {
+                let own: Vec<Prompt> = prompts(&part).collect();
+                (
+                    rows(encoder, &own, spec)?,
+                    (0..own.len()).collect::<Vec<usize>>(),
+                )
+            }
+        };
+        numbers.reverse();
+        Ok(part.map(|(end, _)| (end, own.row(numbers.pop().unwrap_or_default()))))
+    };
+    let mut embedded = Vec::new();
+    for script in scripts {
+        let script = script.map(|parts| {
+            let parts = parts.into_iter().map(&mut embed);
+            Ok::<_, Error>(of_one_length(parts.collect::<sd_core::Result<_>>()?))
+        });
+        embedded.push(script.transpose()?);
+    }
+    let given = embedded
+        .iter()
+        .flatten()
+        .flatten()
+        .flat_map(|part| &part.texts);
+    let given = given.map(|(_, text)| text).next().or(together.as_ref());
+    let absent = given.map(|text| text.row(0).zeros_like());
+    let or_absent = |script: Option<Script<TextEmbedding>>| {
+        script.or_else(|| Some(vec![Part::constant(absent.clone()?)]))
+    };
+    Ok(embedded.into_iter().filter_map(or_absent).collect())
+}
+
+/// `true` of a negative prompt that A1111 takes for none: an empty one.
+fn is_absent(negative: &Prompt) -> bool {
+    let second = negative.second.as_deref().unwrap_or_default();
+    matches!(negative.syntax, Syntax::A1111(_)) && negative.text.is_empty() && second.is_empty()
+}
+
+fn prompts(part: &Part<Prompt>) -> impl Iterator<Item = Prompt> {
+    part.texts.iter().map(|(_, prompt)| prompt.clone())
+}
+
+/// One row for each of `prompts`.
+fn rows(
+    encoder: &dyn TextEncoder,
+    prompts: &[Prompt],
+    spec: &DenoiserSpec,
+) -> sd_core::Result<TextEmbedding> {
+    let span = tracing::info_span!("encode_text", prompts = prompts.len());
+    let all = span.in_scope(|| guard("the text encoder", || encoder.encode(prompts)))?;
     let found = all.tokens.dims();
-    if found[0] != given.len() || found[2] != spec.context_width {
-        let (rows, width) = (given.len(), spec.context_width);
+    if found[0] != prompts.len() || found[2] != spec.context_width {
+        let (rows, width) = (prompts.len(), spec.context_width);
         let expected = format!("[{rows}, tokens, {width}], what the denoiser takes");
         return Err(Error::shape("the text embedding", &found, expected));
     }
@@ -150,12 +256,7 @@ fn encoded(
             dtype: all.tokens.dtype(),
         });
     }
-    let mut rows = 0..;
-    let row = |prompt: &Option<Prompt>| match prompt {
-        Some(_) => all.row(rows.next().unwrap_or_default()),
-        None => all.row(0).zeros_like(),
-    };
-    Ok(prompts.iter().map(row).collect())
+    Ok(all)
 }
 
 /// Words on what the request asks for in vain, or against the model's nature.
@@ -165,7 +266,13 @@ pub(super) fn warnings(
     guidance: &dyn Guidance,
 ) -> Vec<String> {
     let negative = request.negative_prompt.as_ref();
-    let negative = negative.filter(|negative| **negative != Prompt::default());
+    let negative = negative.filter(|negative| {
+        let second = negative
+            .second
+            .as_ref()
+            .is_some_and(|text| !text.is_empty());
+        second || !negative.text.is_empty()
+    });
     let unheard = negative.filter(|_| !guidance.texts().contains(&Text::Negative));
     let warnings = unheard.map(|_| {
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")

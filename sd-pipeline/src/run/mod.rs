@@ -9,10 +9,12 @@ mod passes;
 mod pictures;
 mod preview;
 mod saving;
+mod script;
 mod solving;
 mod stepping;
 #[cfg(feature = "stream")]
 mod stream;
+mod varying;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use from_picture::FromPicture;
 use handover::Cut;
 use lease::Lease;
 use passes::SecondPass;
+use script::Script;
 use solving::{Settings, Solving};
 
 pub(crate) use begin::{encoded, pixels};
@@ -137,7 +140,7 @@ impl Run {
     fn of_images(
         pipeline: &Pipeline,
         request: &Request,
-        texts: Vec<TextEmbedding>,
+        texts: Vec<Script<TextEmbedding>>,
         phases: Phases,
     ) -> Result<Self> {
         if request.count == 1 || !pipeline.scheduler.steps_each_image() {
@@ -158,7 +161,7 @@ impl Run {
     fn of_texts(
         pipeline: &Pipeline,
         request: &Request,
-        texts: Vec<TextEmbedding>,
+        texts: Vec<Script<TextEmbedding>>,
         phases: Phases,
     ) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
@@ -185,7 +188,13 @@ impl Run {
             (None, None) => request.concat.clone(),
             (None, concat) => concat,
         };
-        let branches = branches::branches(pipeline, request, &*guidance, size, concat, texts)?;
+        // A run that goes on with another's is in its schedule, too.
+        let behind = match request.start {
+            Start::Handover(_) => planned(&*pipeline.scheduler, &spec.schedule, request)?.1,
+            _ => 0,
+        };
+        let (guidance, branches) =
+            branches::branches(pipeline, request, guidance, size, behind, concat, texts)?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;

@@ -3,6 +3,7 @@
 use burn::tensor::{FloatDType, Tensor};
 use sd_core::{Error as CoreError, Noise, SeededNoise, TextEmbedding, placed};
 
+use super::script::Script;
 use super::{Progress, Run, begin};
 use crate::finite;
 use crate::hires::{Drawn, Upscale, Upscaled};
@@ -17,7 +18,7 @@ pub(super) struct SecondPass {
     request: Request,
     strength: f64,
     upscaler: Upscale,
-    texts: Vec<TextEmbedding>,
+    texts: Vec<Script<TextEmbedding>>,
     /// Height and width in pixels.
     size: [usize; 2],
     /// Number of its steps.
@@ -84,7 +85,7 @@ impl SecondPass {
     }
 
     /// The same with the texts that the first pass encoded.
-    pub(super) fn with_texts(self, texts: &[TextEmbedding]) -> Self {
+    pub(super) fn with_texts(self, texts: &[Script<TextEmbedding>]) -> Self {
         let texts = texts.to_vec();
         Self { texts, ..self }
     }

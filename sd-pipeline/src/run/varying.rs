@@ -1,0 +1,287 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use sd_core::{
+    At, Conditioning, Extension, Guidance, Guide, NetworkOutput, Result, SavedState, Text,
+};
+
+use super::script::Script;
+
+/// A guidance under prompts that change with the step and have several parts. It sees one text of
+/// each kind, as it would of a plain prompt: whichever holds in the step, and of several parts what
+/// they are together.
+///
+/// Parts are composed as in A1111 (Liu et al. 2022, arXiv:2206.01714): from the output of the branch
+/// that is not the prompt's each part goes its own way as far as its weight says.
+#[derive(Debug, Clone)]
+pub(super) struct Varying {
+    inner: Arc<dyn Guidance>,
+    scenes: Arc<Scenes>,
+}
+
+/// Branches of the network by what holds when.
+#[derive(Debug)]
+struct Scenes {
+    /// Weights of the prompt's parts.
+    weights: Vec<f64>,
+    /// Number of the scene of each step.
+    by_step: Vec<usize>,
+    /// The step that the run begins with, where it goes on with another's.
+    first: usize,
+    all: Vec<Scene>,
+}
+
+/// Branches of the network, as the guidance numbers its own.
+#[derive(Debug)]
+struct Scene(Vec<Branches>);
+
+/// One branch of the guidance's.
+#[derive(Debug)]
+struct Branches {
+    /// `true` of one that is made of the prompt.
+    is_prompts: bool,
+    /// The network's, one for each part of the prompt if it is made of that.
+    of: Vec<usize>,
+}
+
+/// Mark of the text that a branch is made of.
+#[derive(Debug, Clone)]
+struct Origin(Text);
+
+impl Extension for Origin {
+    const NAME: &'static str = "the kind of its text";
+}
+
+impl Varying {
+    /// `inner` over `steps` steps from number `first` on, under the `scripts` of its texts, and the
+    /// branches of the network for it.
+    pub(super) fn new(
+        inner: Arc<dyn Guidance>,
+        scripts: &[Script<Conditioning>],
+        first: usize,
+        steps: usize,
+    ) -> Result<(Self, Vec<Conditioning>)> {
+        let kinds = inner.texts();
+        let of_prompt = kinds.iter().position(|kind| *kind == Text::Prompt);
+        let parts = of_prompt.map_or(&[][..], |k| &scripts[k]);
+        let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
+        let (mut by_step, mut all, mut branches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known = HashMap::new();
+        for step in 0..=first + steps {
+            let holding = scripts.iter().flatten().map(|part| part.at(step));
+            let holding: Vec<usize> = holding.collect();
+            if let Some(scene) = known.get(&holding) {
+                by_step.push(*scene);
+                continue;
+            }
+            let mut scene = Scene(Vec::new());
+            for number in 0..weights.len().max(1) {
+                let texts = kinds.iter().zip(scripts).map(|(kind, script)| {
+                    let part = &script[number.min(script.len() - 1)];
+                    let mut text = part.texts[part.at(step)].1.clone();
+                    text.extensions.insert(Origin(*kind));
+                    text
+                });
+                let made = inner.branches(texts.collect())?;
+                for (k, mut branch) in made.into_iter().enumerate() {
+                    let origin = branch.extensions.take::<Origin>();
+                    let is_prompts = origin.is_none_or(|Origin(text)| text == Text::Prompt);
+                    if number > 0 && !is_prompts {
+                        continue;
+                    }
+                    if number == 0 {
+                        let of = Vec::new();
+                        scene.0.push(Branches { is_prompts, of });
+                    }
+                    if let Some(entry) = scene.0.get_mut(k) {
+                        entry.of.push(branches.len());
+                        branches.push(branch);
+                    }
+                }
+            }
+            known.insert(holding, all.len());
+            by_step.push(all.len());
+            all.push(scene);
+        }
+        let scenes = Scenes {
+            weights,
+            by_step,
+            first,
+            all,
+        };
+        let scenes = Arc::new(scenes);
+        Ok((Self { inner, scenes }, branches))
+    }
+}
+
+impl Guidance for Varying {
+    fn texts(&self) -> Vec<Text> {
+        self.inner.texts()
+    }
+
+    fn start(&self) -> Box<dyn Guide> {
+        Box::new(VaryingGuide {
+            inner: self.inner.start(),
+            scenes: self.scenes.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct VaryingGuide {
+    inner: Box<dyn Guide>,
+    scenes: Arc<Scenes>,
+}
+
+impl VaryingGuide {
+    /// The branches that the inner guide wants.
+    fn branches(&self, at: &At<'_>) -> Vec<&Branches> {
+        let scenes = &self.scenes;
+        let last = scenes.by_step.len() - 1;
+        let scene = scenes.by_step[(scenes.first + at.step).min(last)];
+        let all = &scenes.all[scene].0;
+        let wanted = self.inner.wanted(at).into_iter();
+        wanted.filter_map(|k| all.get(k)).collect()
+    }
+}
+
+impl Guide for VaryingGuide {
+    fn wanted(&self, at: &At<'_>) -> Vec<usize> {
+        let branches = self.branches(at).into_iter();
+        branches.flat_map(|branch| branch.of.clone()).collect()
+    }
+
+    fn combine(&mut self, at: &At<'_>, outputs: Vec<Tensor<4>>) -> Result<NetworkOutput> {
+        let mut outputs = outputs.into_iter();
+        let branches = self.branches(at).into_iter();
+        let each = branches.map(|branch| {
+            let of: Vec<_> = outputs.by_ref().take(branch.of.len()).collect();
+            (branch.is_prompts, of)
+        });
+        let each: Vec<(bool, Vec<Tensor<4>>)> = each.collect();
+        let beside = each.iter().find(|(is_prompts, _)| !is_prompts);
+        let beside = beside.and_then(|(_, of)| of.first().cloned());
+        let weights = &self.scenes.weights;
+        let one = |(is_prompts, of): (bool, Vec<Tensor<4>>)| {
+            // Without another branch the first part stands for it.
+            let from = beside.as_ref().or(of.first())?.clone();
+            let plain = !is_prompts || weights.as_slice() == [1.0];
+            if plain {
+                return of.into_iter().next();
+            }
+            let parts = weights.iter().zip(of);
+            Some(parts.fold(from.clone(), |sum, (weight, part)| {
+                sum + (part - from.clone()) * *weight
+            }))
+        };
+        let outputs = each.into_iter().filter_map(one).collect();
+        self.inner.combine(at, outputs)
+    }
+
+    fn save(&self) -> SavedState {
+        self.inner.save()
+    }
+
+    fn restore(&mut self, state: &SavedState) -> Result<()> {
+        self.inner.restore(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use sd_core::{ClassifierFree, Level, Parameterization, Prompt, TextEmbedding, Unguided};
+
+    use super::super::script::script;
+    use super::*;
+
+    /// Conditioning that is told apart by a number.
+    fn told(number: usize) -> Conditioning {
+        let tokens = Tensor::full([1, 1, 1], number as f64, &Device::flex());
+        Conditioning::new(TextEmbedding::new(tokens))
+    }
+
+    /// The scripts of prompts, their texts numbered.
+    fn scripts(prompts: &[(&str, bool)]) -> (Vec<Script<Conditioning>>, Vec<String>) {
+        let mut texts: Vec<String> = Vec::new();
+        let mut number = |(end, prompt): (usize, Prompt)| {
+            texts.push(prompt.text);
+            (end, told(texts.len() - 1))
+        };
+        let scripts = prompts.iter().map(|(text, composed)| {
+            let parts = script(&Prompt::a1111(*text), 6, *composed)
+                .unwrap()
+                .into_iter();
+            parts.map(|part| part.map(&mut number)).collect()
+        });
+        (scripts.collect(), texts)
+    }
+
+    /// What a network that answers with its text's number makes in each step, and the texts that it
+    /// was asked for.
+    fn run(inner: Arc<dyn Guidance>, prompts: &[(&str, bool)], first: usize) -> Vec<(f32, String)> {
+        let (scripts, texts) = scripts(prompts);
+        let (varying, branches) = Varying::new(inner, &scripts, first, 6).unwrap();
+        let number = |branch: &Conditioning| branch.text.tokens.clone().into_scalar::<f32>();
+        let numbers: Vec<f32> = branches.iter().map(number).collect();
+        let mut guide = varying.start();
+        let x = Tensor::zeros([1, 1, 1, 1], &Device::flex());
+        let level = Level::variance_preserving(500.0, 0.5);
+        let step = |step| {
+            let mut at = At::new(&x, level, Parameterization::Sample);
+            (at.step, at.steps) = (step, 6);
+            let wanted = guide.wanted(&at);
+            let outputs = wanted.iter().map(|k| x.clone() + numbers[*k]);
+            let asked = wanted.iter().map(|k| texts[numbers[*k] as usize].as_str());
+            let asked = asked.collect::<Vec<_>>().join(" ");
+            let made = guide.combine(&at, outputs.collect()).unwrap();
+            (made.guided.into_scalar::<f32>(), asked)
+        };
+        (0..6).map(step).collect()
+    }
+
+    fn asked(found: &[(f32, String)]) -> String {
+        let all: Vec<&str> = found.iter().map(|(_, asked)| &**asked).collect();
+        all.join(", ")
+    }
+
+    #[test]
+    fn texts_hold_up_to_their_steps_counted_from_0() {
+        let guided = || Arc::new(ClassifierFree { scale: 2.0 });
+        let found = run(guided(), &[("n", false), ("[a|b]", true)], 0);
+        assert_eq!(asked(&found), "n a, n a, n b, n a, n b, n a");
+        let found = run(guided(), &[("[m:n:1]", false), ("[a:b:0.5]", true)], 0);
+        assert_eq!(asked(&found), "m a, m a, n a, n a, n b, n b");
+        // A run that goes on with another's is further on.
+        let found = run(guided(), &[("n", false), ("[a:b:0.5]", true)], 2);
+        assert_eq!(asked(&found), "n a, n a, n b, n b, n b, n b");
+        // Numbers of texts: n, a, b. The guidance sees one of either kind.
+        let (made, _) = &run(guided(), &[("n", false), ("[a:b:2]", true)], 0)[5];
+        assert_eq!(*made, 0.0 + 2.0 * (2.0 - 0.0));
+    }
+
+    #[test]
+    fn parts_go_their_ways_from_the_negative_prompt() {
+        let guided = Arc::new(ClassifierFree { scale: 3.0 });
+        let prompts = [("n AND m:2", false), ("a AND [b:c:1]:0.5 AND d:-1", true)];
+        let found = run(guided, &prompts, 0);
+        // Of the negative prompt AND is text.
+        let first = "n AND m:2 a b d";
+        let then = "n AND m:2 a c d";
+        let expected = [first, first, then, then, then, then].join(", ");
+        assert_eq!(asked(&found), expected);
+        // Numbers: n 0, a 1, b 2, c 3, d 4.
+        let made: Vec<f32> = found.iter().map(|(made, _)| *made).collect();
+        let way = |second: f32| 3.0 * (1.0 + 0.5 * second - 4.0);
+        assert_eq!(made[..3], [way(2.0), way(2.0), way(3.0)]);
+    }
+
+    #[test]
+    fn without_a_negative_prompt_parts_go_from_the_first() {
+        let found = run(Arc::new(Unguided), &[("a AND b:0.5", true)], 0);
+        assert_eq!(found[0], (0.5, "a b".into()));
+        let found = run(Arc::new(Unguided), &[("a:0.5", true)], 0);
+        assert_eq!(found[0], (0.0, "a".into()));
+    }
+}
