@@ -13,7 +13,7 @@ use sd_pipeline::{
     OpenOptions, Picture, Pipeline, Record, Request, Residency, Run, Start, device, read_latents,
     write_latents, write_picture,
 };
-use support::{Arguments, Report, progress_bar, tell};
+use support::{Arguments, Report, open_model, progress_bar, tell};
 
 fn main() -> std::process::ExitCode {
     support::print_warnings();
@@ -65,7 +65,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ..options.clone()
     };
     let mut pipeline = match &arguments.model {
-        Some(folder) => Pipeline::open(folder, &own)?,
+        Some(model) => open_model(model, arguments.offline, &own)?,
         None => Pipeline::from_files(&sd_tiny::files(), &own)?,
     };
     arguments.check_safety(&pipeline);
@@ -84,7 +84,7 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ));
     }
     let refiner = arguments.refiner.as_ref();
-    let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
+    let refiner = refiner.map(|model| open_model(model, arguments.offline, &options));
     let refiner = refiner.transpose()?;
     let open = clock.elapsed();
 

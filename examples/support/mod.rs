@@ -1,6 +1,7 @@
 //! Needs of a command-line program around the library: arguments, a progress bar, a report.
 
 mod memory;
+mod model;
 
 use std::collections::hash_map::RandomState;
 use std::error::Error;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
+pub(crate) use model::open_model;
 use sd_pipeline::{
     ComponentFolders, FloatDType, OnFlagged, OutputFile, PhasePeaks, PictureFormat, Pipeline,
     PipelineMemory, Prompt, Request, UnknownSettings, Watermark, WeightBytes, WeightStorage,
@@ -46,9 +48,13 @@ pub(crate) struct Arguments {
     /// The prompt: what the picture should show
     #[arg(default_value = sd_tiny::PROMPT)]
     pub(crate) prompt: String,
-    /// A model folder in diffusers layout [default: the embedded tiny model]
+    /// A model folder in diffusers layout, or hf:OWNER/NAME[/FILE][@REVISION] of a hub [default: the
+    /// embedded tiny model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Take a hub's model from the cache alone
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Variant of the model's weights, such as fp16 or non_ema [default: those without a name]
     #[arg(long, value_name = "NAME")]
     pub(crate) variant: Option<String>,
@@ -73,7 +79,7 @@ pub(crate) struct Arguments {
     /// A folder with another text encoder, likewise
     #[arg(long, value_name = "DIR")]
     pub(crate) text_encoder: Option<PathBuf>,
-    /// A refiner's folder: it goes on where the model hands over (SDXL)
+    /// A refiner's folder, or hf:OWNER/NAME: it goes on where the model hands over (SDXL)
     #[arg(long, value_name = "DIR")]
     pub(crate) refiner: Option<PathBuf>,
     /// Share of the noise schedule that the model draws before the refiner goes on

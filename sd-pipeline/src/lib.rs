@@ -30,6 +30,8 @@ mod defaults;
 pub mod devices;
 mod error;
 mod finite;
+#[cfg(feature = "hub-http")]
+mod from_hub;
 mod guard;
 mod image_processor;
 mod latents;
@@ -76,6 +78,9 @@ pub use resample::{Opaque, Resampling, Resize, resize};
 pub use run::RunStream;
 pub use run::{Handover, Progress, Run};
 pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
+#[cfg(feature = "hub-http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+pub use sd_hub as hub;
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};
