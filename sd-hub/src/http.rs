@@ -14,9 +14,10 @@ use crate::{Body, HubClient, HubError, Listing, Metadata, Result, Settings, Toke
 const REDIRECTIONS: usize = 10;
 
 /// No listing is longer: a hundred thousand files take 8 MB.
-const LONGEST_LISTING: u64 = 64 << 20;
+const LONGEST_LISTING: u64 = 16 << 20;
 
-/// A [`HubClient`] that speaks HTTP, with the proxy that `HTTPS_PROXY` and its like name.
+/// A [`HubClient`] that speaks HTTP, through the proxy that `HTTPS_PROXY` and its like name unless
+/// the endpoint is this machine.
 ///
 /// Redirections are followed by itself: the token goes to the endpoint's own scheme, host and port
 /// alone, and nothing goes from https to http. Endpoints with https need the feature `tls`.
@@ -70,7 +71,11 @@ impl HttpClient {
             return Err(wrong("https needs the feature `tls` of sd-hub"));
         }
         let timeout = Some(settings.timeout);
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder();
+        if origin.is_loopback() {
+            config = config.proxy(None);
+        }
+        let config = config
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("sd-hub/", env!("CARGO_PKG_VERSION")))

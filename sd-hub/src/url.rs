@@ -1,5 +1,7 @@
 //! Addresses: what they are made of, and where a redirection leads.
 
+use std::net::IpAddr;
+
 use ureq::http::Uri;
 use ureq::http::uri::Scheme;
 
@@ -26,6 +28,11 @@ impl Origin {
 
     pub(crate) fn is_https(&self) -> bool {
         self.https
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        let address = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -106,6 +113,15 @@ mod tests {
             "https://huggingface.co@evil.org/a",
         ] {
             assert_ne!(hub, origin(other), "{other}");
+        }
+        for (url, is_loopback) in [
+            ("http://127.0.0.1:80", true),
+            ("http://[::1]:80", true),
+            ("http://LocalHost", true),
+            ("http://127.0.0.1.evil.org", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(origin(url).is_loopback(), is_loopback, "{url}");
         }
         let url = "https://u:p@cdn.example/x?signature=secret"
             .parse()
