@@ -715,7 +715,7 @@ fn a_hubs_model_draws_the_folders_picture_of_what_it_reads_alone() {
         ("hf:owner/other", "not there"),
         ("hf:owner/model@v2", "not there"),
         ("hf:owner", "OWNER/NAME"),
-        ("hf:owner/model/unet", "model_index.json"),
+        ("hf:owner/model/unet", "one component alone"),
         (
             "hf:owner/model/nothing.safetensors",
             "no file nothing.safetensors",

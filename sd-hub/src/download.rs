@@ -77,7 +77,7 @@ impl Download<'_> {
         self.tell(part.length)?;
         let mut had = part.length;
         let mut failed = 0;
-        while !self.metadata.size.is_some_and(|size| part.length >= size) {
+        while self.metadata.size.is_none_or(|size| part.length < size) {
             match self.read(part) {
                 Ok(()) => break,
                 Err(fault) if fault.is_temporary() => {

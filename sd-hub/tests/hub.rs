@@ -498,16 +498,17 @@ struct Memory;
 
 impl HubClient for Memory {
     fn listing(&self, _: &str, _: &str) -> Result<Listing> {
-        let mut listing = Listing::default();
-        listing.commit = COMMIT.into();
-        listing.files.insert(INDEX.into());
-        Ok(listing)
+        Ok(Listing {
+            commit: COMMIT.into(),
+            files: [INDEX.to_string()].into(),
+        })
     }
 
     fn metadata(&self, _: &str, _: &str, _: &str) -> Result<Metadata> {
-        let mut metadata = Metadata::default();
-        (metadata.etag, metadata.size) = ("mine".into(), Some(2));
-        Ok(metadata)
+        Ok(Metadata {
+            etag: "mine".into(),
+            size: Some(2),
+        })
     }
 
     fn read(&self, _: &str, _: &str, _: &str, from: u64) -> Result<Body> {

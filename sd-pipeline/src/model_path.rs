@@ -289,9 +289,9 @@ impl fmt::Display for NotAModel {
             Self::HubName => {
                 return write!(
                     f,
-                    "there is no such folder; a hub's model opens with Pipeline::from_hub (feature hub, in \
-                     the example --model hf:OWNER/NAME), or download it (hf download REPOSITORY --local-dir \
-                     FOLDER) and give that folder"
+                    "there is no such folder, and a path is not fetched from the hub; Pipeline::from_hub does \
+                     (feature hub; in the example --model hf:OWNER/NAME), or download it (hf download \
+                     REPOSITORY --local-dir FOLDER) and give that folder"
                 );
             }
             Self::Address => {

@@ -156,7 +156,7 @@ impl Server {
         let mut more = "";
         match fault {
             Some(Fault::Status(other, lines)) => {
-                (status, more, body, most) = (other, lines, vec![], 0)
+                (status, more, body, most) = (other, lines, vec![], 0);
             }
             Some(Fault::Cut(bytes)) => most = most.min(bytes),
             Some(Fault::Hang(bytes)) => (most, then) = (bytes, Duration::from_secs(3)),
