@@ -308,6 +308,66 @@ fn saved(
     })
 }
 
+/// A hub's listing of a repository, of which a file is fetched: it comes to lie in the cache.
+#[cfg(feature = "hub-http")]
+fn listing(folder: &Path) -> Result<Reader, Box<dyn Error>> {
+    use sd_pipeline::hub::{Body, Hub, HubClient, Listing, Metadata, ModelId, Settings};
+
+    /// A client with one answer, which is also the content of each file.
+    #[derive(Debug)]
+    struct Forger(Vec<u8>);
+
+    impl HubClient for Forger {
+        fn listing(&self, _: &str, _: &str) -> sd_pipeline::hub::Result<Listing> {
+            let reply = |reason| sd_pipeline::hub::HubError::Reply {
+                url: "memory".into(),
+                reason,
+            };
+            Listing::from_json(&self.0).map_err(reply)
+        }
+
+        fn metadata(&self, _: &str, _: &str, file: &str) -> sd_pipeline::hub::Result<Metadata> {
+            Ok(Metadata {
+                etag: file.into(),
+                size: Some(self.0.len() as u64),
+            })
+        }
+
+        fn read(&self, _: &str, _: &str, _: &str, _: u64) -> sd_pipeline::hub::Result<Body> {
+            Ok(Body {
+                from: 0,
+                total: None,
+                bytes: Box::new(std::io::Cursor::new(self.0.clone())),
+            })
+        }
+    }
+
+    let folder = folder.join("hub");
+    let id: ModelId = "owner/model".parse()?;
+    let mut settings = Settings::from_variables(|_| None, Some(folder.clone()))?;
+    settings.attempts = 1;
+    let json = r#"{"id": "owner/model", "sha": "0123456789abcdef0123456789abcdef01234567",
+        "siblings": [{"rfilename": "a.json"}, {"rfilename": "unet/config.json", "size": 3}]}"#;
+    Ok(Reader {
+        name: "hub",
+        file: json.into(),
+        mutate: mutate::json,
+        read: Box::new(move |file| {
+            let hub = Hub::with_client(Arc::new(Forger(file)), settings.clone());
+            let repository = hub.repository(&id)?;
+            let first = repository.files().first().ok_or("no file")?;
+            let path = repository.fetch(first)?.canonicalize()?;
+            repository.keep()?;
+            assert!(
+                path.starts_with(folder.canonicalize()?),
+                "{path:?} is outside"
+            );
+            std::fs::remove_dir_all(&folder)?;
+            Ok(())
+        }),
+    })
+}
+
 /// Records in files of each format, and those of other programs.
 fn records(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     let text = "a red cube\nNegative prompt: grey\nSteps: 4, Sampler: \"Euler, a\", CFG scale: 7.5, \
@@ -557,5 +617,7 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
     });
     readers.extend(records(folder)?);
     readers.extend(prompts());
+    #[cfg(feature = "hub-http")]
+    readers.push(listing(folder)?);
     Ok(readers)
 }

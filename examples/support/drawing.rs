@@ -9,7 +9,7 @@ use sd_pipeline::{
     Run, device, resize, write_latents, write_picture,
 };
 
-use super::{Arguments, Report, progress_bar, tell};
+use super::{Arguments, Report, open_model, progress_bar, tell};
 
 /// Models that were opened for one drawing.
 pub(crate) struct Drawing<'a> {
@@ -69,7 +69,7 @@ impl<'a> Drawing<'a> {
             ..options.clone()
         };
         let mut pipeline = match &arguments.model {
-            Some(folder) => Pipeline::open(folder, &own)?,
+            Some(model) => open_model(model, arguments.offline, &own)?,
             None => sd_tiny::open(&own)?,
         };
         arguments.check_safety(&pipeline);
@@ -85,7 +85,7 @@ impl<'a> Drawing<'a> {
             ));
         }
         let refiner = arguments.refiner.as_ref();
-        let refiner = refiner.map(|folder| Pipeline::open(folder, &options));
+        let refiner = refiner.map(|model| open_model(model, arguments.offline, &options));
         Ok(Self {
             arguments,
             record,

@@ -4,6 +4,7 @@ pub(crate) mod adapters;
 mod drawing;
 mod guiders;
 mod memory;
+mod model;
 
 use std::collections::hash_map::RandomState;
 use std::error::Error;
@@ -21,6 +22,7 @@ pub(crate) use drawing::Drawing;
 use guiders::{CACHES, GUIDERS, Guider};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::peak_memory;
+pub(crate) use model::open_model;
 use sd_pipeline::{
     ComponentFolders, Extensions, FloatDType, FreeU, Guidance, HiRes, OnFlagged, OutputFile,
     PhasePeaks, PictureFormat, Pipeline, PipelineMemory, PredictionType, Prompt, Request,
@@ -66,10 +68,13 @@ pub(crate) struct Arguments {
     /// The prompt: what the picture should show
     #[arg(default_value = sd_tiny::PROMPT)]
     pub(crate) prompt: String,
-    /// A model: a single file (.safetensors, .ckpt, .gguf) or a folder in diffusers layout
-    /// [default: the embedded tiny model]
+    /// A model: a single file (.safetensors, .ckpt, .gguf), a folder in diffusers layout, or
+    /// hf:OWNER/NAME[/FILE][@REVISION] of a hub [default: the embedded tiny model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
+    /// Take a hub's model from the cache alone
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Meaning of the U-Net's output, where the model's files say it wrongly or not at all
     #[arg(long, value_enum)]
     prediction: Option<Meaning>,
@@ -113,7 +118,7 @@ pub(crate) struct Arguments {
     pub(crate) text_encoder: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) adapters: adapters::Adapters,
-    /// A refiner's file or folder: it goes on where the model hands over (SDXL)
+    /// A refiner's file, folder or hf:OWNER/NAME: it goes on where the model hands over (SDXL)
     #[arg(long, value_name = "PATH")]
     pub(crate) refiner: Option<PathBuf>,
     /// Share of the noise schedule that the model draws before the refiner goes on

@@ -1,5 +1,9 @@
 //! The example's command line is a contract: what it writes, prints and refuses.
 
+#[cfg(feature = "hub-http")]
+#[path = "../../sd-hub/tests/server/mod.rs"]
+mod server;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -887,6 +891,164 @@ fn copy(from: &Path, to: &Path) {
             false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
+}
+
+/// Files of the folder `from` by their paths in it.
+#[cfg(feature = "hub-http")]
+fn contents(from: &Path, inside: &str, files: &mut Vec<(String, Vec<u8>)>) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        match path.is_dir() {
+            true => contents(&path, &format!("{inside}{name}/"), files),
+            false => files.push((format!("{inside}{name}"), fs::read(&path).unwrap())),
+        }
+    }
+}
+
+#[cfg(feature = "hub-http")]
+#[test]
+fn a_hubs_model_draws_the_folders_picture_of_what_it_reads_alone() {
+    use server::{Fault, Server};
+
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sd-tiny/model");
+    copy(&source, &folder.path().join("model"));
+    let mut files = Vec::new();
+    contents(&source, "", &mut files);
+    let read: BTreeSet<String> = files.iter().map(|(name, _)| name.clone()).collect();
+    for others in [
+        "README.md",
+        "v1-5-pruned.ckpt",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae_decoder/model.onnx",
+    ] {
+        files.push((others.into(), vec![0; 2000]));
+    }
+    let files: Vec<_> = files
+        .iter()
+        .map(|(n, bytes)| (n.as_str(), bytes.as_slice()))
+        .collect();
+    // No hash, so that what is compared here is the pictures: `sd-hub` has the tests of the others.
+    let etag = |bytes: &[u8]| {
+        let add = |hash: u64, b: &u8| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3);
+        format!("fnv-{:016x}", bytes.iter().fold(0xCBF2_9CE4_8422_2325, add))
+    };
+    let server = Server::start(&files, 1000, etag);
+    let run = |endpoint: &str, arguments: &[&str]| {
+        let mut command = program(folder.path(), &[&["--steps", "2"], arguments].concat());
+        for name in [
+            "HF_HUB_CACHE",
+            "HF_TOKEN",
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+        ] {
+            command.env_remove(name);
+        }
+        command.env("HF_HOME", folder.path().join("hf"));
+        let output = command.env("HF_ENDPOINT", endpoint).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{said}");
+        (output.status.success(), said)
+    };
+    let hub = |arguments: &[&str]| run(&server.address, arguments);
+    let image = |name: &str| image::open(folder.path().join(name)).unwrap();
+
+    server.store().fault("GET", 1, Fault::Cut(1_000_000));
+    let (drawn, said) = hub(&["--model", "hf:owner/model", "--output", "hub.png"]);
+    assert!(drawn, "{said}");
+    let log = server.log();
+    let asked = log
+        .iter()
+        .filter_map(|line| line.strip_prefix("HEAD /owner/model/resolve/"));
+    let asked = asked.map(|rest| rest.split_once('/').unwrap().1.to_string());
+    let asked: BTreeSet<String> = asked.collect();
+    assert!(asked.is_subset(&read), "{asked:?}");
+    assert!(
+        asked.contains("unet/diffusion_pytorch_model.safetensors"),
+        "{asked:?}"
+    );
+    let (drawn, said) = hub(&["--model", "model", "--output", "folder.png"]);
+    assert!(drawn, "{said}");
+    assert!(image("hub.png") == image("folder.png"), "another picture");
+
+    server.log();
+    let nobody = "http://127.0.0.1:9";
+    let offline = [
+        "--model",
+        "hf:owner/model",
+        "--offline",
+        "--output",
+        "offline.png",
+    ];
+    let (drawn, said) = run(nobody, &offline);
+    assert!(drawn && server.log().is_empty(), "{said}");
+    assert!(
+        image("offline.png") == image("folder.png"),
+        "another picture"
+    );
+
+    for (model, words) in [
+        ("hf:owner/other", "not there"),
+        ("hf:owner/model@v2", "not there"),
+        ("hf:owner", "OWNER/NAME"),
+        ("hf:owner/model/unet", "one component alone"),
+        (
+            "hf:owner/model/nothing.safetensors",
+            "no file nothing.safetensors",
+        ),
+    ] {
+        let (drawn, said) = hub(&["--model", model]);
+        assert!(!drawn && said.contains(words), "{model}: {said}");
+    }
+    let (drawn, said) = hub(&["--model", "hf:owner/model", "--variant", "fp8"]);
+    assert!(!drawn && said.contains("fp8"), "{said}");
+    if cfg!(not(feature = "hub")) {
+        let (drawn, said) = run("https://huggingface.co", &["--model", "hf:owner/model"]);
+        assert!(!drawn && said.contains("feature hub"), "{said}");
+    }
+}
+
+/// Writes the embedded model with a safety checker that flags all it sees.
+fn write_guarded_model(folder: &Path) {
+    let tiny = sd_tiny::files();
+    for part in tiny.names() {
+        let names = tiny.folder(&part).names();
+        fs::create_dir_all(folder.join(if names.is_empty() { "" } else { &part })).unwrap();
+        for name in &names {
+            let bytes = tiny.folder(&part).read(name).unwrap();
+            fs::write(folder.join(&part).join(name), bytes).unwrap();
+        }
+    }
+    let index = tiny.text("model_index.json").unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    index["safety_checker"] =
+        serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+    fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
+    let source = sd_fixtures::path("safety_checker");
+    for (part, name) in [
+        ("safety_checker", "config.json"),
+        ("safety_checker", "model.safetensors"),
+        ("feature_extractor", "preprocessor_config.json"),
+    ] {
+        fs::create_dir_all(folder.join(part)).unwrap();
+        fs::copy(source.join(part).join(name), folder.join(part).join(name)).unwrap();
+    }
+    let weights = folder.join("safety_checker/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    // Half precision's -1: no cosine is below.
+    let low = [0x00, 0xbc].repeat(17);
+    let threshold = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![17], &low);
+    let threshold = threshold.unwrap();
+    let tensors = tensors.iter().map(|(name, view)| match name {
+        "concept_embeds_weights" => (name, threshold.clone()),
+        _ => (name, view),
+    });
+    let strict = safetensors::serialize(tensors, None).unwrap();
+    fs::write(weights, strict).unwrap();
 }
 
 #[test]

@@ -48,6 +48,15 @@ pub enum Error {
         /// The path it leads to, as it is written in the link.
         target: PathBuf,
     },
+    /// A file that is elsewhere, see [`Files::remote`](crate::Files::remote), and could not be
+    /// brought here.
+    #[error("{}: {source}", path.display())]
+    Remote {
+        /// The place it would come to.
+        path: PathBuf,
+        /// The words of whoever brings it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file of another kind than its name promises.
     #[error("{}: {found}; expected {expected}", path.display())]
     Kind {

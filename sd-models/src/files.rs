@@ -15,11 +15,29 @@ const MAX_SIZE: u64 = 64 << 20;
 /// A file's name relative to a model's folder, with `/`, and its bytes.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
 
-/// Files of a model: a folder in diffusers layout, on disk or in memory.
+/// Files of a model that lie elsewhere and come to a folder of this machine one by one, as they are
+/// read.
+pub trait RemoteFiles: std::fmt::Debug + Send + Sync {
+    /// The folder that they come to. It need not exist.
+    fn folder(&self) -> &Path;
+
+    /// Their names within the model, with `/`.
+    fn names(&self) -> &BTreeSet<String>;
+
+    /// Brings the file `name`, one of [`names`](Self::names), to its place in the folder, if it is
+    /// not there yet.
+    ///
+    /// # Errors
+    /// Any; it becomes that of whoever reads the file, [`Error::Remote`].
+    fn fetch(&self, name: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Files of a model: a folder in diffusers layout, on disk, in memory or on the way there.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Root,
-    /// On disk the folder itself, in memory the path within the model, for messages and look-up.
+    /// On disk or on the way there the folder itself, in memory the path within the model, for
+    /// messages and look-up.
     folder: PathBuf,
 }
 
@@ -28,6 +46,7 @@ enum Root {
     Disk,
     /// By the names within the model.
     Memory(Arc<BTreeMap<String, Entry>>),
+    Remote(Arc<dyn RemoteFiles>),
 }
 
 /// One of the files in memory.
@@ -43,6 +62,7 @@ impl std::fmt::Debug for Root {
         match self {
             Self::Disk => f.write_str("Disk"),
             Self::Memory(files) => f.debug_set().entries(files.keys()).finish(),
+            Self::Remote(files) => files.fmt(f),
         }
     }
 }
@@ -53,6 +73,20 @@ pub(crate) enum Located {
     Disk(PathBuf),
     Memory(PathBuf, Bytes),
     Tensors(Arc<dyn TensorSource>),
+    /// The file's path on disk, and its name among those that come there.
+    Remote(PathBuf, Arc<dyn RemoteFiles>, String),
+}
+
+impl Located {
+    /// The same file, brought to its place where it is not there yet.
+    pub(crate) fn here(self) -> Result<Self> {
+        if let Self::Remote(path, files, name) = &self {
+            let path = path.clone();
+            let fetched = files.fetch(name);
+            fetched.map_err(|source| Error::Remote { path, source })?;
+        }
+        Ok(self)
+    }
 }
 
 impl Files {
@@ -89,6 +123,15 @@ impl Files {
         }
     }
 
+    /// Files that come to a folder of this machine as they are read: weights when their header is,
+    /// which is before anything of them is in memory.
+    pub fn remote(files: Arc<dyn RemoteFiles>) -> Self {
+        Self {
+            folder: files.folder().into(),
+            root: Root::Remote(files),
+        }
+    }
+
     /// The files of a sub-folder. It need not exist: see [`has`](Self::has).
     pub fn folder(&self, name: &str) -> Self {
         Self {
@@ -117,14 +160,23 @@ impl Files {
                 });
                 names.collect()
             }
+            Root::Remote(files) => {
+                let within = self.folder.strip_prefix(files.folder());
+                let within = within.unwrap_or(&self.folder);
+                let names = files.names().iter().filter_map(|name| {
+                    let name = Path::new(name).strip_prefix(within).ok()?;
+                    name.iter().next()?.to_str().map(String::from)
+                });
+                names.collect()
+            }
         };
         names.into_iter().collect()
     }
 
-    /// The folder's path, when it is one on disk.
+    /// The folder's path, when it is one on disk, or files come to one.
     pub fn on_disk(&self) -> Option<&Path> {
         match self.root {
-            Root::Disk => Some(&self.folder),
+            Root::Disk | Root::Remote(_) => Some(&self.folder),
             Root::Memory(_) => None,
         }
     }
@@ -154,6 +206,12 @@ impl Files {
                     Entry::Tensors(source) => Located::Tensors(source),
                 })
             }
+            Root::Remote(files) => {
+                let name = path.strip_prefix(files.folder()).ok()?;
+                let name = name.to_string_lossy().replace('\\', "/");
+                let is_there = files.names().contains(&name);
+                is_there.then(|| Located::Remote(path, files.clone(), name))
+            }
         }
     }
 
@@ -161,15 +219,18 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Io`] when the file is not there, cannot be read or has more than 64 MB;
-    /// [`Error::BrokenLink`] when it is a link to one that is not there.
+    /// [`Error::BrokenLink`] when it is a link to one that is not there; [`Error::Remote`] when it
+    /// is elsewhere and does not come.
     pub fn read(&self, name: &str) -> Result<Bytes> {
         let io = |source| Error::io(self.path(name), source);
-        match self.locate(name) {
-            None => Err(io(io::ErrorKind::NotFound.into())),
+        match self.locate(name).map(Located::here).transpose()? {
             Some(Located::Memory(_, bytes)) => Ok(bytes),
-            Some(Located::Disk(path)) => read_capped(&path).map(Bytes::from).map_err(io),
+            Some(Located::Disk(path) | Located::Remote(path, ..)) => {
+                read_capped(&path).map(Bytes::from).map_err(io)
+            }
             // Weights are no small file.
             Some(Located::Tensors(_)) => Err(io(io::ErrorKind::FileTooLarge.into())),
+            None => Err(io(io::ErrorKind::NotFound.into())),
         }
     }
 

@@ -34,7 +34,7 @@ pub use clip::{
 pub use config::ConfigFile;
 pub use error::{Error, Misshapen, Result, TensorMismatch};
 pub use file_kind::FileKind;
-pub use files::{EmbeddedFile, Files};
+pub use files::{EmbeddedFile, Files, RemoteFiles};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
 pub use saving::{TensorFile, Written};

@@ -37,6 +37,11 @@ pub enum Error {
         /// Folders of the components in diffusers' layout.
         missing: Vec<String>,
     },
+    /// A file of a hub that could not be had.
+    #[cfg(feature = "hub-http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+    #[error(transparent)]
+    Hub(#[from] sd_hub::HubError),
     /// A variant of the weights that none of a model's components has.
     #[error(
         "{}: no component has weights of variant {variant:?}; expected {}",

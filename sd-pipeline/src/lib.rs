@@ -33,6 +33,8 @@ pub mod devices;
 mod error;
 mod estimate;
 mod finite;
+#[cfg(feature = "hub-http")]
+mod from_hub;
 mod guard;
 mod hires;
 mod image_processor;
@@ -100,6 +102,9 @@ pub use resample::{Opaque, Resampling, Resize, resize};
 pub use run::RunStream;
 pub use run::{Handover, Preview, Progress, Run};
 pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
+#[cfg(feature = "hub-http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+pub use sd_hub as hub;
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
 pub use warm_up::{WarmUp, WarmUpStage};

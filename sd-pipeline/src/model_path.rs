@@ -134,7 +134,9 @@ pub(crate) fn check(files: &Files) -> Result<()> {
         return Ok(());
     }
     let there = match files.on_disk() {
-        Some(path) if !path.is_dir() => NotAModel::of_path(path),
+        // Those on their way have names before there is a folder.
+        Some(path) if !path.is_dir() && files.names().is_empty() => NotAModel::of_path(path),
+        Some(path) if !path.is_dir() => NotAModel::of_folder(files),
         // A folder that may not be read is not an empty one.
         Some(path) => {
             path.read_dir().map_err(Error::io(path))?;
@@ -313,8 +315,9 @@ impl fmt::Display for NotAModel {
             Self::HubName => {
                 return write!(
                     f,
-                    "there is no such folder, and models are not fetched from the hub; download it \
-                     (hf download REPOSITORY --local-dir FOLDER) and give that folder"
+                    "there is no such folder, and a path is not fetched from the hub; Pipeline::from_hub does \
+                     (feature hub; in the example --model hf:OWNER/NAME), or download it (hf download \
+                     REPOSITORY --local-dir FOLDER) and give that folder"
                 );
             }
             Self::Address => {

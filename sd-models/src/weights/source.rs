@@ -109,8 +109,8 @@ pub fn open_source(path: impl Into<PathBuf>) -> Result<Arc<dyn TensorSource>> {
 
 /// Opens a file, even one that is cut short behind its header.
 pub(crate) fn open(located: Located) -> Result<Opened> {
-    let (path, content, kind) = match located {
-        Located::Disk(path) => {
+    let (path, content, kind) = match located.here()? {
+        Located::Disk(path) | Located::Remote(path, ..) => {
             let io = |source| Error::io(&path, source);
             let file = File::open(&path).map_err(io)?;
             let size = file.metadata().map_err(io)?.len();
