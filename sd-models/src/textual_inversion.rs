@@ -193,7 +193,7 @@ pub(crate) struct Extended {
 
 impl Extended {
     /// The table of a tokenizer with `first` tokens, and the number of rows it has then.
-    pub(crate) fn new(
+    pub(crate) fn stored(
         table: Stored,
         vectors: Arc<Vectors>,
         first: usize,

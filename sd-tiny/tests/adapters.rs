@@ -25,8 +25,8 @@ fn file(name: &str) -> std::path::PathBuf {
 
 fn check(fixture: &Fixture, case: &str, pipeline: &Pipeline, prompt: &str) {
     let request = Request {
-        guidance_scale: 2.0,
-        steps: 4,
+        guidance_scale: 1.5,
+        steps: 3,
         width: Some(72),
         height: Some(64),
         seed: 3,

@@ -183,7 +183,7 @@ impl ClipTextFiles {
         let mut changed = self.clone();
         changed.tokenizer = Arc::new(tokenizer);
         if let Some(table) = self.weights.get(TABLE) {
-            let (table, rows) = Extended::new(table.clone(), vectors.clone(), first)?;
+            let (table, rows) = Extended::stored(table.clone(), vectors.clone(), first)?;
             changed.weights.replace(TABLE, table);
             changed.config.vocab_size = rows;
         }

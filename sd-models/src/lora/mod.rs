@@ -11,6 +11,7 @@ mod matrix;
 mod merged;
 mod names;
 mod report;
+mod rotation;
 mod settings;
 
 use std::collections::BTreeMap;

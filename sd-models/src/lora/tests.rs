@@ -126,8 +126,11 @@ fn changes_add_up_and_may_be_taken_back() {
     fixture.assert_close(&format!("base/{name}"), &values(tensor), 1e-6);
 }
 
+/// Names and shapes.
+type Tensors<'a> = [(&'a str, &'a [usize])];
+
 /// A LoRA of one module with these tensors, f32 of zeros but for the alpha.
-fn file_of(tensors: &[(&str, &[usize])], alpha: f32) -> Result<LoraFile> {
+fn file_of(tensors: &Tensors<'_>, alpha: f32) -> Result<LoraFile> {
     let tensors: Vec<_> = tensors
         .iter()
         .map(|(name, shape)| {
@@ -154,7 +157,7 @@ fn what_does_not_fit_is_named_with_its_reason() {
     let q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
     let [down, up, alpha] =
         ["lora_down.weight", "lora_up.weight", "alpha"].map(|s| format!("{q}.{s}"));
-    let misshapen: [(&[(&str, &[usize])], &str); 6] = [
+    let misshapen: [(&Tensors<'_>, &str); 6] = [
         (&[(&down, &[4, 9]), (&up, &[12, 4])], "lora_down is [4, 9]"),
         (&[(&down, &[4, 8]), (&up, &[11, 4])], "lora_up is [11, 4]"),
         (&[(&down, &[4, 8]), (&up, &[12, 3])], "lora_up is [12, 3]"),
