@@ -196,7 +196,7 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
         match parts {
             None => missing.push((*name).into()),
             Some(parts) => {
-                settings = part_files.text(&mut folder, parts, name, family.layers, settings)?
+                settings = part_files.text(&mut folder, parts, name, family.layers, settings)?;
             }
         }
         let class = settings.get("architectures").and_then(|names| names.get(0));
