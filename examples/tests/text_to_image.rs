@@ -409,6 +409,48 @@ fn a_model_that_sees_the_picture_changes_it() {
 }
 
 #[test]
+fn a_single_file_draws_what_its_folder_draws() {
+    use sd_tiny::micro::{Family, Layout, Micro};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for (name, layout) in [("folder", Layout::Diffusers), ("file", Layout::Ldm)] {
+        let micro = Micro::new(Family::Sd2, layout, 0).unwrap();
+        micro.write_to(path.join(name)).unwrap();
+    }
+    let few = ["a cube", "--steps", "2", "--width", "64", "--height", "64"];
+    let draw = |more: &[&str]| latents(path, &[&few[..], more].concat());
+    let whole = draw(&["--model", "folder"]);
+    let single = ["--model", "file/model.safetensors", "--config", "folder"];
+    assert_eq!(draw(&single), whole);
+    let epsilon = ["--prediction", "epsilon"];
+    let other = draw(&[&single[..], &epsilon].concat());
+    assert_ne!(other, whole);
+    assert_eq!(
+        draw(&[&["--model", "folder"], &epsilon[..]].concat()),
+        other
+    );
+    let parts = ["--vae", "--unet", "--text-encoder"].map(|part| [part, "file/model.safetensors"]);
+    let parts = ["--model", "folder", "--config", "folder"]
+        .iter()
+        .chain(parts.as_flattened());
+    assert_eq!(draw(&parts.copied().collect::<Vec<_>>()), whole);
+
+    let message = refused(path, &["--model", "file/model.safetensors"]);
+    assert!(message.contains("a word of the caller"), "{message}");
+    let message = refused(
+        path,
+        &["--model", "file/model.safetensors", "--family", "sd9"],
+    );
+    assert!(
+        message.contains("sd9") && message.contains("sdxl_refiner"),
+        "{message}"
+    );
+    let message = refused(path, &["--model", "folder", "--family", "sd2"]);
+    assert!(message.contains("family"), "{message}");
+}
+
+#[test]
 fn the_least_memory_draws_the_same_picture() {
     let folder = tempfile::tempdir().unwrap();
     let pictures = ["fastest", "smallest"].map(|memory| {

@@ -7,10 +7,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 /// Names, number types as safetensors spells them, and shapes.
-pub type Tensors = Vec<(String, String, Vec<usize>)>;
+pub(crate) type Tensors = Vec<(String, String, Vec<usize>)>;
 
 /// Writes a safetensors file with these tensors.
-pub fn write(path: &Path, tensors: &Tensors, metadata: Value) {
+pub(crate) fn write(path: &Path, tensors: &Tensors, metadata: Value) {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     header.insert("__metadata__".into(), metadata);
     for (name, dtype, shape) in tensors {

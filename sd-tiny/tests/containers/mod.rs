@@ -7,15 +7,15 @@ use safetensors::{Dtype, SafeTensors};
 
 /// A tensor's number type, shape and bytes.
 #[derive(Clone)]
-pub struct Stored {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Vec<u8>,
+pub(crate) struct Stored {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub type Tensors = BTreeMap<String, Stored>;
+pub(crate) type Tensors = BTreeMap<String, Stored>;
 
-pub fn read(file: &[u8]) -> Tensors {
+pub(crate) fn read(file: &[u8]) -> Tensors {
     let file = SafeTensors::deserialize(file).unwrap();
     let tensors = file.iter().map(|(name, view)| {
         let stored = Stored {
@@ -28,7 +28,7 @@ pub fn read(file: &[u8]) -> Tensors {
     tensors.collect()
 }
 
-pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
+pub(crate) fn safetensors(tensors: &Tensors) -> Vec<u8> {
     let views = tensors.iter().map(|(name, t)| {
         let view = TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap();
         (name, view)
@@ -38,7 +38,7 @@ pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
 
 /// A checkpoint as torch writes it: a pickle of the state dictionary, and each tensor's storage, in a
 /// zip archive.
-pub fn checkpoint(tensors: &Tensors) -> Vec<u8> {
+pub(crate) fn checkpoint(tensors: &Tensors) -> Vec<u8> {
     let mut pickle = b"\x80\x02}(".to_vec();
     let text = |to: &mut Vec<u8>, text: &str| {
         to.push(b'X');
@@ -119,7 +119,7 @@ fn zip(entries: &[(String, &[u8])]) -> Vec<u8> {
 
 /// A GGUF file as stable-diffusion.cpp writes it: no notes, innermost sides first, none of what is no
 /// number of a network's.
-pub fn gguf(tensors: &Tensors) -> Vec<u8> {
+pub(crate) fn gguf(tensors: &Tensors) -> Vec<u8> {
     let kind = |tensor: &Stored| match tensor.dtype {
         Dtype::F32 => Some(0_u32),
         Dtype::F16 => Some(1),
