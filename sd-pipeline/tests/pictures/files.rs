@@ -147,6 +147,12 @@ fn hostile_files_cost_little() {
     let stuffed = [&jpeg[..2], &segments, &jpeg[2..]].concat();
     assert_eq!(picture_from_bytes(&stuffed), picture_from_bytes(&jpeg));
 
+    // As many passes over the picture as fit into a file.
+    let (picture, end) = jpeg.split_at(jpeg.len() - 2);
+    let scans = [0xFF, 0xDA, 0, 2].repeat(1 << 20);
+    let reason = picture_from_bytes(&[picture, &scans, end].concat()).unwrap_err();
+    assert!(reason.to_string().contains("scans"), "{reason}");
+
     for (width, height) in [
         (40_000, 1),
         (1, 40_000),
