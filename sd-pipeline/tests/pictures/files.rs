@@ -94,6 +94,34 @@ fn cut_files_are_refused() {
     assert_eq!(half, PictureError::Truncated);
 }
 
+/// Bytes changed at random, in files of every kind: a picture or an error, and no panic.
+#[test]
+fn damaged_files_are_read_or_refused() {
+    let fixture = Fixture::open("picture_files");
+    let kinds = ["exact", "near", "refused"].map(|kind| names(&fixture, kind));
+    let mut random = 1u64;
+    let mut below = |most: usize| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+        (random >> 33) as usize % most
+    };
+    let [mut read, mut refused] = [0, 0];
+    for name in kinds.concat() {
+        let whole = bytes(&fixture, &format!("{name}.file"));
+        for _ in 0..60 {
+            let mut file = whole.clone();
+            for _ in 0..=below(4) {
+                let at = below(file.len());
+                file[at] = below(256) as u8;
+            }
+            match picture_from_bytes(&file) {
+                Ok(_) => read += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(read > 100 && refused > 100, "{read} {refused}");
+}
+
 /// A chunk of a PNG file, whose check sum is not looked at where the chunk is left out.
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let length = data.len() as u32;
