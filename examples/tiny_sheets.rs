@@ -12,8 +12,8 @@ use clap::Parser;
 use grid::Grid;
 use sd_pipeline::image::{GrayImage, Luma, Rgb, imageops};
 use sd_pipeline::{
-    Expand, Fill, Inpaint, PictureStart, Pipeline, Request, Result, RgbImage, Start, device,
-    write_picture, write_png,
+    Expand, Fill, Inpaint, MaskRule, PictureStart, Pipeline, Request, Result, RgbImage, Start,
+    device, write_picture, write_png,
 };
 
 /// Draws tiny.png, guidance.png, negative.png and editing.jpg.
@@ -142,7 +142,10 @@ fn editing(pipeline: &Pipeline) -> Result<Grid> {
     let whole = |image: &RgbImage, strength| (PictureStart::new(image.clone(), strength), None);
     let part = |image: &RgbImage, mask: &GrayImage| {
         let start = PictureStart {
-            inpaint: Some(Inpaint::new(mask.clone())),
+            inpaint: Some(Inpaint {
+                rule: MaskRule::Model,
+                ..Inpaint::new(mask.clone())
+            }),
             ..PictureStart::new(image.clone(), 1.0)
         };
         (start, Some(mask.clone()))
