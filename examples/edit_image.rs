@@ -7,7 +7,8 @@ mod support;
 use std::error::Error;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::builder::ArgPredicate;
+use clap::{Arg, Parser, ValueEnum};
 use sd_pipeline::{
     Expand, Inpaint, MaskRule, PictureStart, PictureToChange, Record, Request, Resize, RgbImage,
     Start, read_mask, read_picture,
@@ -30,7 +31,7 @@ const SAID: [&str; 10] = [
 
 /// Draws anew a picture, or a part of it, as a prompt says.
 #[derive(Parser)]
-#[command(mut_arg("prompt", |prompt| prompt.required_unless_present("redraw").default_value(None)))]
+#[command(mut_arg("prompt", needed))]
 #[command(mut_arg("redraw", |redraw| redraw.conflicts_with_all(SAID)))]
 #[command(mut_arg("latents_in", |latents| latents.hide(true).conflicts_with("image")))]
 struct EditArguments {
@@ -260,6 +261,14 @@ impl From<Way> for Resize {
             Way::Stretch => Self::Stretch,
         }
     }
+}
+
+/// The prompt without a default, but where the picture's record says it.
+fn needed(prompt: Arg) -> Arg {
+    prompt
+        .default_value(None)
+        .default_value_if("redraw", ArgPredicate::IsPresent, "")
+        .required_unless_present("redraw")
 }
 
 /// Four numbers of pixels.

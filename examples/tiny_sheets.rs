@@ -1,4 +1,5 @@
-//! Drawings of the embedded model, in three sheets: prompts, guidance scales, negative prompts.
+//! Drawings of the embedded model, in four sheets: prompts, guidance scales, negative prompts, and
+//! pictures that are changed.
 //!
 //! `cargo run --release --example tiny_sheets -- DIR`
 
@@ -9,9 +10,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use grid::Grid;
-use sd_pipeline::{Pipeline, Request, Result, RgbImage, device, write_png};
+use sd_pipeline::image::{GrayImage, Luma, Rgb, imageops};
+use sd_pipeline::{
+    Expand, Fill, Inpaint, MaskRule, PictureStart, Pipeline, Request, Result, RgbImage, Start,
+    device, write_picture, write_png,
+};
 
-/// Draws tiny.png, guidance.png and negative.png.
+/// Draws tiny.png, guidance.png, negative.png and editing.jpg.
 #[derive(Parser)]
 struct Arguments {
     /// An existing folder to write into
@@ -59,7 +64,8 @@ fn main() -> Result<()> {
     let pipeline = sd_tiny::pipeline(&device("flex")?)?;
     write_png(prompts(&pipeline)?.image(), folder.join("tiny.png"))?;
     write_png(guidance(&pipeline)?.image(), folder.join("guidance.png"))?;
-    write_png(negative(&pipeline)?.image(), folder.join("negative.png"))
+    write_png(negative(&pipeline)?.image(), folder.join("negative.png"))?;
+    write_picture(editing(&pipeline)?.image(), folder.join("editing.jpg"))
 }
 
 fn draw(pipeline: &Pipeline, request: &Request) -> Result<RgbImage> {
@@ -109,4 +115,88 @@ fn negative(pipeline: &Pipeline) -> Result<Grid> {
         }
     }
     Ok(grid)
+}
+
+/// Pictures as they are given, what is to be drawn in white, and what becomes of them.
+fn editing(pipeline: &Pipeline) -> Result<Grid> {
+    let scene = |prompt: &str, seed| {
+        let request = Request {
+            seed,
+            ..sd_tiny::request(prompt)
+        };
+        draw(pipeline, &request)
+    };
+    let cube = scene("a red cube on a gray background", 1)?;
+    let pair = "a red cube to the left of a blue sphere";
+    let two = scene(pair, 3)?;
+    let box_of_cube = GrayImage::from_fn(128, 128, |x, y| {
+        Luma([255 * u8::from((6..60).contains(&x) && (36..94).contains(&y))])
+    });
+    let expand = Expand {
+        left: 32,
+        right: 32,
+        ..Expand::new(Fill::Edge)
+    };
+    let middle = imageops::crop_imm(&two, 32, 0, 64, 128).to_image();
+    let (wide, sides) = expand.apply(&middle, None)?;
+    let whole = |image: &RgbImage, strength| (PictureStart::new(image.clone(), strength), None);
+    let part = |image: &RgbImage, mask: &GrayImage| {
+        let start = PictureStart {
+            inpaint: Some(Inpaint {
+                rule: MaskRule::Model,
+                ..Inpaint::new(mask.clone())
+            }),
+            ..PictureStart::new(image.clone(), 1.0)
+        };
+        (start, Some(mask.clone()))
+    };
+    let rows = [
+        (
+            "another\ncolour",
+            "a green cube on a gray background",
+            whole(&cube, 0.8),
+        ),
+        ("sketch", sd_tiny::PROMPT, whole(&sketch(), 0.7)),
+        (
+            "mask",
+            "a green cone to the left of a blue sphere",
+            part(&two, &box_of_cube),
+        ),
+        ("expand", pair, part(&wide, &sides)),
+    ];
+    let columns = ["given", "seed 0", "seed 1", "seed 2"].map(String::from);
+    let mut grid = Grid::new(&columns, &rows.each_ref().map(|(name, ..)| (*name).into()));
+    for (row, (_, prompt, (start, mask))) in rows.iter().enumerate() {
+        let mut given = start.image.clone();
+        for (pixel, mask) in given
+            .pixels_mut()
+            .zip(mask.iter().flat_map(|mask| mask.pixels()))
+        {
+            if mask.0 == [255] {
+                *pixel = Rgb([255; 3]);
+            }
+        }
+        grid.put(&given, row, 0);
+        for column in 1..columns.len() {
+            let request = Request {
+                seed: column as u64 - 1,
+                start: Start::Picture(start.clone()),
+                ..sd_tiny::request(*prompt)
+            };
+            grid.put(&draw(pipeline, &request)?, row, column);
+        }
+    }
+    Ok(grid)
+}
+
+/// Flat shapes, as one draws them with a paint program.
+fn sketch() -> RgbImage {
+    RgbImage::from_fn(128, 128, |x, y| {
+        let (dx, dy) = (x as i32 - 64, y as i32 - 92);
+        match () {
+            () if (44..=84).contains(&x) && (24..=66).contains(&y) => Rgb([210, 40, 40]),
+            () if dx * dx + dy * dy <= 26 * 26 => Rgb([40, 70, 200]),
+            () => Rgb([200, 200, 205]),
+        }
+    })
 }

@@ -2,9 +2,10 @@
 
 use image::{GrayImage, Luma, RgbImage, imageops};
 use sd_fixtures::Fixture;
+use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::{
-    Handover, Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Request, Resampling,
-    Resize, SampleMode, SizeConditioning, Start, device,
+    Handover, Inpaint, Level, MaskRule, Noise, OpenOptions, PictureStart, Pipeline, Request,
+    Resampling, Resize, SampleMode, SeededNoise, SizeConditioning, Start, device,
 };
 use serde_json::Value;
 
@@ -65,6 +66,36 @@ fn initial_and_final_latents_equal_diffusers() {
         assert!(run.is_finished());
         fixture.assert_tensor(&format!("{name}.latents"), run.latents().clone(), 1e-3);
     }
+}
+
+#[test]
+fn a_picture_is_its_sample_or_the_mean_of_them() {
+    let fixture = Fixture::open("image_to_image");
+    let pipeline = tiny("DDIM");
+    let image = picture(&fixture);
+    let encode = |mode, seed, count| pipeline.encode(&image, mode, seed, count).unwrap();
+    let mean = encode(SampleMode::Mean, 5, 1);
+    fixture.assert_tensor("mean", mean.clone(), 2e-5);
+    let settings = fixture.settings();
+    let seed = settings["two"]["seed"].as_u64().unwrap();
+    let samples = encode(SampleMode::Sample, seed, 2);
+    fixture.assert_tensor("two.encoded", samples, 2e-5);
+    // Of the mean the first draw of the seed is the noise on it.
+    let request = Request {
+        seed: 5,
+        steps: 10,
+        start: Start::Picture(PictureStart {
+            sample_mode: SampleMode::Mean,
+            ..PictureStart::new(image.clone(), 0.5)
+        }),
+        ..Request::new("a ring")
+    };
+    let run = pipeline.start(&request).unwrap();
+    let noise = SeededNoise::new(5, 1).normal(mean.dims()).unwrap();
+    let noise = Tensor::<4>::from_data(noise, &mean.device());
+    let level = run.level();
+    let off = run.latents().clone() - mean * level.alpha - noise * level.sigma;
+    assert!(off.abs().max().into_scalar::<f32>() < 1e-5);
 }
 
 /// SDXL and its refiner by themselves; and a picture taken for what another model left.

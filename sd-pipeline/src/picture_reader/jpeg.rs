@@ -3,10 +3,14 @@ use super::PictureError;
 /// The mark with which a file begins.
 pub(super) const START: &[u8] = &[0xFF, 0xD8];
 
+/// Scans of a picture; of a progressive one there are some ten, and each goes over all pixels.
+const MAX_SCANS: usize = 100;
+
 /// A look at the marks of the JPEG `file`: its decoder shows what is missing as grey, and printers'
 /// colours as if they were others.
 pub(super) fn check(file: &[u8]) -> Result<(), PictureError> {
     let mut rest = &file[START.len()..];
+    let mut scans = 0;
     loop {
         // Between the marks lies, behind the head of a scan, the scan: a mark is what is no stuffing
         // (0), no fill (0xFF) and no restart.
@@ -30,6 +34,10 @@ pub(super) fn check(file: &[u8]) -> Result<(), PictureError> {
         let is_frame = matches!(kind, 0xC0..=0xCF) && !matches!(kind, 0xC4 | 0xC8 | 0xCC);
         if is_frame && segment.get(5) == Some(&4) {
             return Err(PictureError::Cmyk);
+        }
+        scans += usize::from(kind == 0xDA);
+        if scans > MAX_SCANS {
+            return Err(PictureError::Broken(format!("more than {MAX_SCANS} scans")));
         }
         rest = &rest[2 + segment.len()..];
     }

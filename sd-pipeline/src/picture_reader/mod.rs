@@ -6,6 +6,7 @@ mod png;
 
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::codecs::jpeg::JpegDecoder;
@@ -88,7 +89,7 @@ pub fn read_mask(path: impl AsRef<Path>) -> Result<GrayImage> {
 /// # Errors
 /// [`PictureError`], the reason why it is none.
 pub fn picture_from_bytes(file: &[u8]) -> Result<RgbImage, PictureError> {
-    decode(file).map(flat::rgb)
+    guarded(|| decode(file)).map(flat::rgb)
 }
 
 /// As [`read_mask`], from the bytes of a file.
@@ -96,7 +97,8 @@ pub fn picture_from_bytes(file: &[u8]) -> Result<RgbImage, PictureError> {
 /// # Errors
 /// [`PictureError`], the reason why it is none.
 pub fn mask_from_bytes(file: &[u8]) -> Result<GrayImage, PictureError> {
-    decode(file).map(|image| flat::grey(&flat::rgb(image)))
+    let image = guarded(|| decode(file))?;
+    Ok(flat::grey(&flat::rgb(image)))
 }
 
 fn read<T>(path: &Path, decode: fn(&[u8]) -> Result<T, PictureError>) -> Result<T> {
@@ -143,6 +145,12 @@ fn limits() -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(16 * MAX_PIXELS);
     limits
+}
+
+/// `decode`, of decoders of others: should one of them panic, the file is broken.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, PictureError>) -> Result<T, PictureError> {
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    decoded.unwrap_or_else(|_| Err(PictureError::Broken("its decoder panicked".into())))
 }
 
 /// The upright picture of a decoder that has read the file's beginning.

@@ -94,6 +94,34 @@ fn cut_files_are_refused() {
     assert_eq!(half, PictureError::Truncated);
 }
 
+/// Bytes changed at random, in files of every kind: a picture or an error, and no panic.
+#[test]
+fn damaged_files_are_read_or_refused() {
+    let fixture = Fixture::open("picture_files");
+    let kinds = ["exact", "near", "refused"].map(|kind| names(&fixture, kind));
+    let mut random = 1u64;
+    let mut below = |most: usize| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+        (random >> 33) as usize % most
+    };
+    let [mut read, mut refused] = [0, 0];
+    for name in kinds.concat() {
+        let whole = bytes(&fixture, &format!("{name}.file"));
+        for _ in 0..60 {
+            let mut file = whole.clone();
+            for _ in 0..=below(4) {
+                let at = below(file.len());
+                file[at] = below(256) as u8;
+            }
+            match picture_from_bytes(&file) {
+                Ok(_) => read += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(read > 100 && refused > 100, "{read} {refused}");
+}
+
 /// A chunk of a PNG file, whose check sum is not looked at where the chunk is left out.
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let length = data.len() as u32;
@@ -146,6 +174,12 @@ fn hostile_files_cost_little() {
     let jpeg = bytes(&fixture, "jpeg_grey.file");
     let stuffed = [&jpeg[..2], &segments, &jpeg[2..]].concat();
     assert_eq!(picture_from_bytes(&stuffed), picture_from_bytes(&jpeg));
+
+    // As many passes over the picture as fit into a file.
+    let (picture, end) = jpeg.split_at(jpeg.len() - 2);
+    let scans = [0xFF, 0xDA, 0, 2].repeat(1 << 20);
+    let reason = picture_from_bytes(&[picture, &scans, end].concat()).unwrap_err();
+    assert!(reason.to_string().contains("scans"), "{reason}");
 
     for (width, height) in [
         (40_000, 1),
