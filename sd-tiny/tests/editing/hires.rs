@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use image::Luma;
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
@@ -349,7 +350,7 @@ fn what_has_no_second_pass_is_refused_before_the_first() {
     assert!(message.contains("channels beside the latent"), "{message}");
     let message = refused(&|request| {
         request.start = Start::Picture(PictureStart {
-            inpaint: Some(Inpaint::new(GrayImage::new(48, 40))),
+            inpaint: Some(Inpaint::new(GrayImage::from_pixel(48, 40, Luma([255])))),
             ..PictureStart::new(picture(1, 48, 40), 0.5)
         });
     });
