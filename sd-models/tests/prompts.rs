@@ -68,7 +68,13 @@ fn prompts_are_embedded_as_by_the_programs_of_their_syntax() {
             let tokens = found.tokens.dims()[1];
             assert_eq!(tokens as u64, case["tokens"].as_u64().unwrap(), "{key}");
             longest = longest.max(tokens);
-            fixture.assert_tensor(key, thinned(found.tokens), 1e-5);
+            // Restored means divide by what may be small, and weights make vectors long.
+            let largest = fixture
+                .values(key)
+                .into_iter()
+                .map(f64::abs)
+                .fold(1.0, f64::max);
+            fixture.assert_tensor(key, thinned(found.tokens), 1e-5 * largest);
             if model == "xl" {
                 fixture.assert_tensor(&format!("{key}.pooled"), found.pooled.unwrap(), 1e-5);
             }

@@ -139,3 +139,30 @@ fn compel_is_read_as_by_itself() {
     }
     assert!(refused > 0);
 }
+
+const SIGNS: &[&str] = &[
+    "(", ")", "[", "]", ":", "|", "\\", "+", "-", "\"", ",", ".", "1.2", "5", "a", " ", "\n", "é",
+    " AND ", " BREAK ", "#", "<a:b>", ".blend(", ".and(", ".swap(",
+];
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_at_a_place_in_it(
+        signs in proptest::collection::vec(proptest::sample::select(SIGNS), 0..60),
+        steps in 0..9_usize,
+    ) {
+        let text = signs.concat();
+        let errors = [
+            a1111::without_comments(&text).err(),
+            a1111::parts(&text).err(),
+            a1111::schedule(&text, steps).err(),
+            a1111::weights(&text).err(),
+            comfyui::weights(&text).err(),
+            compel::parts(&text).err(),
+        ];
+        for error in errors.into_iter().flatten() {
+            let rest: String = text.chars().skip(error.position).collect();
+            proptest::prop_assert!(rest.starts_with(&error.found), "{text:?}: {error}");
+        }
+    }
+}
