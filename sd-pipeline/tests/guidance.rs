@@ -367,20 +367,30 @@ fn memory_goes_with_a_saved_run_and_nowhere_else() {
 }
 
 #[test]
-fn memory_of_another_size_is_refused() {
+fn memory_of_another_kind_is_refused() {
     let pipeline = tiny();
     let folder = tempfile::tempdir().unwrap();
-    let [_, deep, first] = remembering();
+    let [apg, deep, first] = remembering();
     let file = folder.path().join("run");
-    let mut run = pipeline.start(&deep).unwrap();
-    assert_eq!(run.by_ref().take(2).flatten().count(), 2);
-    run.save(&file).unwrap();
-    // A cache of another kind keeps two tensors of another width.
-    let error = pipeline.resume(&first, &file).unwrap_err();
-    assert!(
-        matches!(error, Error::Component(CoreError::SavedState(_))),
-        "{error}"
-    );
+    let plain = Request {
+        extensions: Default::default(),
+        ..deep.clone()
+    };
+    let composed = Request {
+        guidance: Some(Arc::new(Composed::classifier_free(4.0))),
+        ..plain.clone()
+    };
+    // A cache of another kind keeps two tensors of another width; the others keep nothing.
+    for (saved, resumed) in [(&deep, &first), (&deep, &plain), (&apg, &composed)] {
+        let mut run = pipeline.start(saved).unwrap();
+        assert_eq!(run.by_ref().take(2).flatten().count(), 2);
+        run.save(&file).unwrap();
+        let error = pipeline.resume(resumed, &file).unwrap_err();
+        assert!(
+            matches!(error, Error::Component(CoreError::SavedState(_))),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -27,6 +27,11 @@ pub trait Combination: Debug + Send + Sync {
         Ok(())
     }
 
+    /// `true` when it uses the run's memory. The default is `false`.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     /// One output `[n, c, h, w]` of the `outputs` of its [`texts`](Self::texts), in their order,
     /// at the guidance scale `scale`. `memory` is the run's, empty at its beginning.
     ///
@@ -93,6 +98,10 @@ impl Default for Projected {
 const AVERAGE: &str = "average";
 
 impl Combination for Projected {
+    fn remembers(&self) -> bool {
+        self.momentum != 0.0
+    }
+
     fn check(&self) -> Result<()> {
         finite("eta", self.eta)?;
         finite("momentum", self.momentum)?;
@@ -108,7 +117,7 @@ impl Combination for Projected {
     ) -> Result<Tensor<4>> {
         let [uncond, cond] = exactly(outputs)?;
         let mut difference = cond.clone() - uncond.clone();
-        if self.momentum != 0.0 {
+        if self.remembers() {
             if let Some(average) = memory.tensor(AVERAGE) {
                 if average.dims() != difference.dims() {
                     let [found, expected] = [average.dims(), difference.dims()];

@@ -204,6 +204,12 @@ impl Guide for ComposedGuide {
     }
 
     fn restore(&mut self, state: &SavedState) -> Result<()> {
+        let remembers = |combination: &Arc<dyn Combination>| combination.remembers();
+        let none = state.numbers.is_empty() && state.tensors.is_empty();
+        if !none && !self.settings.combination.as_ref().is_some_and(remembers) {
+            let reason = "it is of a guidance that remembers, and this one does not";
+            return Err(Error::SavedState(reason.into()));
+        }
         self.memory = state.clone();
         Ok(())
     }

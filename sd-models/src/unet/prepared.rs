@@ -210,6 +210,11 @@ impl Network for PreparedUNet {
         };
         let restored = self.branches.iter().enumerate().map(restored);
         *lock(&self.memories) = restored.collect::<Result<_>>()?;
+        let own = self.save();
+        if state.numbers.len() > own.numbers.len() || state.tensors.len() > own.tensors.len() {
+            let reason = "it is of a U-Net that keeps other features, or of more branches";
+            return Err(Error::SavedState(reason.into()));
+        }
         Ok(())
     }
 }
