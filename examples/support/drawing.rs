@@ -113,10 +113,11 @@ impl<'a> Drawing<'a> {
         let (arguments, pipeline) = (self.arguments, &self.pipeline);
         if arguments.estimate {
             let estimate = pipeline.estimate(request)?;
-            return Ok(match arguments.json {
+            match arguments.json {
                 true => writeln!(std::io::stdout(), "{}", serde_json::to_string(&estimate)?)?,
                 false => writeln!(std::io::stdout(), "{estimate}")?,
-            });
+            }
+            return Ok(());
         }
         let mut report = Report {
             seed: self.seed,

@@ -1053,46 +1053,6 @@ fn a_hubs_model_draws_the_folders_picture_of_what_it_reads_alone() {
     }
 }
 
-/// Writes the embedded model with a safety checker that flags all it sees.
-fn write_guarded_model(folder: &Path) {
-    let tiny = sd_tiny::files();
-    for part in tiny.names() {
-        let names = tiny.folder(&part).names();
-        fs::create_dir_all(folder.join(if names.is_empty() { "" } else { &part })).unwrap();
-        for name in &names {
-            let bytes = tiny.folder(&part).read(name).unwrap();
-            fs::write(folder.join(&part).join(name), bytes).unwrap();
-        }
-    }
-    let index = tiny.text("model_index.json").unwrap();
-    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
-    index["safety_checker"] =
-        serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
-    fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
-    let source = sd_fixtures::path("safety_checker");
-    for (part, name) in [
-        ("safety_checker", "config.json"),
-        ("safety_checker", "model.safetensors"),
-        ("feature_extractor", "preprocessor_config.json"),
-    ] {
-        fs::create_dir_all(folder.join(part)).unwrap();
-        fs::copy(source.join(part).join(name), folder.join(part).join(name)).unwrap();
-    }
-    let weights = folder.join("safety_checker/model.safetensors");
-    let bytes = fs::read(&weights).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    // Half precision's -1: no cosine is below.
-    let low = [0x00, 0xbc].repeat(17);
-    let threshold = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![17], &low);
-    let threshold = threshold.unwrap();
-    let tensors = tensors.iter().map(|(name, view)| match name {
-        "concept_embeds_weights" => (name, threshold.clone()),
-        _ => (name, view),
-    });
-    let strict = safetensors::serialize(tensors, None).unwrap();
-    fs::write(weights, strict).unwrap();
-}
-
 #[test]
 fn flagged_pictures_are_as_the_choice_says() {
     let folder = tempfile::tempdir().unwrap();

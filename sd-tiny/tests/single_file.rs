@@ -13,7 +13,9 @@ use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::models::unet::UNetConfig;
 use sd_pipeline::models::{ConfigFile, Files};
-use sd_pipeline::{Error, OpenOptions, Pipeline, PredictionType, Request, RgbImage, Start, device};
+use sd_pipeline::{
+    Error, OpenOptions, PictureStart, Pipeline, PredictionType, Request, RgbImage, Start, device,
+};
 use sd_tiny::micro::{Family, GROUPS, Layout, Micro};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -99,11 +101,10 @@ fn draw(pipeline: &Pipeline) -> Vec<f32> {
     let concat = (concat > 0).then(|| Tensor::ones([1, concat, 8, 8], &spec.device));
     let start = match spec.embeds_aesthetic_score {
         // A refiner goes on from a picture.
-        true => Start::Picture {
-            image: RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8, y as u8, 90])),
-            strength: 0.9,
-            mask: None,
-        },
+        true => Start::Picture(PictureStart::new(
+            RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8, y as u8, 90])),
+            0.9,
+        )),
         false => Start::Noise,
     };
     let request = Request {
