@@ -113,7 +113,7 @@ fn family(opened: &Opened, parts: &Parts<'_>, options: &SingleFileOptions) -> Re
             Family::names().join(", ")
         );
         if found.is_none() {
-            expected.push_str(", or a word of the caller on which of them it is");
+            expected.push_str(", or a word of the caller on which of them it is (family)");
         }
         return Err(opened.error(&expected));
     };
@@ -242,9 +242,7 @@ fn check_all_read(opened: &Opened, parts: &Parts<'_>, texts: usize) -> Result<()
     let mut unused = Vec::new();
     for part in parts.iter() {
         let is_read = match part.role {
-            Role::Unet => !seen.contains(&part.role),
-            // The halves of a tiny one may have prefixes of their own.
-            Role::Vae => true,
+            Role::Unet | Role::Vae => !seen.contains(&part.role),
             Role::Text(number) => {
                 if !numbers.contains(&number) {
                     numbers.push(number);
