@@ -113,7 +113,7 @@ fn family(opened: &Opened, parts: &Parts<'_>, options: &SingleFileOptions) -> Re
             Family::names().join(", ")
         );
         if found.is_none() {
-            expected.push_str(", or a word of the caller on which of them it is");
+            expected.push_str(", or a word of the caller on which of them it is (family)");
         }
         return Err(opened.error(&expected));
     };
@@ -186,6 +186,7 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
     };
     // Where a file has fewer than the family, those that it has keep their numbers.
     let by_order = found.len() == encoders.len();
+    let mut built_in = None;
     let mut index = with_config(family.settings("index"), config, "", "model_index.json")?;
     for (k, name) in encoders.iter().enumerate() {
         let parts = match by_order {
@@ -203,7 +204,7 @@ pub(super) fn model(opened: Opened, options: &SingleFileOptions) -> Result<Singl
         index.insert((*name).into(), json!(["transformers", class]));
         let tokenizer = name.replace("text_encoder", "tokenizer");
         index.insert(tokenizer.clone(), json!(["transformers", "CLIPTokenizer"]));
-        add_tokenizer(&mut folder, &family, &tokenizer, config)?;
+        add_tokenizer(&mut folder, &family, &tokenizer, config, &mut built_in)?;
     }
     index.insert("unet".into(), json!(["diffusers", "UNet2DConditionModel"]));
     index.insert("vae".into(), json!(["diffusers", vae_class]));
@@ -241,9 +242,7 @@ fn check_all_read(opened: &Opened, parts: &Parts<'_>, texts: usize) -> Result<()
     let mut unused = Vec::new();
     for part in parts.iter() {
         let is_read = match part.role {
-            Role::Unet => !seen.contains(&part.role),
-            // The halves of a tiny one may have prefixes of their own.
-            Role::Vae => true,
+            Role::Unet | Role::Vae => !seen.contains(&part.role),
             Role::Text(number) => {
                 if !numbers.contains(&number) {
                     numbers.push(number);
@@ -323,6 +322,7 @@ fn add_tokenizer(
     family: &Family,
     name: &str,
     config: Option<&Files>,
+    built_in: &mut Option<vocabulary::Files>,
 ) -> Result<()> {
     let own = config.map(|config| config.folder(name));
     let own = own.filter(|files| files.has("vocab.json") || files.has("tokenizer.json"));
@@ -332,9 +332,12 @@ fn add_tokenizer(
         }
         return Ok(());
     }
-    let built_in = vocabulary::files().map_err(|error| Error::io(name, error))?;
-    for (file, bytes) in built_in {
-        folder.bytes(format!("{name}/{file}"), bytes);
+    let files = match built_in {
+        Some(files) => files,
+        None => built_in.insert(vocabulary::files().map_err(|error| Error::io(name, error))?),
+    };
+    for (file, bytes) in files {
+        folder.bytes(format!("{name}/{file}"), bytes.clone());
     }
     let settings = vocabulary::settings(family.settings(name));
     folder.json(format!("{name}/tokenizer_config.json"), &settings);

@@ -210,7 +210,8 @@ impl Family {
     }
 }
 
-/// Adds settings to a component's. A scheduler of another class begins anew, on what all have.
+/// Adds settings to a component's, or takes it away with null. A scheduler of another class leaves
+/// those of its parent's that it does not know.
 fn merge(says: &mut Map<String, Value>, component: String, settings: Value) {
     let (Value::Object(new), Some(Value::Object(old))) = (&settings, says.get_mut(&component))
     else {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use bytes::Bytes;
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
@@ -13,8 +14,11 @@ const END: &str = "<|endoftext|>";
 /// licence, © 2021 OpenAI), by `fixtures/gen/clip_vocabulary.py`.
 static MERGES: &[u8] = include_bytes!("clip_merges.txt.gz");
 
-/// A tokenizer's files, without a folder: vocabulary and merges.
-pub(super) fn files() -> io::Result<[(&'static str, Vec<u8>); 2]> {
+/// A tokenizer's files by their names: vocabulary and merges.
+pub(super) type Files = [(&'static str, Bytes); 2];
+
+/// The files, made anew: whoever needs them twice shares them.
+pub(super) fn files() -> io::Result<Files> {
     let mut merges = String::new();
     GzDecoder::new(MERGES).read_to_string(&mut merges)?;
     let made = merges.lines().map(|line| line.replace(' ', ""));
@@ -22,12 +26,10 @@ pub(super) fn files() -> io::Result<[(&'static str, Vec<u8>); 2]> {
     let tokens = bytes().map(String::from).chain(ends).chain(made);
     let tokens = tokens.chain([START, END].map(String::from));
     let vocabulary: Map<String, Value> = tokens.zip((0_u32..).map(Value::from)).collect();
+    let vocabulary = Value::Object(vocabulary).to_string();
     Ok([
-        (
-            "vocab.json",
-            Value::Object(vocabulary).to_string().into_bytes(),
-        ),
-        ("merges.txt", merges.into_bytes()),
+        ("vocab.json", vocabulary.into()),
+        ("merges.txt", merges.into()),
     ])
 }
 
