@@ -237,7 +237,7 @@ impl Pipeline {
             _ => None,
         };
         let denoise = Work::Denoise {
-            samples: together * at_once,
+            samples: (together * at_once).max(1),
             latent: [h, w],
         };
         let denoise = self.denoiser.work_bytes(denoise, &mut outputs);
