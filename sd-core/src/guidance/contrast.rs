@@ -85,10 +85,10 @@ impl Extension for Perturbed {
 /// What becomes of a perturbed layer, a transformer block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Perturbation {
-    /// Each token of its self-attention sees itself alone: the attention map is the identity
+    /// Self-attention in which each token sees itself alone: the attention map is the identity
     /// (perturbed-attention guidance, Ahn et al. 2024, arXiv:2403.17377).
     IdentityAttention,
-    /// The queries of its self-attention are blurred over the picture by a Gaussian of deviation
+    /// Self-attention whose queries are blurred over the picture by a Gaussian of deviation
     /// `sigma`, in tokens, above 0; from 9999 on they are their mean (smoothed energy guidance, Hong
     /// 2024, arXiv:2408.00760). The kernel ends at `⌈6·sigma⌉` tokens, as in the paper's program, and
     /// at the picture's side.
@@ -96,7 +96,7 @@ pub enum Perturbation {
         /// The deviation.
         sigma: f64,
     },
-    /// It is left out (skip-layer guidance, Hyung et al. 2024, arXiv:2411.18664).
+    /// A block that is left out (skip-layer guidance, Hyung et al. 2024, arXiv:2411.18664).
     Skipped,
 }
 
