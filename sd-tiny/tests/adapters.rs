@@ -95,7 +95,10 @@ fn a_word_is_what_diffusers_makes_of_it() {
         let prompt = settings["prompt"].as_str().unwrap();
         check(&fixture, &format!("{name}/word"), &taught, prompt);
         // Twice the same word, and one of another model.
-        let error = taught.with_words(&[word.clone()]).unwrap_err().to_string();
+        let error = taught
+            .with_words(std::slice::from_ref(&word))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("already"), "{error}");
     }
     let other = TextualInversion::open(file("sdxl-sketchy.safetensors")).unwrap();

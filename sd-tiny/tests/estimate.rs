@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sd_pipeline::models::Files;
 use sd_pipeline::{
-    Error, OpenOptions, PhasePeaks, Pipeline, Request, Residency, RgbImage, Start, WeightStorage,
-    device,
+    Error, OpenOptions, PhasePeaks, PictureStart, Pipeline, Request, Residency, RgbImage, Start,
+    WeightStorage, device,
 };
 use sd_tiny::micro::{Family, Layout, Micro};
 
@@ -139,11 +139,10 @@ fn run_case(case: usize) {
     };
     let mut request = request(*size, *count);
     if *from_picture {
-        request.start = Start::Picture {
-            image: RgbImage::new(size[0] as u32, size[1] as u32),
-            strength: 1.0,
-            mask: None,
-        };
+        request.start = Start::Picture(PictureStart::new(
+            RgbImage::new(size[0] as u32, size[1] as u32),
+            1.0,
+        ));
     }
     let name = format!("{name} {size:?} ×{count} {residency:?}");
     compare(&name, &pipeline.unwrap(), &request);
