@@ -89,7 +89,7 @@ enum Model {
 /// Models and sizes, each for a process of its own: an allocator keeps memory of what was before.
 const CASES: &[(Model, [usize; 2], usize, bool)] = &[
     (Model::Tiny, [128, 128], 1, false),
-    (Model::Tiny, [512, 256], 2, false),
+    (Model::Tiny, [512, 512], 2, false),
     (Model::Tiny, [512, 384], 1, true),
     (Model::Tiny, [768, 768], 1, false),
     (Model::Micro(Family::Sd1), [256, 320], 1, false),
@@ -116,6 +116,8 @@ fn a_run_takes_what_was_told() {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["a_run_takes_what_was_told", "--exact", "--nocapture"])
             .env(CASE, case.to_string())
+            // Each thread takes some memory for itself, of which the bare process has none.
+            .env("RAYON_NUM_THREADS", "2")
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
