@@ -206,7 +206,7 @@ mod tests {
     fn scripts(prompts: &[(&str, bool)]) -> (Vec<Script<Conditioning>>, Vec<String>) {
         let mut texts: Vec<String> = Vec::new();
         let mut number = |(end, prompt): (usize, Prompt)| {
-            texts.push(prompt.text);
+            texts.push(prompt.text.trim().into());
             (end, told(texts.len() - 1))
         };
         let scripts = prompts.iter().map(|(text, composed)| {
