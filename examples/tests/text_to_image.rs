@@ -496,7 +496,7 @@ fn prompts_are_read_in_their_syntax() {
     let weighted = "a (red:1.5) cube";
     let [a1111, comfyui] = ["a1111", "comfyui"].map(|name| syntax(name, weighted));
     let others = [
-        syntax("compel", "a (red)1.5 cube"),
+        syntax("compel", "a (red)0.5 cube"),
         syntax("a1111:no norm", weighted),
         // Three steps: the second text comes with the third.
         syntax("a1111", "a [red:blue:1] cube"),
@@ -513,6 +513,7 @@ fn prompts_are_read_in_their_syntax() {
             assert!(!same(one, other), "{k}");
         }
     }
+    assert!(same(&syntax("compel", "a (red)1.5 cube"), &comfyui));
     assert!(same(&syntax("a1111:ignore", weighted), &plain));
     assert!(same(&syntax("a1111", "a [red:blue:2] cube"), &plain));
 

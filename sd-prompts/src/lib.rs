@@ -2,7 +2,7 @@
 //!
 //! | module | program | what it reads |
 //! |---|---|---|
-//! | [`a1111`] | A1111's webui 1.10 and what follows it | `(a)`, `[a]`, `(a:1.3)`, `[a:b:0.5]`, <code>[a&#124;b]</code>, `AND`, `BREAK` |
+//! | [`a1111`] | A1111's webui 1.10 and what follows it | `(a)`, `[a]`, `(a:1.3)`, `[a:b:0.5]` and turns, `AND`, `BREAK` |
 //! | [`comfyui`] | ComfyUI | `(a)`, `(a:1.3)` |
 //! | [`compel`] | compel 2 | `a++`, `(a b)1.3`, `.blend()`, `.and()` |
 //!
