@@ -101,10 +101,12 @@ fn draw(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let request = redrawn.unwrap_or(asked);
     if arguments.estimate {
         let estimate = pipeline.estimate(&request)?;
-        return Ok(match arguments.json {
-            true => writeln!(std::io::stdout(), "{}", serde_json::to_string(&estimate)?)?,
-            false => writeln!(std::io::stdout(), "{estimate}")?,
-        });
+        let words = match arguments.json {
+            true => serde_json::to_string(&estimate)?,
+            false => estimate.to_string(),
+        };
+        writeln!(std::io::stdout(), "{words}")?;
+        return Ok(());
     }
     let mut run = started(&pipeline, &request, &mut report)?;
     take_steps(&mut run, &mut report)?;
