@@ -13,12 +13,12 @@ use crate::{Error, Pipeline, Result, Slot, Source};
 /// LoRA, or one of its kin, and how strongly it changes a model.
 ///
 /// ```no_run
-/// use sd_pipeline::Lora;
+/// use sd_pipeline::{Lora, Request};
 /// # fn draw(pipeline: &sd_pipeline::Pipeline) -> sd_pipeline::Result<()> {
 ///
 /// let style = Lora::open("watercolour.safetensors")?.strength(0.8);
 /// let painted = pipeline.with_loras(&[style])?;
-/// painted.generate(&"a lighthouse in a storm".into())?;
+/// painted.generate(&Request::for_pipeline(&painted, "a lighthouse in a storm"))?;
 /// # Ok(())
 /// # }
 /// ```
