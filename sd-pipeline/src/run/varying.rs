@@ -32,6 +32,14 @@ struct Scenes {
     all: Vec<Scene>,
 }
 
+impl Scenes {
+    /// The scene of the run's step number `step`, from 0.
+    fn at(&self, step: usize) -> &Scene {
+        let last = self.by_step.len() - 1;
+        &self.all[self.by_step[(self.first + step).min(last)]]
+    }
+}
+
 /// Branches of the network, as the guidance numbers its own.
 #[derive(Debug)]
 struct Scene(Vec<Branches>);
@@ -120,6 +128,11 @@ impl Guidance for Varying {
         self.inner.texts()
     }
 
+    fn evaluations(&self, step: usize, _steps: usize) -> usize {
+        let all = &self.scenes.at(step).0;
+        all.iter().map(|branch| branch.of.len()).sum()
+    }
+
     fn start(&self) -> Box<dyn Guide> {
         Box::new(VaryingGuide {
             inner: self.inner.start(),
@@ -137,10 +150,7 @@ struct VaryingGuide {
 impl VaryingGuide {
     /// The branches that the inner guide wants.
     fn branches(&self, at: &At<'_>) -> Vec<&Branches> {
-        let scenes = &self.scenes;
-        let last = scenes.by_step.len() - 1;
-        let scene = scenes.by_step[(scenes.first + at.step).min(last)];
-        let all = &scenes.all[scene].0;
+        let all = &self.scenes.at(at.step).0;
         let wanted = self.inner.wanted(at).into_iter();
         wanted.filter_map(|k| all.get(k)).collect()
     }
