@@ -90,7 +90,13 @@ impl Settings {
         if self.lora_bias {
             return Err("lora_bias is true, supported is false".into());
         }
-        let patterns = self.rank_pattern.values().chain(&self.r);
+        // Without an alpha no factor is made of it: peft's OFT says 0 where it has blocks of one size.
+        let has_alpha = self.lora_alpha.is_some() || !self.alpha_pattern.is_empty();
+        let patterns = self
+            .rank_pattern
+            .values()
+            .chain(&self.r)
+            .filter(|_| has_alpha);
         if let Some(rank) = patterns.into_iter().find(|rank| **rank < 1.0) {
             return Err(format!("r is {rank}, expected at least 1"));
         }

@@ -101,10 +101,6 @@ impl Run {
         seed: u64,
         marking: Option<&Marking>,
     ) -> Result<Picture> {
-        let image = match &self.paste {
-            Some(paste) => paste.apply(&image)?,
-            None => image,
-        };
         let marked = match marking {
             Some(marking) => marking.embed(&image)?,
             None => None,
