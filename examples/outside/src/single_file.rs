@@ -32,9 +32,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let micro = Micro::new(Family::Sd1, Layout::Ldm, 0).unwrap();
         micro.write_to(folder.path()).unwrap();
-        let [model, picture] = ["model.safetensors", "out.png"].map(|name| folder.path().join(name));
+        let [model, picture] =
+            ["model.safetensors", "out.png"].map(|name| folder.path().join(name));
         let error = draw(&model, "a lighthouse", &picture).unwrap_err();
-        assert!(error.to_string().contains("a word of the caller"), "{error}");
+        assert!(
+            error.to_string().contains("a word of the caller"),
+            "{error}"
+        );
         assert!(matches!(error, Error::Model(ModelError::Contents { .. })));
         assert!(!picture.exists());
     }

@@ -1,9 +1,9 @@
 //! Changes to a model's weights that people share: LoRA and its kin, in every dialect.
 //!
-//! A [`LoraFile`] is taken apart by its tensors' names ([`grammar`]), each module found in a
-//! network by any of the spellings that trainers have for it ([`names`]), and its change merged
-//! into the weights while they are read ([`merged`]): there is never a second copy of them. What
-//! each form of change does to a tensor is in [`change`].
+//! A [`LoraFile`] is taken apart by its tensors' names (`grammar`), each module found in a
+//! network by any of the spellings that trainers have for it (`names`), and its change merged
+//! into the weights while they are read (`merged`): there is never a second copy of them. What
+//! each form of change does to a tensor is in `change`.
 
 mod change;
 mod grammar;
