@@ -427,7 +427,7 @@ fn prompts() -> Vec<Reader> {
         reader("a1111", a1111, |text| {
             let text = a1111::without_comments(text)?;
             for part in a1111::parts(&text)? {
-                for timed in a1111::schedule(&part.text, 7)? {
+                for timed in a1111::schedule(&part.text, 7, 0)? {
                     a1111::weights(&timed.text)?;
                 }
             }

@@ -84,6 +84,17 @@ impl<'a> Drawing<'a> {
                 draws.unwrap_or_default(),
             ));
         }
+        if let Some(record) = recorded.filter(|record| record.adapters != pipeline.adapters()) {
+            let [drew, draws] =
+                [record.adapters.as_slice(), pipeline.adapters()].map(|names| match names {
+                    [] => String::from("none"),
+                    names => names.join(", "),
+                });
+            let give = "give the same with --lora FILE:SCALE and --embedding FILE";
+            return Err(
+                format!("the picture was drawn with adapters {drew}, not {draws}: {give}").into(),
+            );
+        }
         let refiner = arguments.refiner.as_ref();
         let refiner = refiner.map(|model| open_model(model, arguments.offline, &options));
         Ok(Self {

@@ -35,6 +35,10 @@ impl Guidance for TextAndPicture {
         Ok(vec![full, picture, neither])
     }
 
+    fn evaluations(&self, _step: usize, _steps: usize) -> usize {
+        3
+    }
+
     fn start(&self) -> Box<dyn Guide> {
         Box::new(*self)
     }

@@ -108,8 +108,11 @@ fn step<T: Component + ?Sized>(
     let Some(source) = changed.as_deref().or(original) else {
         return Ok(());
     };
-    if let Some(next) = source.with_lora(&lora.file, lora.strength, matches)? {
-        *changed = Some(next);
+    let before = matches.clone();
+    let next = source.with_lora(&lora.file, lora.strength, matches)?;
+    // One in which nothing was found stays what it is, and need not be read again.
+    if *matches != before && next.is_some() {
+        *changed = next;
     }
     Ok(())
 }
@@ -149,7 +152,26 @@ pub(crate) fn teach(
     Ok(taught)
 }
 
+/// Names by which records tell adapters: a file's without its ending, with the strength behind it, and
+/// a word's.
+pub(crate) fn names<'a>(
+    loras: &'a [Lora],
+    words: &'a [TextualInversion],
+) -> impl Iterator<Item = String> + 'a {
+    let loras = loras.iter().map(|lora| {
+        let stem = lora.file.path().file_stem().unwrap_or_default();
+        format!("{}:{}", stem.to_string_lossy(), lora.strength)
+    });
+    loras.chain(words.iter().map(|word| word.word().into()))
+}
+
 impl Pipeline {
+    /// Adapters that this pipeline draws with, as [records](crate::Record::adapters) name them: LoRAs
+    /// with their strengths, and words, in the order in which they were given.
+    pub fn adapters(&self) -> &[String] {
+        &self.adapters
+    }
+
     /// The same pipeline with `words` in its text encoder's vocabulary: in a prompt each stands for
     /// what its file was taught. This one stays as it is and shares all else.
     ///
@@ -162,6 +184,7 @@ impl Pipeline {
         if let Some(source) = teach(self.text_encoder.source(), words)? {
             changed.text_encoder = reloaded(&self.text_encoder, source)?;
         }
+        changed.adapters.extend(names(&[], words));
         Ok(changed)
     }
 
@@ -181,6 +204,7 @@ impl Pipeline {
         let merged = merge(self.text_encoder.source(), self.denoiser.source(), loras)?;
         let spec = self.denoiser.spec();
         check(loras, &merged.reports, spec.context_width)?;
+        changed.adapters.extend(names(loras, &[]));
         if let Some(source) = merged.text_encoder {
             changed.text_encoder = reloaded(&self.text_encoder, source)?;
         }

@@ -12,7 +12,7 @@ use crate::slot::Component;
 use crate::work::Work;
 use crate::{
     Error, OpenOptions, PhasePeaks, Pipeline, PipelineMemory, Request, Residency, Result, Slot,
-    Start,
+    Start, Upscale,
 };
 
 /// Memory that a run will take: what [`Run::memory_peaks`](crate::Run::memory_peaks) will measure on
@@ -193,32 +193,47 @@ impl Pipeline {
     }
 
     fn estimate_as(&self, request: &Request, residency: Option<Residency>) -> Result<Estimate> {
+        let starts_there = matches!(request.start, Start::Picture(_));
+        let encodes = starts_there || request.picture.is_some();
+        let Some(hires) = &request.hires else {
+            return self.estimate_pass(request, encodes, residency);
+        };
+        let spec = self.denoiser.spec();
+        let factor = self.autoencoder.spec().factor;
+        let [_, _, h, w] = request.latent_shape(spec, self.autoencoder.spec())?;
+        let [height, width] = hires.size([h, w].map(|side| side * factor), factor)?;
+        let second = Request {
+            width: Some(width),
+            height: Some(height),
+            start: Start::Noise,
+            ..request.clone()
+        };
+        let enlarges_pictures = !matches!(hires.upscaler, Upscale::Latent(_));
+        let mut estimate = self.estimate_pass(&second, enlarges_pictures, residency)?;
+        estimate.cover(&self.estimate_pass(request, encodes, residency)?);
+        Ok(estimate)
+    }
+
+    /// The estimate of one pass, which `encodes` a picture or not.
+    fn estimate_pass(
+        &self,
+        request: &Request,
+        encodes: bool,
+        residency: Option<Residency>,
+    ) -> Result<Estimate> {
         let spec = self.denoiser.spec();
         let [count, _, h, w] = request.latent_shape(spec, self.autoencoder.spec())?;
         let factor = self.autoencoder.spec().factor;
         let size = [h, w].map(|side| side * factor);
-        if let Some(hires) = &request.hires {
-            let [height, width] = hires.size(size, factor)?;
-            let first = Request {
-                hires: None,
-                ..request.clone()
-            };
-            let second = Request {
-                width: Some(width),
-                height: Some(height),
-                start: Start::Noise,
-                ..first.clone()
-            };
-            let mut estimate = self.estimate_as(&second, residency)?;
-            estimate.cover(&self.estimate_as(&first, residency)?);
-            return Ok(estimate);
-        }
         let parts = self.parts(residency);
         let mut estimate = Estimate::of(&parts, &spec.device);
 
-        let texts = request.guidance(self).texts().len();
+        let guidance = request.guidance(self);
+        let texts = guidance.texts().len();
+        let branches =
+            (0..request.steps.min(1000)).map(|step| guidance.evaluations(step, request.steps));
         let together = match request.evaluation {
-            BranchEvaluation::Together => texts,
+            BranchEvaluation::Together => branches.max().unwrap_or(texts),
             BranchEvaluation::InTurn => 1,
         };
         let at_once = match self.scheduler.steps_each_image() {
@@ -229,13 +244,10 @@ impl Pipeline {
         let mut outputs = OutputReplay::new(true);
         let prompts = Work::Text { prompts: texts };
         let text = self.text_encoder.work_bytes(prompts, &mut outputs);
-        let encode = match request.start {
-            Start::Picture { .. } => {
-                let encode = Work::Encode { size };
-                Some(self.autoencoder.work_bytes(encode, &mut outputs))
-            }
-            _ => None,
-        };
+        let encode = encodes.then(|| {
+            let encode = Work::Encode { size };
+            self.autoencoder.work_bytes(encode, &mut outputs)
+        });
         let denoise = Work::Denoise {
             samples: (together * at_once).max(1),
             latent: [h, w],

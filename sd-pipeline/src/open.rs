@@ -340,6 +340,7 @@ impl Pipeline {
             on_flagged: options.safety.unwrap_or_default(),
             latent_rgb: Some(folder.latent_rgb()),
             name: path.and_then(model_path::name),
+            adapters: adapters::names(&options.loras, &options.words).collect(),
             fingerprint: Fingerprint::new(path),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,

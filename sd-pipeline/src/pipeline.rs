@@ -41,6 +41,8 @@ pub struct Pipeline {
     pub memory_limit: Option<u64>,
     /// Name of the model in the records of its pictures; of a folder that was opened, its name.
     pub name: Option<String>,
+    /// Adapters in the weights and words in the vocabulary, for the records of its pictures.
+    pub(crate) adapters: Vec<String>,
     /// Of the folder that was opened.
     pub(crate) fingerprint: Fingerprint,
     /// The scheduler that was chosen by name: the one above, unless that was assigned.
@@ -67,6 +69,7 @@ impl Pipeline {
             latent_rgb: None,
             memory_limit: None,
             name: None,
+            adapters: Vec::new(),
             fingerprint: Fingerprint::default(),
             scheduler_name: None,
             scheduler_config: None,

@@ -36,7 +36,7 @@ fn a1111_is_read_as_by_itself() {
     let mut scheduled = 0;
     for case in cases {
         let text = &case.text;
-        let found = a1111::schedule(text, 10).ok().map(|timed| {
+        let found = a1111::schedule(text, 10, 0).ok().map(|timed| {
             let timed = timed.into_iter().map(|timed| (timed.end, timed.text));
             timed.collect::<Vec<_>>()
         });
@@ -155,7 +155,7 @@ proptest::proptest! {
         let errors = [
             a1111::without_comments(&text).err(),
             a1111::parts(&text).err(),
-            a1111::schedule(&text, steps).err(),
+            a1111::schedule(&text, steps, 0).err(),
             a1111::weights(&text).err(),
             comfyui::weights(&text).err(),
             compel::parts(&text).err(),

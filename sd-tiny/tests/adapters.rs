@@ -1,6 +1,8 @@
 //! LoRAs and textual inversions on micro models, against diffusers' own pipelines.
 #![cfg(feature = "micro")]
 
+use std::sync::Arc;
+
 use sd_fixtures::Fixture;
 use sd_pipeline::{Error, Lora, OpenOptions, Pipeline, Request, TextualInversion, device};
 use sd_tiny::micro::{Family, Layout, Micro};
@@ -55,7 +57,26 @@ fn runs_with_a_lora_are_diffusers() {
         let weaker = plain.with_loras(&[style.strength(0.6)]).unwrap();
         check(&fixture, &format!("{name}/lora_weaker"), &weaker, prompt);
         check(&fixture, &format!("{name}/plain"), &plain, prompt);
+        assert!(plain.adapters().is_empty());
+        assert_eq!(weaker.adapters(), [format!("{name}_style:0.6")]);
     }
+}
+
+/// What a LoRA does not change is shared, and what it changes is not.
+#[test]
+fn only_what_changes_is_read_again() {
+    let bytes = std::fs::read(file("sd1_style.safetensors")).unwrap();
+    let style = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let of_unet = style.iter().filter(|(name, _)| name.starts_with("unet."));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unet_alone.safetensors");
+    safetensors::serialize_to_file(of_unet, None, &path).unwrap();
+    let plain = open(Family::Sd1, Vec::new(), Vec::new()).unwrap();
+    let changed = plain.with_loras(&[Lora::open(&path).unwrap()]).unwrap();
+    let texts = [&plain, &changed].map(|p| p.text_encoder.get().unwrap());
+    assert!(Arc::ptr_eq(&texts[0], &texts[1]));
+    let networks = [&plain, &changed].map(|p| p.denoiser.get().unwrap());
+    assert!(!Arc::ptr_eq(&networks[0], &networks[1]));
 }
 
 #[test]

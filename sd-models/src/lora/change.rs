@@ -504,40 +504,19 @@ enum Magnitude {
     Inputs(Vec<f32>),
 }
 
-/// Reader of rows of the original weight, in f32.
-pub(super) type Original<'a> = &'a dyn Fn(Range<usize>) -> Result<Vec<f32>>;
-
 impl Change {
     /// `true` where a row's change depends on no other row.
-    fn by_rows(&self) -> bool {
+    pub(super) fn by_rows(&self) -> bool {
         !matches!(self.kind, Kind::Outputs { .. })
             && !matches!(self.magnitude, Some(Magnitude::Inputs(_)))
     }
 
-    /// Rows of the weight with this change, `strength` of it.
+    /// Rows of the weight with this change, `strength` of it: all of them, where they depend on each
+    /// other. `old` are the original's.
     ///
     /// A change of low rank is added so many times; one that turns or scales the weight goes so far
     /// of the way, as in ComfyUI: at 0 the weight is the original's, whatever the change.
-    pub(super) fn rows(
-        &self,
-        shape: &[usize],
-        rows: Range<usize>,
-        strength: f32,
-        original: Original<'_>,
-    ) -> Result<Vec<f32>> {
-        if self.by_rows() {
-            let old = original(rows.clone())?;
-            return Ok(self.changed(shape, rows, strength, old));
-        }
-        // All of it, of which the rows are taken.
-        let all = 0..shape[0];
-        let old = original(all.clone())?;
-        let new = self.changed(shape, all, strength, old);
-        let width = new.len() / shape[0].max(1);
-        Ok(new[rows.start * width..rows.end * width].to_vec())
-    }
-
-    fn changed(
+    pub(super) fn changed(
         &self,
         shape: &[usize],
         rows: Range<usize>,

@@ -1,8 +1,9 @@
 //! Tensors of a checkpoint with changes merged in while they are read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use burn::tensor::DType;
 use half::{bf16, f16};
@@ -14,7 +15,8 @@ use crate::weights::{Stored, TensorInfo, TensorSource};
 /// One tensor of a checkpoint with one change of an adapter.
 ///
 /// Nothing of either is kept: rows of the original are read and changed as they are asked for. The
-/// change is read from its file once for all rows of the tensor that is loaded just now.
+/// change is read from its file once for all rows of the tensor that is loaded just now, and where
+/// a row's change depends on others, all of them are changed once and lie there as long.
 pub(super) struct Merged {
     original: Stored,
     info: [TensorInfo; 1],
@@ -22,6 +24,8 @@ pub(super) struct Merged {
     module: usize,
     is_bias: bool,
     strength: f32,
+    /// All of it, while [`Reader::whole`] keeps that.
+    whole: Mutex<Weak<Vec<f32>>>,
 }
 
 /// A file of changes, with the change that was read last.
@@ -29,6 +33,8 @@ pub(super) struct Reader {
     pub(super) source: Arc<dyn TensorSource>,
     pub(super) modules: Vec<Module>,
     last: Mutex<Option<(Key, Arc<Change>)>>,
+    /// The tensor that was changed last as a whole.
+    whole: Mutex<Option<Arc<Vec<f32>>>>,
 }
 
 /// Module and tensor of a change.
@@ -40,6 +46,7 @@ impl Reader {
             source,
             modules,
             last: Mutex::new(None),
+            whole: Mutex::new(None),
         }
     }
 
@@ -92,7 +99,28 @@ impl Merged {
             module,
             is_bias,
             strength,
+            whole: Mutex::default(),
         })
+    }
+
+    fn changed(&self, change: &Change, rows: Range<usize>) -> Result<Vec<f32>> {
+        let shape = &self.info[0].shape;
+        let width = shape.iter().skip(1).product::<usize>().max(1);
+        let old = self.original.f32s(rows.start * width, rows.len() * width)?;
+        Ok(change.changed(shape, rows, self.strength, old))
+    }
+
+    /// All of the tensor, changed once for all threads that load rows of it.
+    fn whole(&self, change: &Change) -> Result<Arc<Vec<f32>>> {
+        let mut own = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(whole) = own.upgrade() {
+            return Ok(whole);
+        }
+        let whole = Arc::new(self.changed(change, 0..self.info[0].shape[0])?);
+        *own = Arc::downgrade(&whole);
+        let mut last = (self.adapter.whole.lock()).unwrap_or_else(PoisonError::into_inner);
+        *last = Some(whole.clone());
+        Ok(whole)
     }
 
     /// The tensor as a checkpoint's.
@@ -127,11 +155,11 @@ impl TensorSource for Merged {
         let last = first + to.len() / size;
         let rows = first / width..last.div_ceil(width);
         let change = self.adapter.change(self.module, self.is_bias, shape)?;
-        let start = rows.start * width;
-        let new = change.rows(shape, rows, self.strength, &|rows| {
-            self.original.f32s(rows.start * width, rows.len() * width)
-        })?;
-        let new = &new[first - start..last - start];
+        let new = match change.by_rows() {
+            true => self.changed(&change, rows.clone())?,
+            false => self.whole(&change)?[rows.start * width..rows.end * width].to_vec(),
+        };
+        let new = &new[first - rows.start * width..last - rows.start * width];
         match self.info[0].dtype {
             Some(DType::F16) => put(to, new, |x| f16::from_f32(x).to_le_bytes()),
             Some(DType::BF16) => put(to, new, |x| bf16::from_f32(x).to_le_bytes()),

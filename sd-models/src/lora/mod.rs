@@ -49,7 +49,7 @@ pub struct LoraFile {
 }
 
 /// Modules of a [`LoraFile`] that were found in networks so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Matches(Vec<Fate>);
 
 #[derive(Debug, Clone, PartialEq)]

@@ -98,6 +98,10 @@ pub struct Record {
     /// `start`, `layers`, … With any of them the picture cannot be drawn again from the record.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unrecorded: Vec<String>,
+    /// Adapters that changed the model: LoRAs, each with its strength behind a colon, and words of
+    /// textual inversion; as [`Pipeline::adapters`](crate::Pipeline::adapters) names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<String>,
     /// What another program's record says beyond this, by the names it has there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub further: BTreeMap<String, String>,

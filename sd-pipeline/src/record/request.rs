@@ -79,6 +79,7 @@ impl Record {
             software: Some(SOFTWARE.into()),
             model: pipeline.name.clone(),
             model_hash: pipeline.fingerprint.get(),
+            adapters: pipeline.adapters.clone(),
             prompt: request.prompt.text.clone(),
             second_prompt: request.prompt.second.clone(),
             negative_prompt: negative.map(|prompt| prompt.text.clone()),
@@ -113,7 +114,7 @@ impl Record {
     }
 
     /// The request that draws this picture again, on the same model with the same
-    /// [scheduler](Self::scheduler) and [precision](Self::dtype). Of a picture that was drawn with
+    /// [adapters](Self::adapters), [scheduler](Self::scheduler) and [precision](Self::dtype). Of a picture that was drawn with
     /// others it draws these too, for the same bytes: it is that of number [`index`](Self::index).
     /// Alone, with `seed` and a `count` of 1, it may differ by a grey level here and there.
     ///

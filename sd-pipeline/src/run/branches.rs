@@ -6,7 +6,7 @@ use sd_core::{
     Text, TextEmbedding, TextEncoder,
 };
 
-use super::script::{Part, Script, of_one_length, script};
+use super::script::{Part, Script, Steps, of_one_length, script};
 use super::varying::Varying;
 
 use crate::finite::Witness;
@@ -15,17 +15,22 @@ use crate::memory::{Phases, TEXT};
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result};
 
-/// The texts that `guidance` wants, encoded.
+/// The texts that `guidance` wants, encoded, for a pass behind one of `behind` steps or none.
 pub(super) fn texts(
     pipeline: &Pipeline,
     request: &Request,
+    behind: usize,
     guidance: &dyn Guidance,
     phases: &Phases,
 ) -> Result<Vec<Script<TextEmbedding>>> {
     let spec = pipeline.denoiser.spec();
     phases.watch(TEXT, || {
         let encoder = pipeline.text_encoder.get()?;
-        Ok(encoded(&*encoder, request, &guidance.texts(), spec)?)
+        let steps = Steps {
+            own: request.steps,
+            behind,
+        };
+        Ok(encoded(&*encoder, request, steps, &guidance.texts(), spec)?)
     })
 }
 
@@ -147,6 +152,7 @@ fn sizes(
 fn encoded(
     encoder: &dyn TextEncoder,
     request: &Request,
+    steps: Steps,
     texts: &[Text],
     spec: &DenoiserSpec,
 ) -> sd_core::Result<Vec<Script<TextEmbedding>>> {
@@ -163,7 +169,7 @@ fn encoded(
         };
         let composed = *text == Text::Prompt;
         prompt
-            .map(|prompt| script(&prompt, request.steps, composed))
+            .map(|prompt| script(&prompt, steps, composed))
             .transpose()
     };
     let scripts = texts

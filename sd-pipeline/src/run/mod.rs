@@ -126,9 +126,10 @@ impl Run {
         }
 
         let phases = Phases::default();
-        let texts = branches::texts(pipeline, request, &*guidance, &phases)?;
+        let texts = branches::texts(pipeline, request, 0, &*guidance, &phases)?;
         let truncated = branches::truncated(&texts);
-        let ahead = ahead.map(|pass| Box::new(pass.with_texts(&texts)));
+        let ahead = ahead.map(|pass| pass.with_texts(&texts, request.steps, &*guidance, &phases));
+        let ahead = ahead.transpose()?.map(Box::new);
         let mut run = Self::of_images(pipeline, request, texts, phases)?;
         run.truncated = truncated;
         run.warnings = branches::warnings(pipeline, request, &*guidance);

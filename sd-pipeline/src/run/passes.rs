@@ -1,10 +1,12 @@
 //! The second pass of a run: what the first drew is enlarged and drawn on.
 
 use burn::tensor::{FloatDType, Tensor};
-use sd_core::{Error as CoreError, Noise, SeededNoise, TextEmbedding, placed};
+use sd_core::{
+    Error as CoreError, Guidance, Noise, Prompt, SeededNoise, Syntax, TextEmbedding, placed,
+};
 
 use super::script::Script;
-use super::{Progress, Run, begin};
+use super::{Progress, Run, begin, branches};
 use crate::finite;
 use crate::hires::{Drawn, Upscale, Upscaled};
 use crate::memory::Phases;
@@ -84,10 +86,22 @@ impl SecondPass {
         }))
     }
 
-    /// The same with the texts that the first pass encoded.
-    pub(super) fn with_texts(self, texts: &[Script<TextEmbedding>]) -> Self {
-        let texts = texts.to_vec();
-        Self { texts, ..self }
+    /// The same with the texts that the first pass, of `behind` steps, encoded; those that may say
+    /// something else from there on are encoded anew.
+    pub(super) fn with_texts(
+        self,
+        texts: &[Script<TextEmbedding>],
+        behind: usize,
+        guidance: &dyn Guidance,
+        phases: &Phases,
+    ) -> Result<Self> {
+        let negative = self.request.negative_prompt.as_ref();
+        let changes = |prompt: &Prompt| matches!(prompt.syntax, Syntax::A1111(_));
+        let texts = match changes(&self.request.prompt) || negative.is_some_and(changes) {
+            true => branches::texts(&self.pipeline, &self.request, behind, guidance, phases)?,
+            false => texts.to_vec(),
+        };
+        Ok(Self { texts, ..self })
     }
 
     /// The run of this pass on the clean latents `[count, c, h, w]`, behind `draws` of noise.

@@ -4,6 +4,13 @@ use sd_core::{Error, Prompt, Result, Syntax, TextEmbedding};
 use sd_prompts::a1111::{parts, schedule, without_comments};
 use sd_prompts::{SyntaxError, Weighted};
 
+/// Steps of a run, and of the pass before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    pub(super) own: usize,
+    pub(super) behind: usize,
+}
+
 /// A prompt's parts, which are evaluated beside each other.
 pub(super) type Script<T> = Vec<Part<T>>;
 
@@ -40,9 +47,9 @@ impl<T> Part<T> {
     }
 }
 
-/// What `prompt` says over a run of `steps` steps. A negative prompt, which is not `composed`, has one
-/// part whatever it says, as in A1111.
-pub(super) fn script(prompt: &Prompt, steps: usize, composed: bool) -> Result<Script<Prompt>> {
+/// What `prompt` says over a run of `steps` steps, behind those of a first pass. A negative prompt,
+/// which is not `composed`, has one part whatever it says, as in A1111.
+pub(super) fn script(prompt: &Prompt, steps: Steps, composed: bool) -> Result<Script<Prompt>> {
     if !matches!(prompt.syntax, Syntax::A1111(_)) {
         return Ok(vec![Part::constant(prompt.clone())]);
     }
@@ -72,10 +79,11 @@ fn timed(
     prompt: &Prompt,
     text: &str,
     second: Option<&str>,
-    steps: usize,
+    Steps { own, behind }: Steps,
 ) -> Result<Vec<(usize, Prompt)>> {
-    let first = schedule(text, steps).map_err(unreadable)?;
-    let second = second.map(|text| schedule(text, steps).map_err(unreadable));
+    let read = |text: &str| schedule(text, own, behind).map_err(unreadable);
+    let first = read(text)?;
+    let second = second.map(read);
     let second = second.transpose()?;
     let mut ends: Vec<usize> = first
         .iter()

@@ -203,7 +203,7 @@ mod tests {
     use burn::tensor::Device;
     use sd_core::{ClassifierFree, Level, Parameterization, Prompt, TextEmbedding, Unguided};
 
-    use super::super::script::script;
+    use super::super::script::{Steps, script};
     use super::*;
 
     /// Conditioning that is told apart by a number.
@@ -220,9 +220,13 @@ mod tests {
             (end, told(texts.len() - 1))
         };
         let scripts = prompts.iter().map(|(text, composed)| {
-            let parts = script(&Prompt::a1111(*text), 6, *composed)
-                .unwrap()
-                .into_iter();
+            let parts = script(
+                &Prompt::a1111(*text),
+                Steps { own: 6, behind: 0 },
+                *composed,
+            )
+            .unwrap()
+            .into_iter();
             parts.map(|part| part.map(&mut number)).collect()
         });
         (scripts.collect(), texts)

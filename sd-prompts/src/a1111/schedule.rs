@@ -19,9 +19,14 @@ pub struct Timed {
 /// and `[a::5]` begin and end there, `[a|b]` takes turns. A number with a point is a share of the
 /// steps, so `1.0` is all of them and `1` the first. What does not follow the grammar is text.
 ///
+/// Of a second pass, steps are counted on from the `behind` ones of the first, and shares from 1: in
+/// it `[a:b:0.5]` is `b` from the beginning and `[a:b:1.5]` changes in the middle. Of a first pass
+/// `behind` is 0.
+///
 /// # Errors
 /// [`SyntaxError`] for a step that no number holds.
-pub fn schedule(text: &str, steps: usize) -> Result<Vec<Timed>, SyntaxError> {
+pub fn schedule(text: &str, steps: usize, behind: usize) -> Result<Vec<Timed>, SyntaxError> {
+    let pass = Pass { steps, behind };
     let Some(groups) = groups(text)?.filter(|groups| !groups.is_empty()) else {
         let (end, text) = (steps, text.into());
         return Ok(vec![Timed { end, text }]);
@@ -30,30 +35,40 @@ pub fn schedule(text: &str, steps: usize) -> Result<Vec<Timed>, SyntaxError> {
     for group in &groups {
         match group.kind {
             Kind::Alternate => ends.extend(1..=steps),
-            Kind::Scheduled(when) => ends.extend(end(when, steps)),
+            Kind::Scheduled(when) => ends.extend(pass.end(when)),
         }
     }
     let by_start: HashMap<usize, &Group> = groups.iter().map(|g| (g.start, g)).collect();
     let timed = |end| Timed {
         end,
-        text: at_step(text, &by_start, end, steps),
+        text: at_step(text, &by_start, end, pass),
     };
     Ok(ends.into_iter().map(timed).collect())
 }
 
-/// The step up to which a schedule's first choice holds, if there is one.
-fn end(when: When, steps: usize) -> Option<usize> {
-    let step = match when {
-        When::Steps(step) => step,
-        When::Share(share) => share * steps as f64,
-    };
-    // A number below 1 becomes 0 here, as everything negative does.
-    let step = (step as usize).min(steps);
-    (step >= 1).then_some(step)
+/// The steps of a pass, and of the one before it.
+#[derive(Clone, Copy)]
+struct Pass {
+    steps: usize,
+    behind: usize,
+}
+
+impl Pass {
+    /// The step up to which a schedule's first choice holds, if there is one.
+    fn end(self, when: When) -> Option<usize> {
+        let step = match (when, self.behind) {
+            (When::Steps(step), behind) => step - behind as f64,
+            (When::Share(share), 0) => share * self.steps as f64,
+            (When::Share(share), _) => (share - 1.0) * self.steps as f64,
+        };
+        // A number below 1 becomes 0 here, as everything negative does.
+        let step = (step as usize).min(self.steps);
+        (step >= 1).then_some(step)
+    }
 }
 
 /// The text of step number `step`, from 1.
-fn at_step(text: &str, groups: &HashMap<usize, &Group>, step: usize, steps: usize) -> String {
+fn at_step(text: &str, groups: &HashMap<usize, &Group>, step: usize, pass: Pass) -> String {
     let mut made = String::with_capacity(text.len());
     // Ranges of the text that are still to come, the last one first.
     let mut ranges = Vec::from_iter(Some(0..text.len()));
@@ -68,7 +83,7 @@ fn at_step(text: &str, groups: &HashMap<usize, &Group>, step: usize, steps: usiz
                 made.push_str(&text[from..group.start]);
                 from = group.end + 1;
                 ranges.push(from..range.end);
-                ranges.extend(chosen(group, step, steps));
+                ranges.extend(chosen(group, step, pass));
             }
         }
     }
@@ -76,7 +91,7 @@ fn at_step(text: &str, groups: &HashMap<usize, &Group>, step: usize, steps: usiz
 }
 
 /// The choice of `group` at step number `step`, from 1.
-fn chosen(group: &Group, step: usize, steps: usize) -> Option<std::ops::Range<usize>> {
+fn chosen(group: &Group, step: usize, pass: Pass) -> Option<std::ops::Range<usize>> {
     let starts = std::iter::once(&group.start).chain(&group.marks);
     let ends = group.marks.iter().chain(std::iter::once(&group.end));
     let choices = starts.zip(ends).map(|(start, end)| start + 1..*end);
@@ -90,8 +105,27 @@ fn chosen(group: &Group, step: usize, steps: usize) -> Option<std::ops::Range<us
             // The last is the number.
             choices.pop();
             let after = choices.pop();
-            let is_before = end(when, steps).is_some_and(|end| step <= end);
+            let is_before = pass.end(when).is_some_and(|end| step <= end);
             if is_before { choices.pop() } else { after }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What A1111's `get_learned_conditioning_prompt_schedules` makes of them with 10 steps and then
+    /// 20 in a second pass.
+    #[test]
+    fn a_second_pass_goes_on_counting() {
+        let made = |text| -> Vec<(usize, String)> {
+            let timed = schedule(text, 20, 10).unwrap().into_iter();
+            timed.map(|timed| (timed.end, timed.text)).collect()
+        };
+        assert_eq!(made("[a:b:0.5]"), [(20, "b".into())]);
+        for text in ["[a:b:1.25]", "[a:b:15]"] {
+            assert_eq!(made(text), [(5, "a".into()), (20, "b".into())]);
         }
     }
 }
