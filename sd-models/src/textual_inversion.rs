@@ -199,7 +199,9 @@ impl Extended {
         first: usize,
     ) -> Result<(Stored, usize)> {
         table.check_floats()?;
-        let rows = table.shape[0].max(first + vectors.count);
+        // A file may keep its table in a shape of its own, with unit sides around it.
+        let held = table.elements() / vectors.width;
+        let rows = held.max(first + vectors.count);
         let info = TensorInfo {
             name: table.info().name.clone(),
             shape: vec![rows, vectors.width],
@@ -242,7 +244,7 @@ impl TensorSource for Extended {
         let width = self.vectors.width;
         let mut new = vec![0.0; last - first];
         // What the table has, zeros behind it, and the word's own over both.
-        let old = self.table.shape[0] * width;
+        let old = self.table.elements();
         if first < old {
             let count = last.min(old) - first;
             new[..count].copy_from_slice(&self.table.f32s(first, count)?);

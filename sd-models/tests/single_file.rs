@@ -278,7 +278,9 @@ fn the_lists_that_are_no_models_are_told_from_those_that_are() {
             .iter()
             .all(|name| name.starts_with("depth_model."))
     );
-    assert_eq!(CASES.len() + others.len() + 1, 29);
+    let lists = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/keys/ldm");
+    let lists = std::fs::read_dir(lists).unwrap().count();
+    assert_eq!(CASES.len() + others.len() + 1, lists);
 }
 
 #[test]
@@ -329,11 +331,17 @@ fn parts_alone_are_configured_as_in_the_published_folders() {
         ("tiny-sd", "tiny_sd_unet"),
         ("sdxs-512", "sdxs_512_ds_unet"),
     ];
-    for (list, published_list) in lists {
-        let path = folder.write(
-            "unet.safetensors",
-            &sd_fixtures::tensors(&format!("diffusers/unet-{list}")),
-        );
+    let lists = lists.map(|(list, published)| {
+        let tensors = sd_fixtures::tensors(&format!("diffusers/unet-{list}"));
+        (list, published, tensors)
+    });
+    // Of another member of its family, which a sign in it tells.
+    let (_, shapes) = sd_fixtures::keys("sdxs_512_09_unet");
+    let tensor = |(name, shape)| (name, "F16".into(), shape);
+    let sdxs_09 = shapes.into_iter().map(tensor).collect();
+    let sdxs_09 = ("sdxs-512-0.9", "sdxs_512_09_unet", sdxs_09);
+    for (list, published_list, tensors) in lists.into_iter().chain([sdxs_09]) {
+        let path = folder.write("unet.safetensors", &tensors);
         let found = unet(&component(&path, SingleComponent::Denoiser));
         let mut expected = UNetConfig::new(&published(published_list)).unwrap();
         // No tensor says at which size it was trained, nor in which precision it computes.

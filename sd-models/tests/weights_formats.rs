@@ -100,6 +100,14 @@ fn checkpoints_of_every_form_hold_torchs_tensors() {
         for name in fixture.keys() {
             assert_values(&*source, &name, &torch_values(&fixture, &name));
         }
+        // Whole numbers are read as they are.
+        let tensors = source.tensors().iter().enumerate();
+        for (index, info) in tensors.filter(|(_, info)| info.stored == "I64") {
+            let mut bytes = [0; 2 * size_of::<i64>()];
+            source.read(index, 3, &mut bytes).unwrap();
+            assert_eq!(bytes, [3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+            assert!(info.name.ends_with("position_ids"), "{file}");
+        }
         let step = source.metadata().get("global_step").map(String::as_str);
         assert_eq!(step, (file != "nested").then_some("875000"));
     }
@@ -457,6 +465,10 @@ fn forged_checkpoints_are_refused() {
     expect(view(huge, b"K\x01\x85", b"K\x01\x85"), outside);
     expect(view(b"K\x00", &two(huge), &two(huge)), outside);
     expect(view(b"K\x00", &two(huge), &two(b"K\x00")), outside);
+    // One element, repeated a billion times: a few bytes that would be gigabytes.
+    let billion = b"J\x00\x00\x00\x40";
+    let repeated = [billion as &[u8], b"\x85"].concat();
+    expect(view(b"K\x00", &repeated, b"K\x00\x85"), outside);
     // A side of 0 behind more than there can be.
     let empty = [huge, b"K\x04K\x00\x87" as &[u8]].concat();
     expect(view(b"K\x00", &empty, b"K\x00K\x00K\x00\x87"), outside);

@@ -421,9 +421,14 @@ enum Middle {
     Attends,
 }
 
-/// `true` where the finest transformer attends to the picture too.
+/// `true` where the finest transformer attends to the picture too: a first attention may also be
+/// there to see the prompt twice, with keys as wide as its tokens.
 fn attends_itself(part: &Part<'_>) -> bool {
-    ["input_blocks.1.1.", "down_blocks.0.attentions.0."]
-        .iter()
-        .any(|start| part.any(&format!("{start}transformer_blocks.0.attn1.")))
+    let starts = ["input_blocks.1.1.", "down_blocks.0.attentions.0."];
+    starts.iter().any(|start| {
+        let attention = format!("{start}transformer_blocks.0.attn1");
+        let [queries, keys] =
+            ["to_q", "to_k"].map(|name| part.side(&format!("{attention}.{name}.weight"), 1));
+        queries.is_some() && queries == keys
+    })
 }

@@ -4,6 +4,7 @@
 //! from marks in the file, from what lies beside it, from its family, or from the caller.
 
 mod assemble;
+mod components;
 mod families;
 mod names;
 mod prediction;
@@ -128,7 +129,11 @@ impl SingleFile {
         component: SingleComponent,
         config: Option<&Files>,
     ) -> Result<Files> {
-        assemble::component(&Opened::new(path.as_ref())?, component, config)
+        let options = SingleFileOptions {
+            config: config.cloned(),
+            ..SingleFileOptions::default()
+        };
+        assemble::component(&Opened::new(path.as_ref())?, component, &options)
     }
 
     /// The file.

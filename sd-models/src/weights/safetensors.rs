@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::content::Content;
 use super::header;
-use super::source::{CutShort, TensorInfo, TensorSource, no_floats};
+use super::source::{CutShort, TensorInfo, TensorSource};
 use crate::{Error, Result};
 
 /// A safetensors file.
@@ -51,13 +51,7 @@ impl TensorSource for Safetensors {
     }
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
-        let info = &self.tensors[tensor];
-        let floats = info.dtype.map(|dtype| dtype.size());
-        // Networks have none, but trainers note whole numbers beside them.
-        let whole = (info.stored == "I64").then_some(8);
-        let size = floats
-            .or(whole)
-            .ok_or_else(|| no_floats(&self.path, info))?;
+        let size = self.tensors[tensor].value_bytes(&self.path)?;
         let offset = self.starts[tensor] + (first * size) as u64;
         let read = self.content.read_at(offset, to);
         read.map_err(|source| Error::io(&self.path, source))

@@ -61,6 +61,15 @@ impl TensorInfo {
         let sides = self.shape.iter().map(|&side| side as u64);
         sides.fold(1, u64::saturating_mul)
     }
+
+    /// Bytes of a value as [`TensorSource::read`] gives it from the file at `path`.
+    ///
+    /// Networks have no whole numbers, but trainers note some beside them.
+    pub(super) fn value_bytes(&self, path: &Path) -> Result<usize> {
+        let floats = self.dtype.map(|dtype| dtype.size());
+        let whole = (self.stored == "I64").then_some(size_of::<i64>());
+        floats.or(whole).ok_or_else(|| no_floats(path, self))
+    }
 }
 
 /// Formats of the files that can be opened.

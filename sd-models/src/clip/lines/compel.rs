@@ -87,16 +87,20 @@ impl Compel<'_> {
         let (chunks, places) = chunks(self.encoder.tokenizer(), pieces)?;
         let rows = self.encoder.rows(&chunks, self.skip)?.tokens;
         let whole = interpolated(rows.clone(), &self.empty, &chunks);
-        let (mut all, mut shares) = (vec![whole], vec![1.0]);
-        for (piece, place) in pieces.iter().zip(places) {
-            if piece.weight >= 1.0 || place.is_empty() {
-                continue;
-            }
-            let without = self.without(&chunks, &rows, place)?;
-            all.push(interpolated(without, &self.empty, &chunks));
-            shares.push(((1.0 - piece.weight.max(LEAST)) * FRAC_PI_2).tan());
+        let weak = pieces.iter().zip(places);
+        let weak = weak.filter(|(piece, place)| piece.weight < 1.0 && !place.is_empty());
+        let share = |weight: f64| ((1.0 - weight.max(LEAST)) * FRAC_PI_2).tan();
+        let weak: Vec<_> = weak.map(|(piece, at)| (share(piece.weight), at)).collect();
+        // Summed one by one: each is as large as the text, and there may be one for each word.
+        let total = 1.0 + weak.iter().map(|(share, _)| share).sum::<f64>();
+        let mut tokens = whole;
+        if !weak.is_empty() {
+            tokens = tokens * (1.0 / total);
         }
-        let tokens = sum(all, &shares, true);
+        for (share, place) in weak {
+            let without = self.without(&chunks, &rows, place)?;
+            tokens = tokens + interpolated(without, &self.empty, &chunks) * (share / total);
+        }
         let [n, length, width] = tokens.dims();
         Ok(tokens.reshape([1, n * length, width]))
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::source::{CutShort, TensorInfo, TensorSource, no_floats};
+use super::source::{CutShort, TensorInfo, TensorSource};
 use crate::{Error, Result};
 use blocks::Encoding;
 
@@ -63,12 +63,11 @@ impl TensorSource for Gguf {
     }
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
-        let info = &self.tensors[tensor];
-        let dtype = info.dtype.ok_or_else(|| no_floats(&self.path, info))?;
+        let size = self.tensors[tensor].value_bytes(&self.path)?;
         let (start, encoding) = self.places[tensor];
         let io = |source| Error::io(&self.path, source);
         let Some(decode) = encoding.decode else {
-            let offset = start + (first * dtype.size()) as u64;
+            let offset = start + (first * size) as u64;
             return self.content.read_at(offset, to).map_err(io);
         };
         // Whole blocks, of which the first and the last may be wanted in part.

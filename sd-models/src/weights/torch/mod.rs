@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::source::{TensorInfo, TensorSource, no_floats};
+use super::source::{TensorInfo, TensorSource};
 use crate::{Error, Result};
 use pickle::Pickle;
 use view::View;
@@ -120,10 +120,7 @@ impl TensorSource for Torch {
     }
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
-        let info = &self.tensors[tensor];
-        if info.dtype.is_none() {
-            return Err(no_floats(&self.path, info));
-        }
+        self.tensors[tensor].value_bytes(&self.path)?;
         let read = self.views[tensor].read(&self.content, first, to);
         read.map_err(|source| Error::io(&self.path, source))
     }

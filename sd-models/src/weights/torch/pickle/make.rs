@@ -9,6 +9,9 @@ use super::{Object, Storage, Tensor, Value};
 /// No tensor has as many sides.
 const MAX_SIDES: usize = 32;
 
+/// No tensor has more elements than this and more than its storage, which would be repeated ones.
+const MAX_REPEATED: u64 = 1 << 24;
+
 impl Machine {
     /// A storage: ('storage', class, key, location, number of elements[, view]).
     pub(super) fn persistent(&mut self, id: Value) -> Result<(), Fault> {
@@ -143,7 +146,9 @@ impl Machine {
             false => (element, len),
         };
         if !within(offset, &shape, &strides, len) {
-            let reason = format!("a tensor {shape:?} lies outside its storage of {len} elements");
+            let reason = format!(
+                "a tensor {shape:?} lies outside its storage of {len} elements, or repeats too many"
+            );
             return Err(damaged(reason));
         }
         let shape = shape.into_iter().map(usize::try_from);
@@ -187,13 +192,18 @@ impl Machine {
     }
 }
 
-/// `true` where every element of a view lies within a storage of `len`.
+/// `true` where every element of a view lies within a storage of `len`, of which it repeats no more
+/// than a file may make its reader hold.
 fn within(offset: u64, shape: &[u64], strides: &[u64], len: u64) -> bool {
     let Some(elements) = shape.iter().try_fold(1u64, |n, side| n.checked_mul(*side)) else {
         return false;
     };
     if elements == 0 {
         return offset <= len;
+    }
+    // A stride of zero repeats an element, which costs a file nothing and its reader everything.
+    if elements > len.max(MAX_REPEATED) {
+        return false;
     }
     let mut sides = shape.iter().zip(strides);
     let last = sides.try_fold(offset, |last, (side, stride)| {
