@@ -165,6 +165,8 @@ fn change(
         ("--rule", arguments.rule.is_some()),
         ("--expand", arguments.expand.is_some()),
         ("--keep-unmasked", arguments.keep_unmasked),
+        ("--masked-only", arguments.masked_only.is_some()),
+        ("--feather", arguments.feather.is_some()),
     ];
     if let Some((option, _)) = of_other_models.iter().find(|(_, is)| *is) {
         let why = "this model sees the whole picture and changes it as the prompt says \

@@ -1,4 +1,36 @@
-//! The layers of Stable Diffusion 1.5, from the networks' configurations.
+//! The layers of Stable Diffusion 1.5 and XL, from the networks' configurations.
+
+/// What a U-Net's configuration says.
+pub(crate) struct UNet {
+    channels: &'static [usize],
+    /// Transformer layers behind each residual block, 0 where there is no transformer.
+    depths: &'static [usize],
+    middle: usize,
+    heads: Heads,
+}
+
+/// Attention heads of a U-Net.
+#[derive(Clone, Copy)]
+enum Heads {
+    Count(usize),
+    Width(usize),
+}
+
+/// Stable Diffusion 1.5's U-Net.
+pub(crate) const SD15: UNet = UNet {
+    channels: &[320, 640, 1280, 1280],
+    depths: &[1, 1, 1, 0],
+    middle: 1,
+    heads: Heads::Count(8),
+};
+
+/// Stable Diffusion XL's U-Net.
+pub(crate) const SDXL: UNet = UNet {
+    channels: &[320, 640, 1280],
+    depths: &[0, 2, 10],
+    middle: 10,
+    heads: Heads::Width(64),
+};
 
 /// One computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,60 +235,76 @@ impl Network {
         self.conv_as(side, outputs, outputs, 3, 1, false, true);
     }
 
-    fn transformer(&mut self, side: usize, channels: usize, heads: usize) {
+    fn transformer(&mut self, side: usize, channels: usize, heads: Heads, depth: usize) {
+        if depth == 0 {
+            return;
+        }
+        let heads = match heads {
+            Heads::Count(count) => count,
+            Heads::Width(width) => channels / width,
+        };
         let (tokens, size) = (side * side, channels / heads);
         let rows = self.n * tokens;
         self.norm(side, channels);
-        for projection in 0..8 {
-            // In, query, key, value, out; query and out of the second attention; out.
-            self.linear(rows, channels, channels);
-            if projection == 3 {
-                self.attention(heads, size, tokens, tokens, false);
+        self.linear(rows, channels, channels);
+        for _ in 0..depth {
+            for projection in 0..6 {
+                // Query, key, value, out; query and out of the second attention, whose keys and
+                // values are made once for all steps.
+                self.linear(rows, channels, channels);
+                if projection == 2 {
+                    self.attention(heads, size, tokens, tokens, false);
+                }
+                if projection == 4 {
+                    self.attention(heads, size, tokens, 77, false);
+                }
             }
-            if projection == 5 {
-                self.attention(heads, size, tokens, 77, false);
+            for _ in 0..3 {
+                self.ops.push(Op::LayerNorm {
+                    rows,
+                    width: channels,
+                });
             }
-        }
-        for _ in 0..3 {
-            self.ops.push(Op::LayerNorm {
+            self.ops.push(Op::Geglu {
                 rows,
-                width: channels,
+                inputs: channels,
+                outputs: 4 * channels,
             });
+            self.linear(rows, 4 * channels, channels);
         }
-        self.ops.push(Op::Geglu {
-            rows,
-            inputs: channels,
-            outputs: 4 * channels,
-        });
-        self.linear(rows, 4 * channels, channels);
+        self.linear(rows, channels, channels);
     }
 
-    /// One evaluation of the U-Net on `n` latents of `side` × `side`.
-    pub(crate) fn unet(n: usize, side: usize) -> Self {
-        const CHANNELS: [usize; 4] = [320, 640, 1280, 1280];
+    /// One evaluation of a U-Net on `n` latents of `side` × `side`.
+    pub(crate) fn unet(of: &UNet, n: usize, side: usize) -> Self {
+        let &UNet {
+            channels,
+            depths,
+            middle,
+            heads,
+        } = of;
+        let last = channels.len() - 1;
         let mut net = Self::new(n);
-        net.conv(side, 4, CHANNELS[0], 3);
-        let mut skips = vec![CHANNELS[0]];
-        let mut width = CHANNELS[0];
-        for (level, channels) in CHANNELS.into_iter().enumerate() {
+        net.conv(side, 4, channels[0], 3);
+        let mut skips = vec![channels[0]];
+        let mut width = channels[0];
+        for (level, (&channels, &depth)) in channels.iter().zip(depths).enumerate() {
             let side = side >> level;
             for _ in 0..2 {
                 net.resnet(side, width, channels);
                 width = channels;
-                if level < 3 {
-                    net.transformer(side, channels, 8);
-                }
+                net.transformer(side, channels, heads, depth);
                 skips.push(channels);
             }
-            if level < 3 {
+            if level < last {
                 net.conv_as(side / 2, channels, channels, 3, 2, false, false);
                 skips.push(channels);
             }
         }
-        net.resnet(side / 8, 1280, 1280);
-        net.transformer(side / 8, 1280, 8);
-        net.resnet(side / 8, 1280, 1280);
-        for (level, channels) in CHANNELS.into_iter().enumerate().rev() {
+        net.resnet(side >> last, width, width);
+        net.transformer(side >> last, width, heads, middle);
+        net.resnet(side >> last, width, width);
+        for (level, (&channels, &depth)) in channels.iter().zip(depths).enumerate().rev() {
             let side = side >> level;
             for _ in 0..3 {
                 let skip = skips.pop().unwrap_or(0);
@@ -267,16 +315,14 @@ impl Network {
                 });
                 net.resnet(side, width + skip, channels);
                 width = channels;
-                if level < 3 {
-                    net.transformer(side, channels, 8);
-                }
+                net.transformer(side, channels, heads, depth);
             }
             if level > 0 {
                 net.conv_as(2 * side, channels, channels, 3, 1, true, false);
             }
         }
-        net.norm(side, 320);
-        net.conv(side, 320, 4, 3);
+        net.norm(side, width);
+        net.conv(side, width, 4, 3);
         net
     }
 

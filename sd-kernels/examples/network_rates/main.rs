@@ -1,7 +1,7 @@
-//! Shares of Stable Diffusion 1.5's time: each class of layers, its share of the time and its
-//! rate beside what this machine can multiply at most (a roofline).
+//! Shares of the time of Stable Diffusion 1.5's and XL's networks: each class of layers, its share
+//! of the time and its rate beside what this machine can multiply at most (a roofline).
 //!
-//! `cargo run --release -p sd-kernels --example network_rates -- [unet|decoder|encoder|text]
+//! `cargo run --release -p sd-kernels --example network_rates -- [unet|xl-unet|decoder|encoder|text]
 //! [--size 512] [--batch 2] [--isa avx2] [--runs 3]`; `RAYON_NUM_THREADS` chooses the threads.
 //!
 //! Each layer is timed by itself and the fastest run counts, so the sum is what the network would
@@ -11,7 +11,7 @@ mod layers;
 
 use std::time::Instant;
 
-use layers::{Network, Op};
+use layers::{Network, Op, SD15, SDXL};
 use sd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNorm, Isa, PackedConv, PackedGeglu,
     PackedMatrix, Picture, attention, concat_channels, geglu, group_norm, layer_norm, linear,
@@ -75,7 +75,8 @@ fn main() -> Result<(), Error> {
     );
     for name in &options.networks {
         let network = match name.as_str() {
-            "unet" => Network::unet(options.batch, options.size / 8),
+            "unet" => Network::unet(&SD15, options.batch, options.size / 8),
+            "xl-unet" => Network::unet(&SDXL, options.batch, options.size / 8),
             "decoder" => Network::decoder(1, options.size),
             "encoder" => Network::encoder(1, options.size),
             "text" => Network::text(options.batch),
