@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use burn::tensor::DType;
 use half::{bf16, f16};
 
-use super::change::{Change, Module};
+use super::change::Change;
+use super::module::Module;
 use crate::Result;
 use crate::weights::{Stored, TensorInfo, TensorSource};
 
 /// One tensor of a checkpoint with one change of an adapter.
 ///
-/// Nothing of either is kept: rows of the original are read and changed as they are asked for. The
-/// change is read from its file once for all rows of the tensor that is loaded just now, and where
-/// a row's change depends on others, all of them are changed once and lie there as long.
+/// Rows of the original are read and changed as they are asked for. What takes longer is kept in the
+/// adapter's file, of the last module that was asked for: its change, and where a row's change
+/// depends on other rows, the whole of the changed tensor.
 pub(super) struct Merged {
     original: Stored,
     info: [TensorInfo; 1],
@@ -24,17 +25,22 @@ pub(super) struct Merged {
     module: usize,
     is_bias: bool,
     strength: f32,
-    /// All of it, while [`Reader::whole`] keeps that.
+    /// All of it, as long as the [`Reader`] keeps that.
     whole: Mutex<Weak<Vec<f32>>>,
 }
 
-/// A file of changes, with the change that was read last.
+/// A file of changes, with what was read last of it.
 pub(super) struct Reader {
     pub(super) source: Arc<dyn TensorSource>,
     pub(super) modules: Vec<Module>,
-    last: Mutex<Option<(Key, Arc<Change>)>>,
-    /// The tensor that was changed last as a whole.
-    whole: Mutex<Option<Arc<Vec<f32>>>>,
+    last: Mutex<Option<Last>>,
+}
+
+/// Change of one module, and the tensor that it was made on if that was changed as a whole.
+struct Last {
+    key: Key,
+    change: Arc<Change>,
+    whole: Option<Arc<Vec<f32>>>,
 }
 
 /// Module and tensor of a change.
@@ -46,34 +52,50 @@ impl Reader {
             source,
             modules,
             last: Mutex::new(None),
-            whole: Mutex::new(None),
         }
     }
 
     fn change(&self, module: usize, is_bias: bool, shape: &[usize]) -> Result<Arc<Change>> {
         let key = (module, is_bias, shape.to_vec());
         // Held while it reads: others want the same.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((found, change)) = &*last
-            && *found == key
+        let mut last = self.last();
+        if let Some(last) = &*last
+            && last.key == key
         {
-            return Ok(change.clone());
+            return Ok(last.change.clone());
         }
         // One at a time is in memory.
         *last = None;
         let module = &self.modules[module];
         let change = Arc::new(match is_bias {
-            true => module.read_bias(&*self.source)?,
-            false => module.read(&*self.source, shape)?,
+            true => Change::read_bias(module, &*self.source)?,
+            false => Change::read(module, &*self.source, shape)?,
         });
-        *last = Some((key, change.clone()));
+        *last = Some(Last {
+            key,
+            change: change.clone(),
+            whole: None,
+        });
         Ok(change)
+    }
+
+    /// Keeps `whole` as long as `change` is the last one.
+    fn keep(&self, change: &Arc<Change>, whole: &Arc<Vec<f32>>) {
+        let mut last = self.last();
+        let last = last.as_mut();
+        if let Some(last) = last.filter(|last| Arc::ptr_eq(&last.change, change)) {
+            last.whole = Some(whole.clone());
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Last>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Merged {
-    /// `keeps` says that sums are rounded to the checkpoint's precision, once, as trainers' tools do;
-    /// else they stay in f32.
+    /// `keeps` says that the sum is rounded to the checkpoint's precision, as trainers' tools do;
+    /// else it stays in f32. Of several adapters each is rounded so.
     pub(super) fn new(
         original: Stored,
         keeps: bool,
@@ -111,15 +133,14 @@ impl Merged {
     }
 
     /// All of the tensor, changed once for all threads that load rows of it.
-    fn whole(&self, change: &Change) -> Result<Arc<Vec<f32>>> {
+    fn whole(&self, change: &Arc<Change>) -> Result<Arc<Vec<f32>>> {
         let mut own = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(whole) = own.upgrade() {
             return Ok(whole);
         }
         let whole = Arc::new(self.changed(change, 0..self.info[0].shape[0])?);
         *own = Arc::downgrade(&whole);
-        let mut last = (self.adapter.whole.lock()).unwrap_or_else(PoisonError::into_inner);
-        *last = Some(whole.clone());
+        self.adapter.keep(change, &whole);
         Ok(whole)
     }
 
@@ -155,11 +176,17 @@ impl TensorSource for Merged {
         let last = first + to.len() / size;
         let rows = first / width..last.div_ceil(width);
         let change = self.adapter.change(self.module, self.is_bias, shape)?;
+        let (some, whole);
         let new = match change.by_rows() {
-            true => self.changed(&change, rows.clone())?,
-            false => self.whole(&change)?[rows.start * width..rows.end * width].to_vec(),
+            true => {
+                some = self.changed(&change, rows.clone())?;
+                &some[first - rows.start * width..last - rows.start * width]
+            }
+            false => {
+                whole = self.whole(&change)?;
+                &whole[first..last]
+            }
         };
-        let new = &new[first - rows.start * width..last - rows.start * width];
         match self.info[0].dtype {
             Some(DType::F16) => put(to, new, |x| f16::from_f32(x).to_le_bytes()),
             Some(DType::BF16) => put(to, new, |x| bf16::from_f32(x).to_le_bytes()),

@@ -2,13 +2,15 @@
 //!
 //! A [`LoraFile`] is taken apart by its tensors' names (`grammar`), each module found in a
 //! network by any of the spellings that trainers have for it (`names`), and its change merged
-//! into the weights while they are read (`merged`): there is never a second copy of them. What
-//! each form of change does to a tensor is in `change`.
+//! into the weights while they are read (`merged`): there is never a second copy of them. Which
+//! forms of change there are, and what they fit, is in `module`, what each does to a tensor in
+//! `change`.
 
 mod change;
 mod grammar;
 mod matrix;
 mod merged;
+mod module;
 mod names;
 mod report;
 mod rotation;
@@ -23,9 +25,9 @@ pub use self::grammar::Target;
 pub(crate) use self::names::Names;
 pub use self::report::AdapterReport;
 
-use self::change::Module;
 use self::grammar::{parse, spelling};
 use self::merged::{Merged, Reader};
+use self::module::Module;
 use self::settings::Settings;
 use crate::weights::{TensorSource, Weights, open_source};
 use crate::{Error, Files, Result, WeightStorage, inspect};
@@ -205,7 +207,10 @@ impl LoraFile {
             if let Err(reason) =
                 module.fits(tensors, weight_shape.as_deref(), bias_shape.as_deref())
             {
-                matches.0[index] = Fate::Misshapen(reason);
+                // Two networks may have modules of one name, of which it fits one.
+                if matches.0[index] != Fate::Matched {
+                    matches.0[index] = Fate::Misshapen(reason);
+                }
                 continue;
             }
             if let Some(other) = taken.insert(found.into(), &module.name) {

@@ -22,6 +22,7 @@ pub(super) struct Settings {
     use_rslora: bool,
     fan_in_fan_out: bool,
     use_cayley_neumann: Option<bool>,
+    num_cayley_neumann_terms: Option<u64>,
     lora_bias: bool,
 }
 
@@ -86,6 +87,11 @@ impl Settings {
         }
         if self.use_cayley_neumann == Some(false) {
             return Err("use_cayley_neumann is false, supported is true".into());
+        }
+        if let Some(terms) = self.num_cayley_neumann_terms.filter(|terms| *terms != 5) {
+            return Err(format!(
+                "num_cayley_neumann_terms is {terms}, supported is 5"
+            ));
         }
         if self.lora_bias {
             return Err("lora_bias is true, supported is false".into());

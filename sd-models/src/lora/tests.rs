@@ -157,7 +157,28 @@ fn what_does_not_fit_is_named_with_its_reason() {
     let q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
     let [down, up, alpha] =
         ["lora_down.weight", "lora_up.weight", "alpha"].map(|s| format!("{q}.{s}"));
-    let misshapen: [(&Tensors<'_>, &str); 6] = [
+    let [magnitude, scale, blocks] =
+        ["lora_magnitude_vector", "dora_scale", "oft_blocks"].map(|s| format!("{q}.{s}"));
+    let [low, high]: [(&str, &[usize]); 2] = [(&down, &[4, 8]), (&up, &[12, 4])];
+    let misshapen: [(&Tensors<'_>, &str); 15] = [
+        // DoRA's lengths: of the outputs, or of the inputs as `[1, in]`.
+        (&[low, high, (&magnitude, &[8])], "the magnitude is [8]"),
+        (&[low, high, (&magnitude, &[])], "the magnitude is []"),
+        (&[low, high, (&scale, &[8])], "dora_scale is [8]"),
+        (&[low, high, (&scale, &[])], "dora_scale is []"),
+        (&[low, high, (&scale, &[8, 1])], "dora_scale is [8, 1]"),
+        (
+            &[low, high, (&scale, &[12, 1]), (&magnitude, &[12])],
+            "two magnitudes",
+        ),
+        // Butterflies of no stage.
+        (&[(&blocks, &[0, 6, 2, 2])], "oft_blocks is [0, 6, 2, 2]"),
+        // Sides that no memory holds, in a tensor without a number.
+        (
+            &[(&down, &[4, 1 << 40, 1 << 40, 0]), high],
+            "lora_down is [4, 1099511627776",
+        ),
+        (&[(&blocks, &[31, 0, 0, 0])], "oft_blocks is [31, 0, 0, 0]"),
         (&[(&down, &[4, 9]), (&up, &[12, 4])], "lora_down is [4, 9]"),
         (&[(&down, &[4, 8]), (&up, &[11, 4])], "lora_up is [11, 4]"),
         (&[(&down, &[4, 8]), (&up, &[12, 3])], "lora_up is [12, 3]"),
@@ -174,6 +195,28 @@ fn what_does_not_fit_is_named_with_its_reason() {
         assert_eq!((report.matched, report.misshapen.len()), (0, 1), "{reason}");
         let found = &report.misshapen[0];
         assert!(found.starts_with(q) && found.contains(reason), "{found}");
+    }
+    // What a core and a factor make has as many rows as the core, whatever the file's size.
+    let conv = "lora_unet_down_blocks_0_resnets_0_conv1";
+    let weight = "down_blocks.0.resnets.0.conv1.weight";
+    let [outputs, inputs] = [0, 1].map(|side| layers.0.get(weight).unwrap().shape[side]);
+    let most = outputs.max(inputs * 9);
+    for (rank, fits) in [(most, true), (most + 1, false)] {
+        let names = ["a", "b"].map(|s| ["1", "2"].map(|n| format!("{conv}.hada_w{n}_{s}")));
+        let cores = ["1", "2"].map(|n| format!("{conv}.hada_t{n}"));
+        let mut tensors: Vec<(&str, Vec<usize>)> = Vec::new();
+        for n in 0..2 {
+            tensors.push((&names[0][n], vec![rank, outputs]));
+            tensors.push((&names[1][n], vec![1, inputs]));
+            tensors.push((&cores[n], vec![rank, 1, 3, 3]));
+        }
+        let tensors: Vec<(&str, &[usize])> = tensors.iter().map(|(n, s)| (*n, &s[..])).collect();
+        let (_, report) = merged(&file_of(&tensors, 1.0).unwrap(), &layers, false, 1.0);
+        assert_eq!(report.matched, usize::from(fits), "{report}");
+        assert_eq!(
+            report.misshapen.iter().any(|r| r.contains("the rank is")),
+            !fits
+        );
     }
     for alpha_value in [f32::NAN, f32::INFINITY] {
         let tensors: [(&str, &[usize]); 3] = [(&down, &[4, 8]), (&up, &[12, 4]), (&alpha, &[])];
@@ -235,4 +278,48 @@ fn what_does_not_fit_is_named_with_its_reason() {
         error.to_string().contains("no change to a model's weights"),
         "{error}"
     );
+}
+
+/// A file of one encoder's changes without a word on which fits one of two, and stays matched.
+#[test]
+fn what_one_network_has_no_other_takes_away() {
+    let names = |width: usize| {
+        let view = |bytes: &Vec<u8>| {
+            let dtype = safetensors::Dtype::F32;
+            let shape = vec![width, width];
+            let view = safetensors::tensor::TensorView::new(dtype, shape, bytes);
+            let tensors = [("encoder.layers.0.mlp.fc1.weight", view.unwrap())];
+            safetensors::serialize(tensors, None).unwrap()
+        };
+        let bytes = view(&vec![0; 4 * width * width]);
+        let weights = Weights::from_bytes("encoder.safetensors", bytes).unwrap();
+        let names = Names::of_text(weights.shapes().map(|(name, _)| name));
+        (weights, names)
+    };
+    let module = "base_model.model.text_model.encoder.layers.0.mlp.fc1";
+    let [down, up] = ["lora_A.weight", "lora_B.weight"].map(|s| format!("{module}.{s}"));
+    let file = file_of(&[(&down, &[2, 6]), (&up, &[6, 2])], 1.0).unwrap();
+    for widths in [[6, 8], [8, 6]] {
+        let mut matches = file.unmatched();
+        for (index, width) in widths.into_iter().enumerate() {
+            let (mut weights, names) = names(width);
+            let target = Target::TextEncoder(index);
+            let storage = WeightStorage::F32;
+            file.merge_into(&mut weights, target, &names, storage, 1.0, &mut matches)
+                .unwrap();
+        }
+        let report = file.report(&matches);
+        assert!(report.is_complete(), "{report}");
+    }
+}
+
+#[test]
+fn settings_of_another_series_are_refused() {
+    let text = |terms: usize| {
+        format!(r#"{{"peft_type": "OFT", "r": 2, "num_cayley_neumann_terms": {terms}}}"#)
+    };
+    let parse = |terms| Settings::parse(Path::new("adapter_config.json"), text(terms).as_bytes());
+    assert!(parse(5).is_ok());
+    let error = parse(4).unwrap_err().to_string();
+    assert!(error.contains("num_cayley_neumann_terms is 4"), "{error}");
 }
