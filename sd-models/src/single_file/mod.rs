@@ -4,12 +4,12 @@
 //! from marks in the file, from what lies beside it, from its family, or from the caller.
 
 mod assemble;
-mod families;
-mod names;
+pub(crate) mod families;
+pub(crate) mod names;
 mod prediction;
 mod text;
 mod tiny;
-mod unet;
+pub(crate) mod unet;
 mod vae;
 mod vocabulary;
 
