@@ -49,6 +49,15 @@ impl ConfigFile {
         self
     }
 
+    /// The same without the settings `fields`, which somebody else reads.
+    #[must_use]
+    pub(crate) fn without(mut self, fields: &[&str]) -> Self {
+        for field in fields {
+            self.settings.remove(*field);
+        }
+        self
+    }
+
     /// The settings within the setting `field`, `None` where it is absent.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod class;
 mod clip;
 mod config;
+pub mod controlnet;
 mod error;
 mod file_kind;
 mod files;
@@ -16,6 +17,7 @@ mod notes;
 mod options;
 mod saving;
 mod single_file;
+pub mod t2i_adapter;
 #[doc(hidden)]
 pub mod testing;
 mod textual_inversion;

@@ -24,9 +24,11 @@
 //! ```
 
 mod clip;
+mod controlnet;
 mod layout;
 mod open_clip;
 mod storage;
+mod t2i_adapter;
 mod tiny;
 mod unet;
 mod vae;
@@ -37,6 +39,8 @@ pub use unet::Numbering;
 
 /// The prefix of a U-Net's tensors.
 pub const UNET: &str = "model.diffusion_model";
+/// The prefix of a ControlNet's tensors.
+pub const CONTROLNET: &str = "control_model";
 /// The prefix of an autoencoder's tensors.
 pub const VAE: &str = "first_stage_model";
 /// The prefix of a text encoder's tensors in the files of Stable Diffusion 1 and 2.

@@ -17,17 +17,21 @@ pub enum Numbering {
     ThreePerResolution,
 }
 
-/// Layers outside the blocks.
-const OUTER: &[(&str, &str)] = &[
+/// Layers before the blocks.
+pub(super) const TIME: &[(&str, &str)] = &[
     ("conv_in", "input_blocks.0.0"),
     ("time_embedding.linear_1", "time_embed.0"),
     ("time_embedding.linear_2", "time_embed.2"),
-    ("conv_norm_out", "out.0"),
-    ("conv_out", "out.2"),
 ];
 
+/// Layers behind the blocks.
+const OUT: &[(&str, &str)] = &[("conv_norm_out", "out.0"), ("conv_out", "out.2")];
+
+/// What a ControlNet has behind the middle block.
+pub(super) const MIDDLE: &[(&str, &str)] = &[("controlnet_mid_block", "middle_block_out.0")];
+
 /// SDXL's embedding of the pooled prompt and of sizes and crops.
-const ADDED: &[(&str, &str)] = &[
+pub(super) const ADDED: &[(&str, &str)] = &[
     ("add_embedding.linear_1", "label_emb.0.0"),
     ("add_embedding.linear_2", "label_emb.0.2"),
 ];
@@ -46,7 +50,8 @@ impl Layout {
     /// Table of a U-Net.
     pub fn unet(config: &UNetConfig, numbering: Numbering) -> Self {
         let mut table = Self::new();
-        table.rows_in("", "", OUTER);
+        table.rows_in("", "", TIME);
+        table.rows_in("", "", OUT);
         if config.text_time.is_some() {
             table.rows_in("", "", ADDED);
         }
@@ -59,23 +64,27 @@ impl Layout {
             table.row(name, name, Storage::Whole);
         }
         table.way_down(config, numbering);
-        match config.mid {
-            MidBlockConfig::None => {}
-            MidBlockConfig::Resnet => {
-                table.rows_in("mid_block.resnets.0", "middle_block.0", RESNET);
-            }
-            MidBlockConfig::Attention { .. } => {
-                table.rows_in("mid_block.resnets.0", "middle_block.0", RESNET);
-                table.transformer("mid_block.attentions.0", "middle_block.1");
-                table.rows_in("mid_block.resnets.1", "middle_block.2", RESNET);
-            }
-        }
+        table.middle(config);
         table.way_up(config, numbering);
         table
     }
 
+    pub(super) fn middle(&mut self, config: &UNetConfig) {
+        match config.mid {
+            MidBlockConfig::None => {}
+            MidBlockConfig::Resnet => {
+                self.rows_in("mid_block.resnets.0", "middle_block.0", RESNET);
+            }
+            MidBlockConfig::Attention { .. } => {
+                self.rows_in("mid_block.resnets.0", "middle_block.0", RESNET);
+                self.transformer("mid_block.attentions.0", "middle_block.1");
+                self.rows_in("mid_block.resnets.1", "middle_block.2", RESNET);
+            }
+        }
+    }
+
     /// A downsampler is a block of its own.
-    fn way_down(&mut self, config: &UNetConfig, numbering: Numbering) {
+    pub(super) fn way_down(&mut self, config: &UNetConfig, numbering: Numbering) {
         let mut next = 1;
         for (i, block) in config.blocks.iter().enumerate() {
             let ours = format!("down_blocks.{i}");

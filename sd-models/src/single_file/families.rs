@@ -22,7 +22,7 @@ pub(super) struct Row {
 
 /// Attention heads of a U-Net, which no tensor tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heads {
+pub(crate) enum Heads {
     /// So many at each resolution.
     Count(usize),
     /// As many as have this width.

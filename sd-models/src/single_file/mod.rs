@@ -5,12 +5,12 @@
 
 mod assemble;
 mod components;
-mod families;
-mod names;
+pub(crate) mod families;
+pub(crate) mod names;
 mod prediction;
 mod text;
 mod tiny;
-mod unet;
+pub(crate) mod unet;
 mod vae;
 mod vocabulary;
 

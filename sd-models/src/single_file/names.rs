@@ -9,19 +9,19 @@ use crate::weights::TensorInfo;
 /// For each of a component's tensors the number of the file's tensor, its name by diffusers and the
 /// form in which the file holds it. One that the component has not keeps its name in the file, by
 /// which it is then an error.
-pub(super) type Entries = Vec<(usize, String, Storage)>;
+pub(crate) type Entries = Vec<(usize, String, Storage)>;
 
 /// Numbers of a file's tensors by their names.
-pub(super) struct Numbers<'a>(HashMap<&'a str, usize>);
+pub(crate) struct Numbers<'a>(HashMap<&'a str, usize>);
 
 impl<'a> Numbers<'a> {
-    pub(super) fn new(tensors: &'a [TensorInfo]) -> Self {
+    pub(crate) fn new(tensors: &'a [TensorInfo]) -> Self {
         let names = tensors.iter().map(|tensor| tensor.name.as_str());
         Self(names.zip(0..).collect())
     }
 
     /// Number of the tensor that is called `name` within `part`.
-    pub(super) fn of(&self, part: &Part<'_>, name: &str) -> usize {
+    pub(crate) fn of(&self, part: &Part<'_>, name: &str) -> usize {
         let tensor = part.tensors.get(name).map(|tensor| tensor.name.as_str());
         tensor
             .and_then(|name| self.0.get(name).copied())
@@ -29,7 +29,7 @@ impl<'a> Numbers<'a> {
     }
 
     /// The tensors of a part that diffusers calls the same.
-    pub(super) fn kept(&self, part: &Part<'_>) -> Entries {
+    pub(crate) fn kept(&self, part: &Part<'_>) -> Entries {
         let names = part.tensors.keys();
         names
             .map(|name| (self.of(part, name), (*name).into(), Storage::Whole))
@@ -37,12 +37,12 @@ impl<'a> Numbers<'a> {
     }
 
     /// The tensors of a part by the table of its layout.
-    pub(super) fn renamed(&self, part: &Part<'_>, layout: &Layout) -> Entries {
+    pub(crate) fn renamed(&self, part: &Part<'_>, layout: &Layout) -> Entries {
         self.renamed_by(part, layout, |name: &str| name.to_string())
     }
 
     /// The same with the name by which the table has each tensor.
-    pub(super) fn renamed_by(
+    pub(crate) fn renamed_by(
         &self,
         part: &Part<'_>,
         layout: &Layout,

@@ -41,7 +41,7 @@ const DIFFUSERS: Outer = Outer {
 };
 
 /// A U-Net's settings, of which heads are counted as `heads` says.
-pub(super) fn settings(part: &Part<'_>, heads: Heads) -> Map<String, Value> {
+pub(crate) fn settings(part: &Part<'_>, heads: Heads) -> Map<String, Value> {
     let structure = structure(part);
     let names = match part.layout {
         Naming::Ldm => &ORIGINAL,
@@ -125,7 +125,7 @@ pub(super) fn names(part: &Part<'_>, numbers: &Numbers<'_>, file: &ConfigFile) -
 }
 
 /// Width of the prompt's tokens.
-pub(super) fn cross_width(part: &Part<'_>) -> Option<usize> {
+pub(crate) fn cross_width(part: &Part<'_>) -> Option<usize> {
     let mut tensors = part.tensors.iter();
     let (_, tensor) = tensors.find(|(name, _)| name.ends_with("attn2.to_k.weight"))?;
     tensor.shape.get(1).copied()

@@ -1,8 +1,11 @@
+use std::collections::VecDeque;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::{Cancel, Result};
 
 use super::freeu::FreeU;
+use super::residuals::sum;
 use super::stage::StageConfig;
 use crate::layers::{
     BlockContext, Downsample2D, Padding, ResnetBlock2D, Transformer2DModel, Upsample2D,
@@ -10,14 +13,16 @@ use crate::layers::{
 };
 
 /// The prompt as each transformer of a block sees it.
-pub(super) type StageContext = Vec<Vec<BlockContext>>;
+pub(crate) type StageContext = Vec<Vec<BlockContext>>;
 
 /// One evaluation on its way through the blocks.
-pub(super) struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     pub(super) time: &'a Tensor<2>,
     pub(super) cancel: &'a Cancel,
     /// What was kept on the way down, and is not yet taken on the way up.
-    pub(super) skips: Vec<Tensor<4>>,
+    pub(crate) skips: Vec<Tensor<4>>,
+    /// What is still to be added to what the blocks on the way down make, in their order.
+    pub(super) added: VecDeque<Tensor<4>>,
     /// Number of skips with which the way down ends.
     pub(super) limit: usize,
     /// Number of the skip before whose layer on the way up what comes from below is kept.
@@ -28,7 +33,30 @@ pub(super) struct Pass<'a> {
     pub(super) finest: usize,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// An evaluation of all blocks, of which the finest has `finest` channels.
+    pub(crate) fn new(time: &'a Tensor<2>, finest: usize, cancel: &'a Cancel) -> Self {
+        Self {
+            time,
+            cancel,
+            skips: Vec::new(),
+            added: VecDeque::new(),
+            limit: usize::MAX,
+            keep_below: None,
+            kept: None,
+            freeu: None,
+            finest,
+        }
+    }
+
+    /// `x` with what is to be added to the output of the block it is of.
+    pub(super) fn with_added(&mut self, x: Tensor<4>) -> Result<Tensor<4>> {
+        match self.added.pop_front() {
+            Some(residual) => sum("a residual of a block", x, residual),
+            None => Ok(x),
+        }
+    }
+
     /// `true` when the layer on the way down that makes the skip of number `skip` is next.
     fn is_next(&self, skip: usize) -> bool {
         self.skips.len() == skip && skip < self.limit
@@ -52,17 +80,17 @@ impl Pass<'_> {
 /// One resolution on the way down: residual blocks, each with a transformer behind it in a
 /// `CrossAttnDownBlock2D`, then a halving.
 #[derive(Module, Debug)]
-pub(super) struct DownBlock {
+pub(crate) struct DownBlock {
     /// The residual blocks in order.
     resnets: Vec<ResnetBlock2D>,
     /// One for each residual block, or none (`DownBlock2D`).
-    pub(super) attentions: Vec<Transformer2DModel>,
+    pub(crate) attentions: Vec<Transformer2DModel>,
     /// One, or none at the coarsest resolution.
     downsamplers: Vec<Downsample2D>,
 }
 
 impl DownBlock {
-    pub(super) fn new(config: &StageConfig, padding: Padding, device: &Device) -> Self {
+    pub(crate) fn new(config: &StageConfig, padding: Padding, device: &Device) -> Self {
         let downsampler = || Downsample2D::new(config.channels, padding, device);
         Self {
             resnets: resnets(config, device),
@@ -73,31 +101,41 @@ impl DownBlock {
 
     /// `x` through the layers that are next, whose first makes the skip of number `first`; each
     /// layer's output is kept for the way up.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
         first: usize,
         context: &StageContext,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor<4>> {
+        let attends = !self.attentions.is_empty();
         for (i, resnet) in self.resnets.iter().enumerate() {
             if pass.is_next(first + i) {
                 pass.cancel.check()?;
                 x = resnet.forward(x, Some(pass.time));
                 pass.cancel.check()?;
-                x = keep(attend(x, &self.attentions, context, i), &mut pass.skips);
+                x = attend(x, &self.attentions, context, i);
+                let is_last = i + 1 == self.resnets.len();
+                if is_last && (attends || self.downsamplers.is_empty()) {
+                    x = pass.with_added(x)?;
+                }
+                x = keep(x, &mut pass.skips);
             }
         }
         for (i, downsampler) in self.downsamplers.iter().enumerate() {
             if pass.is_next(first + self.resnets.len() + i) {
-                x = keep(downsampler.forward(x), &mut pass.skips);
+                x = downsampler.forward(x);
+                if !attends {
+                    x = pass.with_added(x)?;
+                }
+                x = keep(x, &mut pass.skips);
             }
         }
         Ok(x)
     }
 
     /// Number of skips that it makes.
-    pub(super) fn skips(&self) -> usize {
+    pub(crate) fn skips(&self) -> usize {
         self.resnets.len() + self.downsamplers.len()
     }
 }
@@ -105,22 +143,22 @@ impl DownBlock {
 /// The coarsest resolution once more: a residual block, then transformers with a residual block
 /// behind each.
 #[derive(Module, Debug)]
-pub(super) struct MidBlock {
+pub(crate) struct MidBlock {
     /// One more than there are transformers.
     resnets: Vec<ResnetBlock2D>,
     /// One (`UNetMidBlock2DCrossAttn`) or none (`UNetMidBlock2D`).
-    pub(super) attentions: Vec<Transformer2DModel>,
+    pub(crate) attentions: Vec<Transformer2DModel>,
 }
 
 impl MidBlock {
-    pub(super) fn new(config: &StageConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: &StageConfig, device: &Device) -> Self {
         Self {
             resnets: resnets(config, device),
             attentions: transformers(config, device),
         }
     }
 
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
         context: &StageContext,
@@ -143,7 +181,7 @@ pub(super) struct UpBlock {
     /// The residual blocks in order.
     resnets: Vec<ResnetBlock2D>,
     /// One for each residual block, or none (`UpBlock2D`).
-    pub(super) attentions: Vec<Transformer2DModel>,
+    pub(crate) attentions: Vec<Transformer2DModel>,
     /// One, or none at the finest resolution.
     upsamplers: Vec<Upsample2D>,
 }
@@ -200,13 +238,34 @@ pack_fields!(DownBlock: resnets, attentions, downsamplers);
 pack_fields!(MidBlock: resnets, attentions);
 pack_fields!(UpBlock: resnets, attentions, upsamplers);
 
+/// `x` through what is left of the way down.
+pub(crate) fn way_down(
+    blocks: &[DownBlock],
+    mut x: Tensor<4>,
+    context: &[StageContext],
+    pass: &mut Pass<'_>,
+) -> Result<Tensor<4>> {
+    let mut first = 1;
+    for (index, (block, context)) in blocks.iter().zip(context).enumerate() {
+        let _span = block_span("down", index, &x).entered();
+        x = block.forward(x, first, context, pass)?;
+        first += block.skips();
+    }
+    Ok(x)
+}
+
+/// One block's time and what it works on, for who listens to that level.
+pub(super) fn block_span(way: &'static str, index: usize, x: &Tensor<4>) -> tracing::Span {
+    tracing::trace_span!("block", way, index, shape = ?x.dims(), device = ?x.device())
+}
+
 /// The prompt `[n, tokens, width]` as each of a block's transformers sees it.
-pub(super) fn prepare(attentions: &[Transformer2DModel], context: &Tensor<3>) -> StageContext {
+pub(crate) fn prepare(attentions: &[Transformer2DModel], context: &Tensor<3>) -> StageContext {
     attentions.iter().map(|a| a.prepare(context)).collect()
 }
 
 /// `x`, of which `skips` have a copy then.
-pub(super) fn keep(mut x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+pub(crate) fn keep(mut x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
     skips.push(duplicate(&mut x));
     x
 }

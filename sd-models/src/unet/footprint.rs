@@ -54,6 +54,31 @@ impl UNetConfig {
         self.context(samples * tokens)
     }
 
+    /// Numbers of all tensors of a sample that are kept on the way down and of the middle block's output,
+    /// for a latent of that height and width.
+    pub(crate) fn kept_numbers(&self, mut size: [usize; 2]) -> usize {
+        let map = |channels: usize, [h, w]: [usize; 2]| channels * h * w;
+        let mut numbers = map(self.blocks[0].channels, size);
+        let mut coarsest = 0;
+        for stage in self.down_stages() {
+            numbers += stage.resnets.len() * map(stage.channels, size);
+            if stage.resample {
+                size = self.halved(size);
+                numbers += map(stage.channels, size);
+            }
+            coarsest = map(stage.channels, size);
+        }
+        numbers + coarsest
+    }
+
+    /// Height and width of a picture where it is halved.
+    fn halved(&self, size: [usize; 2]) -> [usize; 2] {
+        size.map(|side| match self.downsample_padding {
+            Padding::Even(_) => side.div_ceil(2),
+            Padding::BottomRight => side / 2,
+        })
+    }
+
     /// Numbers of the keys and values of `tokens` of the prompt in all transformers.
     fn context(&self, tokens: usize) -> usize {
         let (down, up) = (self.down_stages(), self.up_stages());
@@ -80,10 +105,7 @@ impl Replay<'_> {
                 skips.push((self.map(x.channels, size), size));
             }
             if stage.resample {
-                let half = size.map(|side| match config.downsample_padding {
-                    Padding::Even(_) => side.div_ceil(2),
-                    Padding::BottomRight => side / 2,
-                });
+                let half = config.halved(size);
                 x = self.layer(x, stage.channels, half);
                 size = half;
                 skips.push((self.map(x.channels, size), size));

@@ -7,6 +7,7 @@ mod blocks;
 mod cache;
 mod class_label;
 mod config;
+mod control;
 mod denoiser;
 mod depths;
 mod embedding;
@@ -23,11 +24,17 @@ mod supported;
 pub use cache::StepCache;
 pub use class_label::ClassLabel;
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
+pub use control::{ControlNetwork, ControlSpec, Steering};
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::timestep_embedding;
 pub use footprint::UNetWork;
 pub use freeu::{FreeU, FreeUPlaces};
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
 pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
+
+pub(crate) use blocks::{DownBlock, MidBlock, Pass, StageContext, keep, prepare, way_down};
+pub(crate) use embedding::TimestepEmbedding;
+pub(crate) use stage::StageConfig;
+pub(crate) use prepared::{number_of_sizes, sizes};
 
 pub use crate::layers::{Padding, TimeEffect};

@@ -4,7 +4,9 @@ use burn::tensor::{Device, Int, Tensor};
 use sd_core::{Cancel, Perturbed, WeightBytes};
 use sd_kernels::Activation;
 
-use super::blocks::{DownBlock, MidBlock, Pass, StageContext, UpBlock, keep, prepare};
+use super::blocks::{
+    DownBlock, MidBlock, Pass, StageContext, UpBlock, block_span, keep, prepare, way_down,
+};
 use super::cache::{self, Reuse};
 use super::config::UNetConfig;
 use super::embedding::TimestepEmbedding;
@@ -197,23 +199,19 @@ impl UNet2DConditionModel {
         } else {
             x
         };
-        let mut pass = Pass {
-            time,
-            cancel,
-            skips: Vec::new(),
-            limit: usize::MAX,
-            keep_below: None,
-            kept: None,
-            freeu: context.freeu,
-            finest: self.finest,
-        };
+        let mut pass = Pass::new(time, self.finest, cancel);
+        pass.freeu = context.freeu;
+        let mut residuals = residuals;
+        if let Some(residuals) = &mut residuals {
+            pass.added = std::mem::take(&mut residuals.blocks).into();
+        }
         let x = keep(self.conv_in.forward(x, Epilogue::NONE), &mut pass.skips);
         let x = match reuse {
             Reuse::Nothing => self.whole(x, context, residuals, &mut pass)?,
             Reuse::Deep { depth, features } => match features {
                 Some(features) => {
                     pass.limit = *depth + 1;
-                    self.down(x, context, &mut pass)?;
+                    way_down(&self.down_blocks, x, &context.down, &mut pass)?;
                     if let Some(residuals) = residuals {
                         residuals.add_first(&mut pass.skips)?;
                     }
@@ -235,7 +233,7 @@ impl UNet2DConditionModel {
             } => {
                 let before = x.clone();
                 pass.limit = 2;
-                let x = self.down(x, context, &mut pass)?;
+                let x = way_down(&self.down_blocks, x, &context.down, &mut pass)?;
                 pass.limit = usize::MAX;
                 let (first, change) = (x.clone(), x.clone() - before);
                 if let Some(features) = features.iter().flatten().next() {
@@ -266,30 +264,16 @@ impl UNet2DConditionModel {
         residuals: Option<UNetResiduals>,
         pass: &mut Pass<'_>,
     ) -> sd_core::Result<Tensor<4>> {
-        let mut x = self.down(x, context, pass)?;
+        let mut x = way_down(&self.down_blocks, x, &context.down, pass)?;
         if let Some(block) = &self.mid_block {
             let _span = block_span("mid", 0, &x).entered();
             x = block.forward(x, &context.mid, pass)?;
+            x = pass.with_added(x)?;
         }
         if let Some(residuals) = residuals {
             x = residuals.add(&mut pass.skips, x)?;
         }
         self.up(x, context, pass)
-    }
-
-    fn down(
-        &self,
-        mut x: Tensor<4>,
-        context: &UNetContext,
-        pass: &mut Pass<'_>,
-    ) -> sd_core::Result<Tensor<4>> {
-        let mut first = 1;
-        for (index, (block, context)) in self.down_blocks.iter().zip(&context.down).enumerate() {
-            let _span = block_span("down", index, &x).entered();
-            x = block.forward(x, first, context, pass)?;
-            first += block.skips();
-        }
-        Ok(x)
     }
 
     fn up(
@@ -321,11 +305,6 @@ impl UNet2DConditionModel {
             None => time,
         })
     }
-}
-
-/// One block's time and what it works on, for who listens to that level.
-fn block_span(way: &'static str, index: usize, x: &Tensor<4>) -> tracing::Span {
-    tracing::trace_span!("block", way, index, shape = ?x.dims(), device = ?x.device())
 }
 
 pack_fields!(

@@ -12,7 +12,7 @@ use super::class_label::ClassLabel;
 use super::config::{TextTimeConfig, UNetConfig};
 use super::freeu::FreeU;
 use super::perturbed;
-use super::residuals::{self, PreparedAdapter, UNetAdapters};
+use super::residuals::{self, Beside, UNetAdapters, UNetResiduals};
 use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
 
 /// A U-Net with a run's conditioning.
@@ -23,6 +23,8 @@ use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
 pub(super) struct PreparedUNet {
     unet: Arc<UNet>,
     branches: Vec<Branch>,
+    /// Networks beside it.
+    adapters: Vec<Beside>,
     /// What each branch remembers, where it has a cache.
     memories: Mutex<Vec<Memory>>,
     /// By the branches they are of.
@@ -37,7 +39,6 @@ struct Branch {
     guidance_scale: Option<f64>,
     class_label: Option<usize>,
     concat: Option<Tensor<4>>,
-    adapters: Vec<Box<dyn PreparedAdapter>>,
     perturbed: Option<Perturbed>,
     freeu: Option<FreeU>,
     cache: Option<StepCache>,
@@ -81,9 +82,17 @@ impl PreparedUNet {
             let expected = "the same number of samples, at least 1, in each branch";
             return Err(Error::shape("conditioning", &found, expected));
         }
+        let mut branches = branches;
+        let adapters = branches.iter_mut().map(|branch| {
+            let adapters = branch.extensions.take::<UNetAdapters>();
+            adapters.unwrap_or_default().0
+        });
+        let adapters: Vec<_> = adapters.collect();
+        let adapters = Beside::all(&branches, &adapters, &unet.spec)?;
         let branches = branches.into_iter().map(|branch| checked(&unet, branch));
         let branches = branches.collect::<Result<Vec<_>>>()?;
         Ok(Self {
+            adapters,
             memories: Mutex::new(vec![Memory::default(); branches.len()]),
             branches,
             unet,
@@ -129,12 +138,13 @@ impl PreparedUNet {
             && in_step
     }
 
-    /// The outputs of branches that go together.
+    /// The outputs of branches that go together, to each of which something may be `added`.
     fn together(
         &self,
         x: &Tensor<4>,
         t: f64,
         of: &[usize],
+        added: Vec<Option<UNetResiduals>>,
         cancel: &Cancel,
     ) -> Result<Vec<Tensor<4>>> {
         let batch = self.batch(of)?;
@@ -142,9 +152,7 @@ impl PreparedUNet {
         let branches = || of.iter().map(|branch| &self.branches[*branch]);
         let inputs = branches().map(|branch| branch.input(x));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let added = branches().zip(&inputs);
-        let added = added.map(|(branch, input)| residuals::of_branch(&branch.adapters, input, t));
-        let added = residuals::batch(added.collect::<Result<_>>()?)?;
+        let added = residuals::batch(added)?;
         let input = match <[Tensor<4>; 1]>::try_from(inputs) {
             Ok([input]) => input,
             Err(inputs) => Tensor::cat(inputs, 0),
@@ -187,8 +195,13 @@ impl Network for PreparedUNet {
             return Err(Error::invalid("timestep", t, "expected a finite number"));
         }
         let before = lock(&self.memories).clone();
+        let added = residuals::of_branches(&self.adapters, x, t, branches, cancel)?;
+        let mut added = added.into_iter();
         let groups = branches.chunk_by(|a, b| self.go_together(*a, *b, &before));
-        let outputs = groups.map(|group| self.together(x, t, group, cancel));
+        let outputs = groups.map(|group| {
+            let added = added.by_ref().take(group.len()).collect();
+            self.together(x, t, group, added, cancel)
+        });
         Ok(outputs.collect::<Result<Vec<_>>>()?.concat())
     }
 
@@ -245,10 +258,6 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         return Err(Error::shape("context", &tokens.dims(), expected));
     }
     unet.check_dtype("context dtype", tokens.dtype())?;
-    let adapters = conditioning.extensions.take::<UNetAdapters>();
-    let adapters = adapters.unwrap_or_default().0;
-    let adapters = adapters.iter().map(|a| a.prepare(&conditioning, spec));
-    let adapters = adapters.collect::<Result<_>>()?;
     let size = match config.text_time {
         Some(config) => {
             let numbers = number_of_sizes(config, &conditioning.text)?;
@@ -301,7 +310,6 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         guidance_scale,
         class_label,
         concat,
-        adapters,
         perturbed,
         freeu,
         cache,
@@ -324,7 +332,7 @@ fn class_label(classes: usize, label: Option<ClassLabel>) -> Result<usize> {
 }
 
 /// The `expected` numbers that the network embeds.
-fn sizes(expected: usize, size: Option<SizeConditioning>) -> Result<Vec<f64>> {
+pub(crate) fn sizes(expected: usize, size: Option<SizeConditioning>) -> Result<Vec<f64>> {
     let numbers = size.map_or(vec![], |size| size.numbers());
     if numbers.len() == expected && numbers.iter().all(|number| number.is_finite()) {
         return Ok(numbers);
@@ -341,7 +349,7 @@ fn sizes(expected: usize, size: Option<SizeConditioning>) -> Result<Vec<f64>> {
 }
 
 /// Number of sizes and crops there must be, from the width they and the pooled prompt make.
-fn number_of_sizes(config: TextTimeConfig, text: &TextEmbedding) -> Result<usize> {
+pub(crate) fn number_of_sizes(config: TextTimeConfig, text: &TextEmbedding) -> Result<usize> {
     let (n, whole) = (text.len(), config.input_width);
     let found = text.pooled.as_ref().map(Tensor::dims);
     let sizes = found.filter(|[m, _]| *m == n).and_then(|[_, width]| {

@@ -3,17 +3,17 @@ use crate::layers::{ResnetConfig, TransformerConfig};
 
 /// The layers of one block: residual blocks, and the transformers behind them.
 #[derive(Debug, Clone)]
-pub(super) struct StageConfig {
-    pub(super) channels: usize,
-    pub(super) resnets: Vec<ResnetConfig>,
+pub(crate) struct StageConfig {
+    pub(crate) channels: usize,
+    pub(crate) resnets: Vec<ResnetConfig>,
     pub(super) transformers: Vec<TransformerConfig>,
     /// `true` when the next block is at another resolution.
-    pub(super) resample: bool,
+    pub(crate) resample: bool,
 }
 
 impl UNetConfig {
     /// The blocks on the way down, finest first.
-    pub(super) fn down_stages(&self) -> Vec<StageConfig> {
+    pub(crate) fn down_stages(&self) -> Vec<StageConfig> {
         let last = self.blocks.len() - 1;
         let stage = |i: usize| {
             let block = &self.blocks[i];
@@ -34,7 +34,7 @@ impl UNetConfig {
     }
 
     /// The middle block, if there is one.
-    pub(super) fn mid_stage(&self) -> Option<StageConfig> {
+    pub(crate) fn mid_stage(&self) -> Option<StageConfig> {
         let last = self.blocks.len() - 1;
         let channels = self.blocks[last].channels;
         let resnet = ResnetConfig {
