@@ -7,6 +7,7 @@ mod blocks;
 mod cache;
 mod class_label;
 mod config;
+mod decoupled;
 mod denoiser;
 mod depths;
 mod embedding;
@@ -19,15 +20,18 @@ mod prepared;
 mod residuals;
 mod stage;
 mod supported;
+mod token_mask;
 
 pub use cache::StepCache;
 pub use class_label::ClassLabel;
 pub use config::{BlockConfig, MidBlock as MidBlockConfig, TextTimeConfig, TimeConfig, UNetConfig};
+pub use decoupled::{CrossAttention, DecoupledAttention, DecoupledTokens, LayerScale};
 pub use denoiser::{UNet, UNetFiles};
 pub use embedding::timestep_embedding;
 pub use footprint::UNetWork;
 pub use freeu::{FreeU, FreeUPlaces};
 pub use model::{UNet2DConditionModel, UNetContext, UNetEmbeddings};
 pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
+pub use token_mask::TokenMask;
 
-pub use crate::layers::{Padding, TimeEffect};
+pub use crate::layers::{KeyValue, Padding, TimeEffect};

@@ -10,6 +10,7 @@ use sd_core::{
 use super::cache::{Memory, Reuse, StepCache};
 use super::class_label::ClassLabel;
 use super::config::{TextTimeConfig, UNetConfig};
+use super::decoupled::DecoupledAttention;
 use super::freeu::FreeU;
 use super::perturbed;
 use super::residuals::{self, PreparedAdapter, UNetAdapters};
@@ -38,6 +39,7 @@ struct Branch {
     class_label: Option<usize>,
     concat: Option<Tensor<4>>,
     adapters: Vec<Box<dyn PreparedAdapter>>,
+    beside: DecoupledAttention,
     perturbed: Option<Perturbed>,
     freeu: Option<FreeU>,
     cache: Option<StepCache>,
@@ -102,7 +104,11 @@ impl PreparedUNet {
         let first = branches().next();
         let batch = Arc::new(Batch {
             context: match first {
-                Some(branch) => context.changed(branch.perturbed.as_ref(), branch.freeu),
+                Some(branch) => {
+                    let beside: Vec<_> = branches().map(|branch| &branch.beside).collect();
+                    let context = context.beside(&beside, branch.text.len(), self.unet.config());
+                    context.changed(branch.perturbed.as_ref(), branch.freeu)
+                }
                 None => context,
             },
             times: Mutex::default(),
@@ -123,6 +129,7 @@ impl PreparedUNet {
             Some(StepCache::FirstBlock { .. }) => false,
         };
         tokens(first) == tokens(second)
+            && first.beside.goes_with(&second.beside)
             && first.perturbed == second.perturbed
             && first.freeu == second.freeu
             && first.cache == second.cache
@@ -285,6 +292,8 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
             concat.map(|concat| concat.cast(spec.dtype))
         }
     };
+    let beside = conditioning.extensions.take::<DecoupledAttention>();
+    let beside = beside.unwrap_or_default().checked(config, n, spec.dtype)?;
     let perturbed = conditioning.extensions.take::<Perturbed>();
     if let Some(perturbed) = &perturbed {
         perturbed::check(config, perturbed)?;
@@ -302,6 +311,7 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         class_label,
         concat,
         adapters,
+        beside,
         perturbed,
         freeu,
         cache,
