@@ -2,11 +2,15 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use sd_pipeline::models::LoadOptions;
 use sd_pipeline::models::lora::AdapterReport;
-use sd_pipeline::{Lora, Pipeline, TextualInversion};
+use sd_pipeline::{
+    ImagePrompt, IpAdapter, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency,
+    TextualInversion, read_picture,
+};
 use serde_json::json;
 
 /// Adapters of a model.
@@ -20,6 +24,10 @@ pub(crate) struct Adapters {
     /// several times
     #[arg(long = "embedding", value_name = "FILE")]
     embeddings: Vec<PathBuf>,
+    /// An IP-Adapter, a folder of its file and image_encoder, a picture that says with the prompt what
+    /// to draw, and its scale [default: 1]; may be given several times
+    #[arg(long = "ip-adapter", value_name = "DIR,PICTURE[,SCALE]", value_parser = image_prompt)]
+    image_prompts: Vec<ImagePromptPaths>,
     /// Draw with what of an adapter the model has, even if that is not all
     #[arg(long)]
     lenient: bool,
@@ -47,11 +55,65 @@ impl Adapters {
         Ok(words.collect::<Result<_, _>>()?)
     }
 
+    /// The folders of IP-Adapters, each once.
+    fn image_folders(&self) -> Vec<&Path> {
+        let mut folders: Vec<&Path> = Vec::new();
+        for prompt in &self.image_prompts {
+            if !folders.contains(&&*prompt.adapter) {
+                folders.push(&prompt.adapter);
+            }
+        }
+        folders
+    }
+
+    /// `pipeline` with the IP-Adapters, which are read when they are needed, to compute as `options`
+    /// say.
+    pub(crate) fn with_image_adapters(
+        &self,
+        mut pipeline: Pipeline,
+        options: &OpenOptions,
+    ) -> sd_pipeline::Result<Pipeline> {
+        let spec = pipeline.denoiser.spec();
+        let options = LoadOptions {
+            weight_storage: options.weight_storage,
+            unknown_settings: options.unknown_settings,
+            ..LoadOptions::new(&spec.device).in_precision(spec.dtype)
+        };
+        for folder in self.image_folders() {
+            let adapter = IpAdapter::slot(folder, &options, Residency::PerPhase)?;
+            pipeline = pipeline.with_image_prompt(adapter)?;
+        }
+        Ok(pipeline)
+    }
+
+    /// The image prompts, their pictures read.
+    pub(crate) fn image_prompts(&self) -> sd_pipeline::Result<Vec<ImagePrompt>> {
+        let folders = self.image_folders();
+        let prompts = self.image_prompts.iter().map(|prompt| {
+            let adapter = folders.iter().position(|folder| *folder == prompt.adapter);
+            Ok(ImagePrompt {
+                adapter: adapter.unwrap_or_default(),
+                ..ImagePrompt::new(read_picture(&prompt.picture)?).scale(prompt.scale)
+            })
+        });
+        prompts.collect()
+    }
+
     /// Prints what of each adapter `pipeline`'s model has.
     pub(crate) fn print(&self, pipeline: &Pipeline, as_json: bool) -> Result<(), Box<dyn Error>> {
         let (loras, words) = (self.loras()?, self.words()?);
         let mut reports = pipeline.match_loras(&loras)?;
         reports.extend(pipeline.match_words(&words));
+        let options = LoadOptions::new(&pipeline.denoiser.spec().device);
+        let mut images = Vec::new();
+        for folder in self.image_folders() {
+            images.push(IpAdapterFiles::open(folder, &options)?);
+        }
+        reports.extend(
+            images
+                .iter()
+                .map(|files| pipeline.match_image_adapter(files)),
+        );
         let mut out = std::io::stdout().lock();
         if as_json {
             writeln!(out, "{}", json!({ "adapters": reports }))?;
@@ -59,6 +121,7 @@ impl Adapters {
         }
         let paths = loras.iter().map(|lora| lora.file.path());
         let paths = paths.chain(words.iter().map(TextualInversion::path));
+        let paths = paths.chain(images.iter().map(IpAdapterFiles::path));
         for (path, report) in paths.zip(&reports) {
             let AdapterReport {
                 kind,
@@ -78,6 +141,46 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// An IP-Adapter, its picture and the strength of that.
+#[derive(Clone)]
+struct ImagePromptPaths {
+    adapter: PathBuf,
+    picture: PathBuf,
+    scale: f64,
+}
+
+/// Two paths, and a number behind the last comma or none.
+fn image_prompt(text: &str) -> Result<ImagePromptPaths, String> {
+    let expected = "expected a folder, a picture and perhaps a scale, DIR,PICTURE[,SCALE]";
+    let (paths, scale) = match text.rsplit_once(',') {
+        None => return Err(expected.into()),
+        Some((paths, scale)) => match scale.trim().parse::<f64>() {
+            Ok(scale) if scale.is_finite() => (paths, scale),
+            Ok(scale) => return Err(format!("the scale is {scale}, expected a finite number")),
+            Err(_) => (text, 1.0),
+        },
+    };
+    // Of the places to cut at, one that leaves two paths that are there.
+    let cuts: Vec<(&str, &str)> = (paths.match_indices(','))
+        .map(|(at, _)| (&paths[..at], &paths[at + 1..]))
+        .collect();
+    let is_there = |cut: &&(&str, &str)| Path::new(cut.0).exists() && Path::new(cut.1).exists();
+    let cut = cuts
+        .iter()
+        .find(is_there)
+        .or(cuts.first())
+        .ok_or(expected)?;
+    let (adapter, picture) = *cut;
+    if adapter.is_empty() || picture.is_empty() {
+        return Err(expected.into());
+    }
+    Ok(ImagePromptPaths {
+        adapter: adapter.into(),
+        picture: picture.into(),
+        scale,
+    })
 }
 
 /// A path with a number behind its last colon, or a path alone.

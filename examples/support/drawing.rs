@@ -72,6 +72,9 @@ impl<'a> Drawing<'a> {
             Some(model) => open_model(model, arguments.offline, &own)?,
             None => sd_tiny::open(&own)?,
         };
+        if !arguments.adapters.report_only {
+            pipeline = (arguments.adapters).with_image_adapters(pipeline, &options)?;
+        }
         arguments.check_safety(&pipeline);
         if arguments.model.is_none() {
             pipeline.name = Some("sd-tiny".into());

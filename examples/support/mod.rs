@@ -31,7 +31,7 @@ use sd_pipeline::{
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 26] = [
+const RECORDED: [&str; 27] = [
     "prompt",
     "negative",
     "second",
@@ -57,6 +57,7 @@ const RECORDED: [&str; 26] = [
     "count",
     "dtype",
     "latents_in",
+    "image_prompts",
     "watermark",
 ];
 /// The bits of SDXL's watermark.
@@ -373,6 +374,7 @@ impl Arguments {
             guidance_scale,
             guidance: guidance.map(|guidance| Arc::new(guidance) as Arc<dyn Guidance>),
             extensions,
+            image_prompts: self.adapters.image_prompts()?,
             steps: self.steps.unwrap_or(request.steps),
             width: self.width,
             height: self.height,

@@ -22,6 +22,9 @@ pub struct DenoiserSpec {
     pub sample_size: [usize; 2],
     /// Width of the token embeddings it attends to: 768 for Stable Diffusion 1.
     pub context_width: usize,
+    /// Widths of its layers of cross-attention, in the order in which an image prompt numbers them;
+    /// none where there are none, or they are not known.
+    pub cross_attention: Vec<usize>,
     /// `true` when it embeds sizes and crops, [`Conditioning::size`] (SDXL).
     pub embeds_size: bool,
     /// `true` when it embeds an aesthetic score in the place of the target's size (SDXL's
@@ -47,6 +50,7 @@ impl DenoiserSpec {
             concat_channels: 0,
             sample_size: [64, 64],
             context_width: 768,
+            cross_attention: Vec::new(),
             embeds_size: false,
             embeds_aesthetic_score: false,
             embeds_guidance: false,

@@ -9,6 +9,7 @@ mod error;
 mod file_kind;
 mod files;
 mod inspect;
+pub mod ip_adapter;
 mod layers;
 pub mod ldm;
 pub mod lora;

@@ -8,6 +8,7 @@ use sd_models::OutputReplay;
 use sd_models::memory::{kept_bytes, resident_bytes};
 
 use crate::devices;
+use crate::memory::weights_of;
 use crate::slot::Component;
 use crate::work::Work;
 use crate::{
@@ -175,6 +176,7 @@ impl Pipeline {
             Part::of(&self.autoencoder, &self.autoencoder.spec().device),
         ];
         parts.extend((self.safety_checker.as_ref()).map(|slot| Part::of(slot, device)));
+        parts.extend((self.image_adapters.iter()).map(|slot| Part::of(slot, device)));
         if let Some(residency) = residency {
             for part in parts.iter_mut().filter(|part| !part.is_there) {
                 part.residency = residency;
@@ -187,7 +189,7 @@ impl Pipeline {
     pub(crate) fn estimate_weights(&self) -> Estimate {
         let parts = self.parts(Some(Residency::Always));
         let device = &self.denoiser.spec().device;
-        let mut estimate = Estimate::of(&parts, device);
+        let mut estimate = Estimate::of(&parts, device, self.image_adapters.len());
         estimate.peaks.denoise = Some(estimate.occupied + resident(&parts, &[], &[], device));
         estimate
     }
@@ -226,7 +228,8 @@ impl Pipeline {
         let factor = self.autoencoder.spec().factor;
         let size = [h, w].map(|side| side * factor);
         let parts = self.parts(residency);
-        let mut estimate = Estimate::of(&parts, &spec.device);
+        let adapters = self.image_adapters.len();
+        let mut estimate = Estimate::of(&parts, &spec.device, adapters);
 
         let guidance = request.guidance(self);
         let texts = guidance.texts().len();
@@ -268,13 +271,24 @@ impl Pipeline {
         if let Some(encode) = encode {
             peaks.encode = phase(&[AUTOENCODER, DENOISER], &[TEXT], encode);
         }
-        peaks.denoise = phase(&[DENOISER], &[TEXT], denoise);
+        let first_adapter = parts.len() - adapters;
+        let mut before: Vec<usize> = vec![TEXT];
+        for prompt in &request.image_prompts {
+            // Their work is little beside the encoder's weights.
+            let adapter = first_adapter + prompt.adapter.min(adapters.saturating_sub(1));
+            if adapter < parts.len() {
+                peaks.encode = peaks.encode.max(phase(&[adapter], &before, None));
+                before.push(adapter);
+            }
+        }
+        peaks.denoise = phase(&[DENOISER], &before, denoise);
         // The finished pictures, one after the other.
         let pictures = (count * size[0] * size[1] * 3) as u64;
         let decode = Some(decode.unwrap_or(0) + pictures);
-        peaks.decode = phase(&[AUTOENCODER], &[TEXT, DENOISER], decode);
-        if parts.len() > SAFETY {
-            let before = [TEXT, DENOISER, AUTOENCODER];
+        before.push(DENOISER);
+        peaks.decode = phase(&[AUTOENCODER], &before, decode);
+        if self.safety_checker.is_some() {
+            before.push(AUTOENCODER);
             peaks.safety = phase(&[SAFETY], &before, Some(pictures));
         }
         Ok(estimate)
@@ -296,10 +310,13 @@ impl Estimate {
         }
     }
 
-    fn of(parts: &[Part], device: &Device) -> Self {
-        let weights = |part: usize| parts.get(part).and_then(|part| part.weights);
+    /// The estimate of `parts`, the last `adapters` of which are for image prompts.
+    fn of(parts: &[Part], device: &Device, adapters: usize) -> Self {
+        let (own, images) = parts.split_at(parts.len() - adapters);
+        let weights = |part: usize| own.get(part).and_then(|part| part.weights);
         let names = ["text_encoder", "denoiser", "autoencoder", "safety_checker"];
-        let unknown = parts.iter().zip(names);
+        let unknown = own.iter().zip(names);
+        let unknown = unknown.chain(images.iter().map(|part| (part, "image_adapters")));
         let unknown = unknown.filter(|(part, _)| part.weights.is_none());
         Self {
             weights: PipelineMemory {
@@ -307,6 +324,7 @@ impl Estimate {
                 denoiser: weights(DENOISER).unwrap_or_default(),
                 autoencoder: weights(AUTOENCODER).unwrap_or_default(),
                 safety_checker: weights(SAFETY).unwrap_or_default(),
+                image_adapters: weights_of(images.iter().filter_map(|part| part.weights)),
                 device: None,
             },
             occupied: occupied(parts, device),

@@ -102,6 +102,20 @@ impl ImageProcessor {
         Self::from_file(&ConfigFile::read(files, NAME)?.on_unknown(unknown))
     }
 
+    /// CLIP's own for pictures of `side` × `side` pixels.
+    pub(crate) fn of_clip(side: u32) -> Self {
+        Self {
+            size: Some(Size::Shorter(side)),
+            kernel: Resampling::Bicubic,
+            crop: Some([side; 2]),
+            scale: Some(1.0 / 255.0),
+            normalisation: Some(Normalisation {
+                mean: MEAN,
+                deviation: DEVIATION,
+            }),
+        }
+    }
+
     /// As [`read`](Self::read), from a file already read.
     ///
     /// # Errors

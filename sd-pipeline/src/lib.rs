@@ -38,8 +38,10 @@ mod from_hub;
 mod guard;
 mod hires;
 mod image_processor;
+mod image_prompt;
 mod inpaint;
 mod interpolate;
+mod ip_adapter;
 mod latent_rgb;
 mod latents;
 mod memory;
@@ -79,8 +81,10 @@ pub use error::{Error, Result};
 pub use estimate::Estimate;
 pub use hires::{Drawn, HiRes, Upscale, Upscaled, Upscaler};
 pub use image_processor::ImageProcessor;
+pub use image_prompt::ImagePrompt;
 pub use inpaint::{Expand, Fill, Inpaint, MaskRule, gaussian_blur};
 pub use interpolate::Interpolation;
+pub use ip_adapter::IpAdapter;
 pub use latent_rgb::LatentRgb;
 pub use latents::{read_latents, write_latents};
 pub use memory::{DevicePool, PhasePeaks, PipelineMemory};
@@ -126,7 +130,8 @@ pub use sd_core::{
     Thresholded, TiledDenoiser, Tiles, Unguided, WeightBytes, ZeroStar, each_branch, exactly,
 };
 pub use sd_models::OutputReplay;
-pub use sd_models::unet::{FreeU, FreeUPlaces, StepCache};
+pub use sd_models::ip_adapter::IpAdapterFiles;
+pub use sd_models::unet::{FreeU, FreeUPlaces, LayerScale, StepCache};
 pub use sd_models::vae::Tiling;
 pub use sd_models::{PredictionType, SingleFile, TextualInversion, UnknownSettings, WeightStorage};
 pub use {

@@ -21,6 +21,8 @@ pub struct PipelineMemory {
     pub autoencoder: WeightBytes,
     /// The safety checker's.
     pub safety_checker: WeightBytes,
+    /// Those of all adapters for image prompts, with their encoders.
+    pub image_adapters: WeightBytes,
     /// The denoiser's device by its own account, with all else that is on it; `None` where it gives
     /// none, as CPUs do.
     pub device: Option<DevicePool>,
@@ -41,7 +43,9 @@ impl PipelineMemory {
     /// All of them.
     pub fn total(&self) -> u64 {
         let parts = [self.text_encoder, self.denoiser, self.autoencoder];
-        let parts = parts.iter().chain([&self.safety_checker]);
+        let parts = parts
+            .iter()
+            .chain([&self.safety_checker, &self.image_adapters]);
         parts.map(WeightBytes::total).sum()
     }
 }
@@ -55,7 +59,7 @@ impl PipelineMemory {
 pub struct PhasePeaks {
     /// Encoding the text.
     pub text: Option<u64>,
-    /// Encoding the picture to start from, where there is one.
+    /// Encoding the picture to start from and those of image prompts, where there are some.
     pub encode: Option<u64>,
     /// All steps so far.
     pub denoise: Option<u64>,
@@ -75,6 +79,7 @@ impl Pipeline {
             autoencoder: self.autoencoder.weights(),
             safety_checker: (self.safety_checker.as_ref())
                 .map_or_else(WeightBytes::default, Slot::weights),
+            image_adapters: weights_of(self.image_adapters.iter().map(Slot::weights)),
             device: devices::pool(&self.denoiser.spec().device),
         }
     }
@@ -88,7 +93,8 @@ impl Pipeline {
             self.autoencoder.load_time(),
         ];
         let safety = self.safety_checker.as_ref();
-        text + net + auto + safety.map_or(Duration::ZERO, Slot::load_time)
+        let images: Duration = self.image_adapters.iter().map(Slot::load_time).sum();
+        text + net + auto + safety.map_or(Duration::ZERO, Slot::load_time) + images
     }
 
     /// Gives back the memory of all components that can be loaded again, which are those a
@@ -102,6 +108,7 @@ impl Pipeline {
         if let Some(checker) = &self.safety_checker {
             checker.release();
         }
+        self.image_adapters.iter().for_each(Slot::release);
         let denoiser = &self.denoiser.spec().device;
         devices::clean_up(denoiser);
         let autoencoder = &self.autoencoder.spec().device;
@@ -109,6 +116,14 @@ impl Pipeline {
             devices::clean_up(autoencoder);
         }
     }
+}
+
+/// The sum of what several components hold.
+pub(crate) fn weights_of(all: impl Iterator<Item = WeightBytes>) -> WeightBytes {
+    all.fold(WeightBytes::default(), |sum, own| WeightBytes {
+        plain: sum.plain + own.plain,
+        packed: sum.packed + own.packed,
+    })
 }
 
 /// A phase's peak among all.

@@ -336,6 +336,7 @@ impl Pipeline {
             denoiser: denoiser.slot(residency),
             autoencoder: autoencoder.slot(residency),
             safety_checker: safety_checker.map(|checker| checker.slot(residency)),
+            image_adapters: Vec::new(),
             memory_limit: options.memory_limit,
             on_flagged: options.safety.unwrap_or_default(),
             latent_rgb: Some(folder.latent_rgb()),

@@ -11,7 +11,9 @@ use crate::memory::Phases;
 use crate::record::Fingerprint;
 use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
-use crate::{LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
+use crate::{
+    IpAdapter, LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot,
+};
 
 /// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
@@ -33,6 +35,8 @@ pub struct Pipeline {
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
     pub on_flagged: OnFlagged,
+    /// Adapters that make prompts of pictures; see [`with_image_prompt`](Self::with_image_prompt).
+    pub image_adapters: Vec<Slot<IpAdapter>>,
     /// Colours of the latents, for [previews](Run::preview): of a folder that was opened those of its
     /// kind. `None`: they are not known.
     pub latent_rgb: Option<LatentRgb>,
@@ -66,6 +70,7 @@ impl Pipeline {
             scheduler: Arc::new(scheduler),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
+            image_adapters: Vec::new(),
             latent_rgb: None,
             memory_limit: None,
             name: None,

@@ -6,7 +6,7 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
+use crate::{Handover, HiRes, ImagePrompt, Marking, PictureStart, PictureToChange, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -69,6 +69,9 @@ pub struct Request {
     /// (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what to change. No
     /// noise is drawn for it, and the run begins as [`start`](Self::start) says.
     pub picture: Option<PictureToChange>,
+    /// Pictures that say with the prompt what to draw, for a pipeline with an adapter for them
+    /// ([`Pipeline::with_image_prompt`]).
+    pub image_prompts: Vec<ImagePrompt>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -161,6 +164,7 @@ impl Request {
             hires: None,
             end: None,
             picture: None,
+            image_prompts: Vec::new(),
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -182,7 +186,7 @@ impl Request {
 
     /// This request to a base model as one to a refiner, which goes on with what the base left. The
     /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
-    /// diffusers.
+    /// diffusers, and no image prompts, whose adapters are the base model's.
     pub fn refining(&self, handover: Handover) -> Self {
         let alone = |prompt: &Prompt| {
             let mut prompt = prompt.clone();
@@ -194,6 +198,7 @@ impl Request {
             negative_prompt: self.negative_prompt.as_ref().map(alone),
             start: Start::Handover(Box::new(handover)),
             end: None,
+            image_prompts: Vec::new(),
             ..self.clone()
         }
     }

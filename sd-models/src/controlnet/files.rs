@@ -53,7 +53,12 @@ impl ControlNetFiles {
             context_width: Some(config.unet.cross_attention_dim),
             embeds_size: config.unet.text_time.is_some(),
             latent_channels: Some(config.unet.in_channels),
-            block_channels: config.unet.blocks.iter().map(|block| block.channels).collect(),
+            block_channels: config
+                .unet
+                .blocks
+                .iter()
+                .map(|block| block.channels)
+                .collect(),
             is_global: config.global_pool_conditions,
             device: options.device.clone(),
             dtype: options.dtype,

@@ -20,10 +20,16 @@ use crate::{ConfigFile, Error, Result, Weights};
 /// Beginnings of names of networks that steer in other ways, and what they are.
 const OTHERS: &[(&str, &str)] = &[
     ("lllite_", "a ControlNet-LLLite"),
-    ("difference", "a ControlNet stored as the difference to a base model"),
+    (
+        "difference",
+        "a ControlNet stored as the difference to a base model",
+    ),
     ("ctrl_xs", "a ControlNet-XS"),
     ("control_scale", "a ControlNet-XS"),
-    ("lora_controlnet", "a Control-LoRA, whose factors need a U-Net's weights"),
+    (
+        "lora_controlnet",
+        "a Control-LoRA, whose factors need a U-Net's weights",
+    ),
     ("image_proj", "an InstantID or an IP-Adapter"),
 ];
 
@@ -75,9 +81,15 @@ pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
     // A model may lie around it; what is of no model is nobody's, and an error by its name.
     let others = tensors.iter().filter(|t| !t.name.starts_with(prefix));
     let others: Vec<_> = others.cloned().collect();
-    for part in Parts::of(&others).iter().filter(|part| part.role == Role::Unknown) {
+    for part in Parts::of(&others)
+        .iter()
+        .filter(|part| part.role == Role::Unknown)
+    {
         let place = |tensor: &str| tensors.iter().position(|t| t.name == tensor);
-        let unknown = part.tensors.values().filter_map(|t| Some((place(&t.name)?, &t.name)));
+        let unknown = part
+            .tensors
+            .values()
+            .filter_map(|t| Some((place(&t.name)?, &t.name)));
         entries.extend(unknown.map(|(index, name)| (index, name.clone(), Storage::Whole)));
     }
     let renamed: Arc<dyn TensorSource> = Arc::new(Renamed::new(source.clone(), entries));
@@ -118,9 +130,15 @@ fn settings(part: &Part<'_>, path: &Path) -> Map<String, Value> {
         set("_class_name", "ControlNetUnionModel".into());
         set("num_control_type", kinds.into());
         set("num_trans_channel", part.side("task_embedding", 1).into());
-        set("num_proj_channel", part.side("spatial_ch_projs.weight", 0).into());
+        set(
+            "num_proj_channel",
+            part.side("spatial_ch_projs.weight", 0).into(),
+        );
         let is_layer = |k: &usize| part.any(&format!("transformer_layes.{k}."));
-        set("num_trans_layer", (0..64).take_while(is_layer).count().into());
+        set(
+            "num_trans_layer",
+            (0..64).take_while(is_layer).count().into(),
+        );
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     if stem.to_lowercase().contains("shuffle") {

@@ -1,8 +1,10 @@
-//! Files that change a model and are none: LoRA, textual inversion, ControlNet; and upscalers.
+//! Files that change a model and are none: LoRA, textual inversion, ControlNet, IP-Adapter; and
+//! upscalers.
 
 use std::collections::BTreeMap;
 
 use super::{Inspection, Kind, Naming};
+use crate::ip_adapter::is_face_id;
 use crate::weights::TensorInfo;
 
 /// Parts of names that only changes to weights have.
@@ -34,8 +36,6 @@ const CONTROLNET: &[&str] = &[
 /// Beginnings of names of what is known and is nothing that opens, and its name.
 const OTHERS: &[(&str, &str)] = &[
     ("motion_modules.", "a motion module (AnimateDiff)"),
-    ("ip_adapter.", "an IP-Adapter"),
-    ("image_proj.", "an IP-Adapter"),
     ("adapter.body.", "a T2I-Adapter"),
 ];
 
@@ -50,6 +50,9 @@ pub(super) fn recognise(
             .any(|t| parts.iter().any(|part| t.name.contains(part)))
     };
     let starts = |start: &str| tensors.iter().any(|t| t.name.starts_with(start));
+    if starts("ip_adapter.") || starts("image_proj.") {
+        return Some(image_prompts(tensors));
+    }
     if any(LORA) {
         let mut found = Inspection::new(Kind::Lora, tensors);
         found.layout = Some(lora_naming(tensors));
@@ -89,6 +92,40 @@ pub(super) fn recognise(
         return Some(found);
     }
     embedding(tensors).or_else(|| upscaler(tensors))
+}
+
+/// An adapter for image prompts, by the names of its original code.
+fn image_prompts(tensors: &[TensorInfo]) -> Inspection {
+    let mut found = Inspection::new(Kind::IpAdapter, tensors);
+    let keys = tensors.iter().find(|t| t.name.ends_with(".to_k_ip.weight"));
+    let width = keys.and_then(|t| t.shape.get(1).copied());
+    found.family = width.and_then(by_width).map(String::from);
+    if found.family.is_none() {
+        found
+            .ambiguous
+            .push("family: its shapes do not say for which model it is".into());
+    }
+    for part in ["image_proj.", "ip_adapter."] {
+        if !tensors.iter().any(|t| t.name.starts_with(part)) {
+            found.missing.push(format!("{part}…"));
+        }
+    }
+    let has = |name: &str| tensors.iter().any(|t| t.name == name);
+    if is_face_id(tensors.iter().map(|t| &*t.name)) {
+        let words = "use: FaceID takes the vectors of a face network, which is not supported";
+        found.ambiguous.push(words.into());
+    } else {
+        let kinds = [
+            ("image_proj.proj.weight", "plain"),
+            ("image_proj.latents", "Plus"),
+            ("image_proj.proj.3.weight", "full-face"),
+        ];
+        let kind = kinds.iter().find(|(name, _)| has(name));
+        found
+            .components
+            .extend(kind.map(|(_, kind)| (*kind).into()));
+    }
+    found
 }
 
 fn lora_naming(tensors: &[TensorInfo]) -> Naming {

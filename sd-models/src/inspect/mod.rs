@@ -43,6 +43,8 @@ pub enum Kind {
     TextualInversion,
     /// A network whose residuals steer a U-Net.
     Controlnet,
+    /// A network that makes prompts of pictures (IP-Adapter).
+    IpAdapter,
     /// A network that enlarges pictures (ESRGAN, SwinIR).
     Upscaler,
     /// A transformer that denoises, alone: Stable Diffusion 3, Flux.
@@ -97,7 +99,8 @@ pub struct Inspection {
     pub dtypes: BTreeMap<String, usize>,
     /// Number of values that are no whole numbers.
     pub parameters: u64,
-    /// Parts that are there, by the names that diffusers' folders have for them.
+    /// Parts that are there, by the names that diffusers' folders have for them; of an IP-Adapter the
+    /// one that it is: `plain`, `Plus`, `full-face`.
     pub components: Vec<String>,
     /// What is not there: parts of a model, tensors of a part, a file's end.
     pub missing: Vec<String>,

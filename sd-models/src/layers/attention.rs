@@ -2,7 +2,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::Perturbation;
 
-use super::{Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields};
+use super::{
+    Beside, Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields,
+};
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
 /// values of the tokens whose keys are like it.
@@ -87,6 +89,28 @@ impl Attention {
         };
         let query = self.to_q.forward(x, Epilogue::NONE);
         self.gather(query, key_value, epilogue)
+    }
+
+    /// [`forward`](Self::forward) of tokens that also look at others `beside` the context, at each by
+    /// itself and with the same queries.
+    pub(crate) fn forward_beside(
+        &self,
+        x: Tensor<3>,
+        context: &KeyValue,
+        beside: &[Beside],
+        epilogue: Epilogue<3>,
+    ) -> Tensor<3> {
+        let query = self.to_q.forward(x, Epilogue::NONE);
+        let attend = |at: &KeyValue| {
+            let (key, value) = (at.key.clone(), at.value.clone());
+            multi_head_attention(query.clone(), key, value, self.heads, false)
+        };
+        let all = beside.iter();
+        let x = all.fold(attend(context), |sum, beside| {
+            beside.added(sum, attend(&beside.key_value))
+        });
+        let [out] = &self.to_out;
+        out.forward(x, epilogue)
     }
 
     /// [`forward`](Self::forward) of tokens that see themselves alone: each gathers its own value.

@@ -4,8 +4,8 @@ use sd_core::Perturbation;
 use sd_kernels::Activation;
 
 use super::{
-    Attention, AttentionConfig, Epilogue, FeedForward, GroupNorm, KeyValue, LayerNorm, Linear,
-    pack_fields, to_picture, to_tokens,
+    Attention, AttentionConfig, Beside, Epilogue, FeedForward, GroupNorm, KeyValue, LayerNorm,
+    Linear, pack_fields, to_picture, to_tokens,
 };
 
 /// Sizes of a [`Transformer2DModel`].
@@ -81,6 +81,8 @@ pub(crate) struct BlockContext {
     /// For the first attention, where that looks at the prompt too.
     first: Option<KeyValue>,
     second: KeyValue,
+    /// Tokens that the second attention looks at besides.
+    pub(crate) beside: Vec<Beside>,
     /// What becomes of the block, where anything does.
     pub(crate) perturbation: Option<Perturbation>,
 }
@@ -143,6 +145,7 @@ impl BasicTransformerBlock {
         BlockContext {
             first: first.then(|| self.attn1.key_value(context.clone())),
             second: self.attn2.key_value(context.clone()),
+            beside: Vec::new(),
             perturbation: None,
         }
     }
@@ -157,7 +160,7 @@ impl BasicTransformerBlock {
         if context.perturbation == Some(Perturbation::Skipped) {
             return x;
         }
-        let (first, second) = (context.first.as_ref(), Some(&context.second));
+        let first = context.first.as_ref();
         let normed = self.norm1.forward(&mut x);
         let (attention, residual) = (&self.attn1, Epilogue::residual(x));
         x = match context.perturbation {
@@ -168,7 +171,11 @@ impl BasicTransformerBlock {
             _ => attention.forward(normed, first, residual),
         };
         let normed = self.norm2.forward(&mut x);
-        x = (self.attn2).forward(normed, second, Epilogue::residual(x));
+        let (attention, residual, second) = (&self.attn2, Epilogue::residual(x), &context.second);
+        x = match context.beside.is_empty() {
+            true => attention.forward(normed, Some(second), residual),
+            false => attention.forward_beside(normed, second, &context.beside, residual),
+        };
         let normed = self.norm3.forward(&mut x);
         self.ff.forward(normed, Epilogue::residual(x))
     }

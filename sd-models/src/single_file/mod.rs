@@ -179,6 +179,7 @@ fn words(found: &Inspection) -> String {
         Kind::SafetyChecker => "a safety checker",
         Kind::Lora => "a LoRA, which changes a model's weights and is none",
         Kind::TextualInversion => "a textual inversion, vectors for words of a prompt",
+        Kind::IpAdapter => "an IP-Adapter, which makes prompts of pictures and is no model",
         Kind::Controlnet => "a ControlNet, which steers a model and is none",
         Kind::Upscaler => "an upscaler of pictures",
         Kind::Transformer => "a transformer alone",

@@ -88,8 +88,13 @@ impl Steering {
         let is_multiple = |side: usize| side > 0 && side.is_multiple_of(factor);
         if n != 1 || c != spec.channels || !is_multiple(h) || !is_multiple(w) {
             let channels = spec.channels;
-            let expected = format!("[1, {channels}, h, w] with sides that are multiples of {factor}");
-            return Err(Error::shape("control picture", &self.picture.dims(), expected));
+            let expected =
+                format!("[1, {channels}, h, w] with sides that are multiples of {factor}");
+            return Err(Error::shape(
+                "control picture",
+                &self.picture.dims(),
+                expected,
+            ));
         }
         sd_core::placed(self.picture.clone(), &spec.device, spec.dtype)
     }

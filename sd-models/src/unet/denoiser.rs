@@ -70,6 +70,9 @@ impl UNetFiles {
         spec.concat_channels = config.in_channels - spec.latent_channels;
         spec.sample_size = config.sample_size;
         spec.context_width = config.cross_attention_dim;
+        spec.cross_attention = (config.cross_attention().iter())
+            .map(|layer| layer.width)
+            .collect();
         spec.embeds_size = config.text_time.is_some();
         spec.embeds_guidance = config.time.cond_proj_dim.is_some();
         spec.dtype = options.dtype;
@@ -165,7 +168,8 @@ impl UNetFiles {
 /// - with more input than output channels (inpainting) [`concat`](Conditioning::concat);
 /// - [`UNetAdapters`](super::UNetAdapters), networks beside it.
 ///
-/// And, of any model, what changes its computation: layers that are [`Perturbed`](sd_core::Perturbed),
+/// And, of any model, what changes its computation: tokens beside the prompt's
+/// ([`DecoupledAttention`](super::DecoupledAttention)), layers that are [`Perturbed`](sd_core::Perturbed),
 /// [`FreeU`](super::FreeU), a [`StepCache`](super::StepCache).
 #[derive(Debug, Clone)]
 pub struct UNet {

@@ -9,6 +9,7 @@ use super::blocks::{
 };
 use super::cache::{self, Reuse};
 use super::config::UNetConfig;
+use super::decoupled::{self, DecoupledAttention};
 use super::embedding::TimestepEmbedding;
 use super::freeu::FreeU;
 use super::perturbed;
@@ -78,6 +79,19 @@ pub struct UNetContext {
 }
 
 impl UNetContext {
+    /// The same with tokens beside the prompt's for `branches` of `n` samples each.
+    pub(super) fn beside(
+        mut self,
+        branches: &[&DecoupledAttention],
+        n: usize,
+        config: &UNetConfig,
+    ) -> Self {
+        let stages = self.down.iter_mut().chain(&mut self.up);
+        let blocks = stages.chain([&mut self.mid]).flatten().flatten();
+        decoupled::attach(blocks, branches, n, config);
+        self
+    }
+
     /// The same with perturbed layers, and with factors on the way up.
     pub(super) fn changed(mut self, by: Option<&Perturbed>, freeu: Option<FreeU>) -> Self {
         self.freeu = freeu;

@@ -6,12 +6,13 @@ use super::blocks::StageContext;
 use super::config::UNetConfig;
 
 /// `true` when `selector` is the transformer block `path` or something that holds it.
-fn selects(selector: &str, path: &str) -> bool {
+pub(super) fn selects(selector: &str, path: &str) -> bool {
     let rest = path.strip_prefix(selector);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-fn path(list: &str, attention: usize, block: usize) -> String {
+/// Path of a transformer block.
+pub(super) fn path(list: &str, attention: usize, block: usize) -> String {
     format!("{list}.attentions.{attention}.transformer_blocks.{block}")
 }
 

@@ -10,6 +10,7 @@ use sd_core::{
 use super::cache::{Memory, Reuse, StepCache};
 use super::class_label::ClassLabel;
 use super::config::{TextTimeConfig, UNetConfig};
+use super::decoupled::DecoupledAttention;
 use super::freeu::FreeU;
 use super::perturbed;
 use super::residuals::{self, Beside, UNetAdapters, UNetResiduals};
@@ -39,6 +40,7 @@ struct Branch {
     guidance_scale: Option<f64>,
     class_label: Option<usize>,
     concat: Option<Tensor<4>>,
+    beside: DecoupledAttention,
     perturbed: Option<Perturbed>,
     freeu: Option<FreeU>,
     cache: Option<StepCache>,
@@ -111,7 +113,11 @@ impl PreparedUNet {
         let first = branches().next();
         let batch = Arc::new(Batch {
             context: match first {
-                Some(branch) => context.changed(branch.perturbed.as_ref(), branch.freeu),
+                Some(branch) => {
+                    let beside: Vec<_> = branches().map(|branch| &branch.beside).collect();
+                    let context = context.beside(&beside, branch.text.len(), self.unet.config());
+                    context.changed(branch.perturbed.as_ref(), branch.freeu)
+                }
                 None => context,
             },
             times: Mutex::default(),
@@ -132,6 +138,7 @@ impl PreparedUNet {
             Some(StepCache::FirstBlock { .. }) => false,
         };
         tokens(first) == tokens(second)
+            && first.beside.goes_with(&second.beside)
             && first.perturbed == second.perturbed
             && first.freeu == second.freeu
             && first.cache == second.cache
@@ -294,6 +301,8 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
             concat.map(|concat| concat.cast(spec.dtype))
         }
     };
+    let beside = conditioning.extensions.take::<DecoupledAttention>();
+    let beside = beside.unwrap_or_default().checked(config, n, spec.dtype)?;
     let perturbed = conditioning.extensions.take::<Perturbed>();
     if let Some(perturbed) = &perturbed {
         perturbed::check(config, perturbed)?;
@@ -310,6 +319,7 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         guidance_scale,
         class_label,
         concat,
+        beside,
         perturbed,
         freeu,
         cache,

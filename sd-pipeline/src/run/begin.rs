@@ -30,6 +30,9 @@ pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
                         base model (Start::Handover, Pipeline::generate_refined)";
         return Err(sd_core::Error::invalid("start", "noise", expected).into());
     }
+    for prompt in &request.image_prompts {
+        prompt.check(pipeline)?;
+    }
     let Start::Picture(PictureStart {
         inpaint: Some(inpaint),
         ..

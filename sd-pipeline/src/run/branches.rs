@@ -6,6 +6,7 @@ use sd_core::{
     Text, TextEmbedding, TextEncoder,
 };
 
+use super::images::ImagesOver;
 use super::script::{Part, Script, Steps, of_one_length, script};
 use super::varying::Varying;
 
@@ -43,7 +44,11 @@ pub(super) fn truncated(texts: &[Script<TextEmbedding>]) -> Vec<String> {
 
 /// The run's conditioning, one entry for each branch that `guidance` makes of `texts`, on the
 /// denoiser's device, for `request.count` samples of `size` pixels with `concat` beside the latent; and
-/// the guidance to follow, from the step number `first` on.
+/// the guidance to follow, from the step number `first` on. `images` are beside all of it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a run is made of, each once"
+)]
 pub(super) fn branches(
     pipeline: &Pipeline,
     request: &Request,
@@ -52,14 +57,16 @@ pub(super) fn branches(
     first: usize,
     concat: Option<Tensor<4>>,
     texts: Vec<Script<TextEmbedding>>,
+    images: &ImagesOver,
 ) -> Result<(Arc<dyn Guidance>, Vec<Conditioning>)> {
     let spec = pipeline.denoiser.spec();
     let kinds = guidance.texts();
-    let conditioning = |kind: &Text, text: TextEmbedding| -> Result<Conditioning> {
+    let conditioning = |kind: &Text, text: TextEmbedding, step: usize| -> Result<Conditioning> {
         let mut conditioning = Conditioning::from(text);
         conditioning.size = sizes(request, spec, *kind, size);
         conditioning.concat.clone_from(&concat);
         conditioning.extensions = request.extensions.clone();
+        images.put(&mut conditioning.extensions, *kind, step);
         let own = conditioning.text.tokens.device();
         let conditioning = synchronized(&[&own, &spec.device], "moving the conditioning", || {
             Ok(conditioning.to(&spec.device, spec.dtype)?)
@@ -68,8 +75,9 @@ pub(super) fn branches(
     };
     let scripts = kinds.iter().zip(texts).map(|(kind, script)| {
         let part = |part: Part<TextEmbedding>| {
+            let part = part.ending_at(images.ends());
             let texts = part.texts.into_iter();
-            let texts = texts.map(|(end, text)| Ok((end, conditioning(kind, text)?)));
+            let texts = texts.map(|(end, text)| Ok((end, conditioning(kind, text, end)?)));
             Ok(Part {
                 weight: part.weight,
                 texts: texts.collect::<Result<_>>()?,

@@ -4,6 +4,7 @@ mod begin;
 mod branches;
 mod from_picture;
 mod handover;
+mod images;
 mod lease;
 mod passes;
 mod pictures;
@@ -31,6 +32,7 @@ use crate::safety::Gate;
 use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
 use from_picture::FromPicture;
 use handover::Cut;
+use images::Images;
 use lease::Lease;
 use passes::SecondPass;
 use script::Script;
@@ -105,6 +107,13 @@ pub struct Run {
     shown: (Tensor<4>, Option<Tensor<4>>),
 }
 
+/// What a request says, encoded.
+#[derive(Clone, Default)]
+struct Prompts {
+    texts: Vec<Script<TextEmbedding>>,
+    images: Images,
+}
+
 impl Run {
     pub(crate) fn new(pipeline: &Pipeline, request: &Request) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
@@ -126,11 +135,15 @@ impl Run {
         }
 
         let phases = Phases::default();
-        let texts = branches::texts(pipeline, request, 0, &*guidance, &phases)?;
-        let truncated = branches::truncated(&texts);
-        let ahead = ahead.map(|pass| pass.with_texts(&texts, request.steps, &*guidance, &phases));
+        let prompts = Prompts {
+            texts: branches::texts(pipeline, request, 0, &*guidance, &phases)?,
+            images: Images::of(pipeline, request, &*guidance, &phases)?,
+        };
+        let truncated = branches::truncated(&prompts.texts);
+        let behind = request.steps;
+        let ahead = ahead.map(|pass| pass.with_prompts(&prompts, behind, &*guidance, &phases));
         let ahead = ahead.transpose()?.map(Box::new);
-        let mut run = Self::of_images(pipeline, request, texts, phases)?;
+        let mut run = Self::of_images(pipeline, request, prompts, phases)?;
         run.truncated = truncated;
         run.warnings = branches::warnings(pipeline, request, &*guidance);
         run.ahead = ahead;
@@ -141,16 +154,16 @@ impl Run {
     fn of_images(
         pipeline: &Pipeline,
         request: &Request,
-        texts: Vec<Script<TextEmbedding>>,
+        prompts: Prompts,
         phases: Phases,
     ) -> Result<Self> {
         if request.count == 1 || !pipeline.scheduler.steps_each_image() {
-            return Self::of_texts(pipeline, request, texts, phases);
+            return Self::of_prompts(pipeline, request, prompts, phases);
         }
-        let mut run = Self::of_texts(pipeline, &request.image(0), texts.clone(), phases)?;
+        let mut run = Self::of_prompts(pipeline, &request.image(0), prompts.clone(), phases)?;
         for k in 1..request.count {
             let phases = Phases::default();
-            let mut other = Self::of_texts(pipeline, &request.image(k), texts.clone(), phases)?;
+            let mut other = Self::of_prompts(pipeline, &request.image(k), prompts.clone(), phases)?;
             other.cancel = run.cancel.clone();
             run.others.push(other);
         }
@@ -159,10 +172,10 @@ impl Run {
     }
 
     /// The run of images that take the same steps.
-    fn of_texts(
+    fn of_prompts(
         pipeline: &Pipeline,
         request: &Request,
-        texts: Vec<Script<TextEmbedding>>,
+        prompts: Prompts,
         phases: Phases,
     ) -> Result<Self> {
         let spec = pipeline.denoiser.spec().clone();
@@ -189,13 +202,18 @@ impl Run {
             (None, None) => request.concat.clone(),
             (None, concat) => concat,
         };
+        let (plan, first, cut) = planned(&*pipeline.scheduler, &spec.schedule, request)?;
+        let steps = cut.map_or(plan.stages.len(), |cut| cut.end()) - first;
         // A run that goes on with another's is in its schedule, too.
         let behind = match request.start {
-            Start::Handover(_) => planned(&*pipeline.scheduler, &spec.schedule, request)?.1,
+            Start::Handover(_) => first,
             _ => 0,
         };
-        let (guidance, branches) =
-            branches::branches(pipeline, request, guidance, size, behind, concat, texts)?;
+        let images = prompts.images.over(request, size, behind, steps)?;
+        let texts = prompts.texts;
+        let (guidance, branches) = branches::branches(
+            pipeline, request, guidance, size, behind, concat, texts, &images,
+        )?;
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;

@@ -1,12 +1,9 @@
 //! The second pass of a run: what the first drew is enlarged and drawn on.
 
 use burn::tensor::{FloatDType, Tensor};
-use sd_core::{
-    Error as CoreError, Guidance, Noise, Prompt, SeededNoise, Syntax, TextEmbedding, placed,
-};
+use sd_core::{Error as CoreError, Guidance, Noise, Prompt, SeededNoise, Syntax, placed};
 
-use super::script::Script;
-use super::{Progress, Run, begin, branches};
+use super::{Progress, Prompts, Run, begin, branches};
 use crate::finite;
 use crate::hires::{Drawn, Upscale, Upscaled};
 use crate::memory::Phases;
@@ -20,7 +17,7 @@ pub(super) struct SecondPass {
     request: Request,
     strength: f64,
     upscaler: Upscale,
-    texts: Vec<Script<TextEmbedding>>,
+    prompts: Prompts,
     /// Height and width in pixels.
     size: [usize; 2],
     /// Number of its steps.
@@ -79,18 +76,18 @@ impl SecondPass {
             pipeline: pipeline.clone(),
             strength: hires.strength,
             upscaler: hires.upscaler.clone(),
-            texts: Vec::new(),
+            prompts: Prompts::default(),
             size,
             steps: plan.stages.len() - first,
             request,
         }))
     }
 
-    /// The same with the texts that the first pass, of `behind` steps, encoded; those that may say
+    /// The same with what the first pass, of `behind` steps, encoded; texts that may say
     /// something else from there on are encoded anew.
-    pub(super) fn with_texts(
+    pub(super) fn with_prompts(
         self,
-        texts: &[Script<TextEmbedding>],
+        prompts: &Prompts,
         behind: usize,
         guidance: &dyn Guidance,
         phases: &Phases,
@@ -99,9 +96,11 @@ impl SecondPass {
         let changes = |prompt: &Prompt| matches!(prompt.syntax, Syntax::A1111(_));
         let texts = match changes(&self.request.prompt) || negative.is_some_and(changes) {
             true => branches::texts(&self.pipeline, &self.request, behind, guidance, phases)?,
-            false => texts.to_vec(),
+            false => prompts.texts.clone(),
         };
-        Ok(Self { texts, ..self })
+        let images = prompts.images.clone();
+        let prompts = Prompts { texts, images };
+        Ok(Self { prompts, ..self })
     }
 
     /// The run of this pass on the clean latents `[count, c, h, w]`, behind `draws` of noise.
@@ -114,7 +113,7 @@ impl SecondPass {
             },
             ..self.request.clone()
         };
-        Run::of_images(&self.pipeline, &request, self.texts.clone(), phases)
+        Run::of_images(&self.pipeline, &request, self.prompts.clone(), phases)
     }
 
     /// Height and width of its pictures, in pixels.

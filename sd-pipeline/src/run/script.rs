@@ -38,6 +38,23 @@ impl<T> Part<T> {
         found.unwrap_or(self.texts.len().saturating_sub(1))
     }
 
+    /// The same with a text that ends at each of `ends`, whatever follows it.
+    pub(super) fn ending_at(self, ends: impl Iterator<Item = usize>) -> Self
+    where
+        T: Clone,
+    {
+        let mut all: Vec<usize> = self.texts.iter().map(|(end, _)| *end).collect();
+        let last = all.last().copied().unwrap_or_default();
+        all.extend(ends.filter(|end| *end < last));
+        all.sort_unstable();
+        all.dedup();
+        let text = |end: usize| Some((end, self.texts.get(self.at(end))?.1.clone()));
+        Self {
+            weight: self.weight,
+            texts: all.into_iter().filter_map(text).collect(),
+        }
+    }
+
     /// The same of other texts.
     pub(super) fn map<U>(self, text: impl FnMut((usize, T)) -> (usize, U)) -> Part<U> {
         Part {

@@ -173,6 +173,47 @@ pub(crate) mod rgb {
     }
 }
 
+/// RGB pictures.
+pub(crate) mod rgbs {
+    use image::RgbImage;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Picture(#[serde(with = "super::rgb")] RgbImage);
+
+    pub(crate) fn serialize<S: Serializer>(images: &[RgbImage], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(images.iter().cloned().map(Picture))
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<RgbImage>, D::Error> {
+        let pictures = Vec::<Picture>::deserialize(from)?;
+        Ok(pictures.into_iter().map(|Picture(image)| image).collect())
+    }
+}
+
+/// A grey picture, or none.
+pub(crate) mod optional_grey {
+    use image::GrayImage;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Picture(#[serde(with = "super::grey")] GrayImage);
+
+    pub(crate) fn serialize<S: Serializer>(
+        image: &Option<GrayImage>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        image.clone().map(Picture).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> Result<Option<GrayImage>, D::Error> {
+        let picture = Option::<Picture>::deserialize(from)?;
+        Ok(picture.map(|Picture(image)| image))
+    }
+}
+
 /// A grey picture.
 pub(crate) mod grey {
     use image::GrayImage;
