@@ -2,11 +2,15 @@
 
   pip install -r fixtures/gen/requirements.txt openvino
   cargo build --release --example bench_full_size
-  python benches/rounds.py DIR [--rounds 3] [--threads 2] [--size 512] [--batch 2] [--only unet] [--peers diffusers,openvino]
+  python benches/rounds.py DIR [--rounds 3] [--threads 2] [--size 512] [--batch 2] [--only unet] [--peers diffusers,openvino] [--precision bf16]
 
 DIR is a folder in diffusers layout; `fixtures/gen/full_size.py make DIR` writes one with random weights.
 One process at a time, each with one run that is not counted and `--runs` that are; what is printed is
 the least of all rounds, then the same as a table. With `--peers ""` ours alone is measured.
+
+`--precision bf16` is bf16 products here, autocast in PyTorch, OpenVINO's hint. `--precision int8` is 8-bit
+weights multiplied in bf16 here, and OpenVINO's U-Net and decoder quantised by NNCF (post-training, one
+random calibration input; bf16 elsewhere); diffusers on PyTorch has no counterpart and is left out.
 """
 import argparse
 import json
@@ -32,6 +36,7 @@ def arguments():
     parser.add_argument("--only", default="", help="only work in whose name this is")
     parser.add_argument("--peers", default="diffusers,openvino")
     parser.add_argument("--ours", default=ROOT / "target/release/examples/bench_full_size", help="the program")
+    parser.add_argument("--precision", choices=["f32", "bf16", "int8"], default="f32")
     parser.add_argument("--measure", choices=["diffusers", "openvino"], help="measure one peer, in this process")
     return parser.parse_args()
 
@@ -59,6 +64,8 @@ def diffusers(a, wanted):
 
     torch.set_num_threads(a.threads)
     torch.set_grad_enabled(False)
+    if a.precision == "bf16":
+        torch.autocast("cpu", dtype=torch.bfloat16).__enter__()
     side, last = a.size // 8, torch.channels_last
     load = lambda kind, part: kind.from_pretrained(f"{a.dir}/{part}", torch_dtype=torch.float32).eval()
     if "text" in wanted:
@@ -87,7 +94,8 @@ def openvino(a, wanted):
 
     import openvino as ov
 
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": a.threads}
+    hint = "f32" if a.precision == "f32" else "bf16"
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": a.threads}
     side = a.size // 8
 
     class Module(torch.nn.Module):
@@ -103,8 +111,13 @@ def openvino(a, wanted):
         with torch.no_grad():
             converted = ov.convert_model(model, example_input=inputs, input=[list(x.shape) for x in inputs])
         del model
-        compiled = ov.Core().compile_model(converted, "CPU", options)
         values = [x.numpy() for x in inputs]
+        if a.precision == "int8":
+            import nncf
+
+            kind = nncf.ModelType.TRANSFORMER
+            converted = nncf.quantize(converted, nncf.Dataset([values]), subset_size=1, model_type=kind)
+        compiled = ov.Core().compile_model(converted, "CPU", options)
         report(a, "openvino", work, lambda: compiled(values))
 
     if "unet" in wanted:
@@ -123,9 +136,11 @@ def main():
     if a.measure:
         return {"diffusers": diffusers, "openvino": openvino}[a.measure](a, wanted)
     options = [a.dir, "--threads", a.threads, "--runs", a.runs, "--size", a.size, "--batch", a.batch, "--only", a.only]
-    commands = {OURS: [a.ours, *options]}
+    ours = {"f32": [], "bf16": ["--dtype", "bf16"], "int8": ["--dtype", "bf16", "--weights", "q8"]}
+    commands = {OURS: [a.ours, *options, *ours[a.precision]]}
     for peer in filter(None, a.peers.split(",")):
-        commands[peer] = [sys.executable, __file__, *options, "--measure", peer]
+        if (peer, a.precision) != ("diffusers", "int8"):
+            commands[peer] = [sys.executable, __file__, *options, "--precision", a.precision, "--measure", peer]
     least, memory = {}, {}
     for round in range(a.rounds):
         for peer, command in commands.items():

@@ -2,7 +2,7 @@
 //! the safety checker.
 //!
 //! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
-//! [--batch 2] [--only unet]`
+//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error]`
 //!
 //! DIR is a folder in diffusers layout; only `text_encoder`, `unet`, `vae` and, where it is there,
 //! `safety_checker` are read. One line of JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
@@ -12,16 +12,17 @@
 #[path = "support/memory.rs"]
 mod memory;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use sd_pipeline::burn::tensor::{Device, FloatDType, Tensor};
 use sd_pipeline::core::BoxError;
-use sd_pipeline::models::unet::UNet;
-use sd_pipeline::models::vae::Vae;
-use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions};
+use sd_pipeline::models::unet::UNetFiles;
+use sd_pipeline::models::vae::VaeFiles;
+use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, WeightStorage};
 use sd_pipeline::{
     Autoencoder, Cancel, ConceptChecker, Denoiser, Noise, NoiseSchedule, Parameterization,
     RgbImage, SeededNoise, TextEmbedding, device,
@@ -53,6 +54,30 @@ struct Arguments {
     cancel: usize,
     #[arg(long, default_value = "flex")]
     device: String,
+    /// Precision to compute in; bf16 on flex: that of the products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    /// Weights in memory
+    #[arg(long, value_enum, default_value_t = Storage::F32)]
+    weights: Storage,
+    /// Report how far results are from those in f32: RMS, relative
+    #[arg(long)]
+    error: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Storage {
+    F32,
+    AsStored,
+    Q8,
+    Q4,
 }
 
 impl Arguments {
@@ -60,6 +85,44 @@ impl Arguments {
     fn wants(&self, works: &[&str]) -> bool {
         let only = self.only.to_lowercase();
         works.iter().any(|work| work.to_lowercase().contains(&only))
+    }
+
+    /// What a network is loaded with.
+    fn options(&self, device: &Device) -> LoadOptions {
+        let options = LoadOptions {
+            weight_storage: match self.weights {
+                Storage::F32 => WeightStorage::F32,
+                Storage::AsStored => WeightStorage::AsStored,
+                Storage::Q8 => WeightStorage::Q8,
+                Storage::Q4 => WeightStorage::Q4,
+            },
+            ..LoadOptions::new(device)
+        };
+        options.by_kernels(match self.dtype {
+            Precision::F32 => FloatDType::F32,
+            Precision::F16 => FloatDType::F16,
+            Precision::Bf16 => FloatDType::BF16,
+        })
+    }
+
+    /// Calls `run` with the options, before that with those of f32 where results are to be compared
+    /// with these; they are what it makes of each work.
+    fn with_options(
+        &self,
+        device: &Device,
+        run: &dyn Fn(&LoadOptions, &mut Report<'_>) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        let mut report = Report {
+            arguments: self,
+            device,
+            exact: BTreeMap::new(),
+            is_exact: self.error,
+        };
+        if self.error {
+            run(&LoadOptions::new(device), &mut report)?;
+            report.is_exact = false;
+        }
+        run(&self.options(device), &mut report)
     }
 
     /// Name of a measurement; a picture of another size than the usual says so.
@@ -99,30 +162,28 @@ fn bench(arguments: &Arguments) -> Result<(), BoxError> {
 
 /// With all that is done to a picture before the network sees it.
 fn safety_checker(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
-    let options = LoadOptions::new(device);
-    let checker = ConceptChecker::open(files, "safety_checker", "feature_extractor", &options)?;
     let side = arguments.size as u32;
     let ramp = |x: u32, y: u32| [x, y, x ^ y].map(|v| v as u8).into();
     let picture = RgbImage::from_fn(side, side, ramp);
-    report(
-        arguments,
-        device,
-        &arguments.name("safety checker"),
-        &|| {
+    arguments.with_options(device, &|options, report| {
+        let checker = ConceptChecker::open(files, "safety_checker", "feature_extractor", options)?;
+        report.measure(&arguments.name("safety checker"), &|| {
             let scores = checker.scores(&picture)?.concepts;
             Ok(Tensor::from_floats(&scores[..], device))
-        },
-    )
+        })
+    })
 }
 
 fn text_encoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
     let folder = files.folder("text_encoder");
     let config = ClipTextConfig::read(&folder)?;
     let weights = folder.weights("model", None)?;
-    let (text, _) = ClipTextModel::load(config, &weights, &LoadOptions::new(device))?;
     let ids = vec![(0..77).map(|i| i * 631 % 49406).collect::<Vec<u32>>(); 2];
-    report(arguments, device, "text encoder, batch 2", &|| {
-        Ok(text.forward(&ids)?.last_hidden_state.flatten(0, 2))
+    arguments.with_options(device, &|options, report| {
+        let (text, _) = ClipTextModel::load(config.clone(), &weights, options)?;
+        report.measure("text encoder, batch 2", &|| {
+            Ok(text.forward(&ids)?.last_hidden_state.flatten(0, 2))
+        })
     })
 }
 
@@ -132,11 +193,24 @@ fn denoiser(
     device: &Device,
     work: &str,
 ) -> Result<(), BoxError> {
+    arguments.with_options(device, &|options, report| {
+        denoise(arguments, files, options, work, report)
+    })
+}
+
+fn denoise(
+    arguments: &Arguments,
+    files: &Files,
+    options: &LoadOptions,
+    work: &str,
+    report: &mut Report<'_>,
+) -> Result<(), BoxError> {
     let (schedule, kind) = (
         Arc::new(NoiseSchedule::stable_diffusion()),
         Parameterization::Epsilon,
     );
-    let unet = UNet::open(files, "unet", schedule, kind, device, FloatDType::F32)?;
+    let device = &options.device;
+    let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
     let batch = arguments.batch;
     let latents = latents(arguments, 1, device)?;
     let context = Tensor::ones([1, 77, unet.spec().context_width], device);
@@ -144,10 +218,10 @@ fn denoiser(
     let network = Arc::new(unet).prepare(vec![branch; batch])?;
     let branches: Vec<usize> = (0..batch).collect();
     let step = |cancel: &Cancel| network.predict(&latents, 500.0, &branches, cancel);
-    report(arguments, device, work, &|| {
+    report.measure(work, &|| {
         Ok(Tensor::cat(step(&Cancel::new())?, 0).flatten(0, 3))
     })?;
-    if arguments.cancel > 0 {
+    if arguments.cancel > 0 && !report.is_exact {
         let (wait, whole) = longest_wait(arguments.cancel, &|cancel| {
             let done = step(cancel).is_ok();
             device.sync().map(|()| done)
@@ -193,20 +267,22 @@ fn longest_wait<E>(
 }
 
 fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
-    let vae = Vae::open(files, "vae", device, FloatDType::F32)?;
-    if arguments.wants(&["VAE decode"]) {
-        let latent = latents(arguments, 1, device)?;
-        report(arguments, device, &arguments.name("VAE decode"), &|| {
-            Ok(vae.decode(latent.clone())?.flatten(0, 3))
-        })?;
-    }
-    if arguments.wants(&["VAE encode"]) {
-        let image = Tensor::ones([1, 3, arguments.size, arguments.size], device);
-        report(arguments, device, &arguments.name("VAE encode"), &|| {
-            Ok(vae.encode(image.clone(), None)?.flatten(0, 3))
-        })?;
-    }
-    Ok(())
+    arguments.with_options(device, &|options, report| {
+        let vae = VaeFiles::open(files, "vae", options)?.load()?;
+        if arguments.wants(&["VAE decode"]) {
+            let latent = latents(arguments, 1, device)?;
+            report.measure(&arguments.name("VAE decode"), &|| {
+                Ok(vae.decode(latent.clone())?.flatten(0, 3))
+            })?;
+        }
+        if arguments.wants(&["VAE encode"]) {
+            let image = Tensor::ones([1, 3, arguments.size, arguments.size], device);
+            report.measure(&arguments.name("VAE encode"), &|| {
+                Ok(vae.encode(image.clone(), None)?.flatten(0, 3))
+            })?;
+        }
+        Ok(())
+    })
 }
 
 fn latents(arguments: &Arguments, n: usize, device: &Device) -> Result<Tensor<4>, BoxError> {
@@ -215,28 +291,62 @@ fn latents(arguments: &Arguments, n: usize, device: &Device) -> Result<Tensor<4>
     Ok(Tensor::from_data(latents, device))
 }
 
-fn report(
-    arguments: &Arguments,
-    device: &Device,
-    work: &str,
-    run: &dyn Fn() -> Result<Tensor<1>, BoxError>,
-) -> Result<(), BoxError> {
-    let mut best = f64::INFINITY;
-    for round in 0..=arguments.runs {
-        let clock = Instant::now();
-        // Reading one number waits for a device that computes lazily.
-        run()?.narrow(0, 0, 1).try_into_scalar::<f32>()?;
-        device.sync()?;
-        if round > 0 {
-            best = best.min(clock.elapsed().as_secs_f64());
+/// What is measured, and what came out in f32.
+struct Report<'a> {
+    arguments: &'a Arguments,
+    device: &'a Device,
+    exact: BTreeMap<String, Vec<f32>>,
+    /// Nothing is measured: results are only kept.
+    is_exact: bool,
+}
+
+impl Report<'_> {
+    fn measure(
+        &mut self,
+        work: &str,
+        run: &dyn Fn() -> Result<Tensor<1>, BoxError>,
+    ) -> Result<(), BoxError> {
+        let numbers = |x: Tensor<1>| -> Result<Vec<f32>, BoxError> {
+            Ok(x.try_into_data()?.convert::<f32>().try_into_vec()?)
+        };
+        if self.is_exact {
+            self.exact.insert(work.into(), numbers(run()?)?);
+            return Ok(());
         }
+        let mut best = f64::INFINITY;
+        let mut last = None;
+        for round in 0..=self.arguments.runs {
+            let clock = Instant::now();
+            let found = run()?;
+            // Reading one number waits for a device that computes lazily.
+            found.clone().narrow(0, 0, 1).try_into_scalar::<f32>()?;
+            self.device.sync()?;
+            if round > 0 {
+                best = best.min(clock.elapsed().as_secs_f64());
+            }
+            last = Some(found);
+        }
+        let mut line = serde_json::json!({
+            "peer": "ours",
+            "work": work,
+            "seconds": (best * 1000.0).round() / 1000.0,
+            "peak_rss_gb": memory::peak_memory().map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
+        });
+        if let (Some(exact), Some(last)) = (self.exact.get(work), last) {
+            line["rms_error"] = relative_error(&numbers(last)?, exact).into();
+        }
+        println!("{line}");
+        Ok(())
     }
-    let line = serde_json::json!({
-        "peer": "ours",
-        "work": work,
-        "seconds": (best * 1000.0).round() / 1000.0,
-        "peak_rss_gb": memory::peak_memory().map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
-    });
-    println!("{line}");
-    Ok(())
+}
+
+/// The root of the mean squared difference, relative to that of the exact numbers.
+fn relative_error(found: &[f32], exact: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let pairs = found.iter().zip(exact);
+    let off: f64 = pairs
+        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
+        .sum();
+    let size: f64 = exact.iter().map(|&x| square(f64::from(x))).sum();
+    (off / size).sqrt()
 }

@@ -171,12 +171,16 @@ pub(crate) struct Arguments {
     /// Backend: flex, ndarray, wgpu, vulkan, cuda, cpu, … as far as compiled in
     #[arg(long, default_value = "flex")]
     pub(crate) device: String,
-    /// Precision to compute in
+    /// Precision to compute in; bf16 on flex: that of the products, where the processor has such
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
     /// Memory for half-precision weights, which may stay half; the picture is the same
     #[arg(long, value_enum, default_value_t = Spend::Fastest)]
     memory: Spend,
+    /// Bits of weights that are kept quantised, in blocks of 32 with a scale: a quarter or an eighth
+    /// of the memory, another picture
+    #[arg(long, value_enum, conflicts_with = "memory")]
+    weights: Option<Quantized>,
     /// Initial noise of unit variance: a safetensors file with one tensor `latents`
     #[arg(long, value_name = "FILE")]
     pub(crate) latents_in: Option<PathBuf>,
@@ -265,6 +269,12 @@ enum Spend {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Quantized {
+    Q8,
+    Q4,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Safety {
     Black,
     Blur,
@@ -275,9 +285,11 @@ enum Safety {
 
 impl Arguments {
     pub(crate) fn memory(&self) -> WeightStorage {
-        match self.memory {
-            Spend::Fastest => WeightStorage::F32,
-            Spend::Smallest => WeightStorage::AsStored,
+        match (self.weights, self.memory) {
+            (Some(Quantized::Q8), _) => WeightStorage::Q8,
+            (Some(Quantized::Q4), _) => WeightStorage::Q4,
+            (None, Spend::Fastest) => WeightStorage::F32,
+            (None, Spend::Smallest) => WeightStorage::AsStored,
         }
     }
 

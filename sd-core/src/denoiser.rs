@@ -37,6 +37,8 @@ pub struct DenoiserSpec {
     pub device: Device,
     /// The precision it computes in; inputs must have it.
     pub dtype: FloatDType,
+    /// The precision that its products are rounded to, where that is another.
+    pub products: Option<FloatDType>,
 }
 
 impl DenoiserSpec {
@@ -56,6 +58,7 @@ impl DenoiserSpec {
             embeds_guidance: false,
             device: device.clone(),
             dtype: FloatDType::F32,
+            products: None,
         }
     }
 }

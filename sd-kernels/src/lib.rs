@@ -13,17 +13,19 @@ mod copy;
 mod elementwise;
 mod error;
 mod gemm;
+mod held;
 mod linear;
 mod norm;
 mod outputs;
 mod parallel;
 mod peak;
+mod products;
 mod simd;
 mod transpose;
 mod weight;
 
 pub use add::add;
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, attention, attention_by};
 pub use buffer::{release_scratch, scratch_bytes};
 pub use concat::concat_channels;
 pub use conv::{Algorithm, ConvShape, OutputRows, PackedConv, Picture};
@@ -31,6 +33,7 @@ pub use copy::copy;
 pub use elementwise::activate;
 pub use error::{Error, Result};
 pub use gemm::{Activation, PackedMatrix};
+pub use held::Held;
 pub use linear::{Epilogue, PackedGeglu, geglu, linear};
 pub use norm::{
     GroupNorm, Moments, group_norm, group_norm_in_place, group_norm_shifted, group_norm_with,
@@ -40,6 +43,7 @@ pub use outputs::{
     OutputReplay, Replayed, kept_output_bytes, recycle_output, release_outputs, take_output,
 };
 pub use peak::peak_rate;
+pub use products::Products;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};
-pub use weight::{DType, WeightRows, WeightStorage};
+pub use weight::{Blocks, DType, Packing, WeightRows, WeightStorage};

@@ -2,7 +2,7 @@ use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
 use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_whole};
 use crate::simd::Isa;
-use crate::weight::{DType, WeightRows, WeightStorage};
+use crate::weight::{Packing, WeightRows, WeightStorage};
 
 /// Last part of a layer, applied to its sums: `activation(sum + bias) + residual`, or what of it is
 /// above zero.
@@ -86,17 +86,23 @@ impl PackedGeglu {
         weight: &W,
         columns: usize,
         inputs: usize,
-        storage: WeightStorage,
+        packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
-        let matrix = PackedMatrix::gated(isa, weight, columns, inputs, storage)?;
+        let matrix = PackedMatrix::gated(isa, weight, columns, inputs, packing)?;
         Ok(Self { matrix, columns })
     }
 
-    /// Memory that such a weight of numbers of type `dtype` will take, in bytes.
-    pub fn bytes_of(isa: Isa, columns: usize, inputs: usize, dtype: DType) -> usize {
+    /// Memory that such a packed `weight` will take, in bytes.
+    pub fn bytes_of<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        columns: usize,
+        inputs: usize,
+        packing: impl Into<Packing>,
+    ) -> usize {
         let lanes = isa.lanes();
         let padded = columns.div_ceil(lanes) * 2 * lanes;
-        PackedMatrix::bytes_of(isa, padded, inputs, dtype)
+        PackedMatrix::bytes_of(isa, weight, padded, inputs, packing)
     }
 
     /// Number of outputs.

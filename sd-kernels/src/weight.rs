@@ -5,6 +5,8 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
+use crate::held::{BLOCK, Held};
+use crate::products::Products;
 use crate::simd::Vector;
 
 /// The type a weight's numbers have in memory. What is computed from them is always f32.
@@ -58,17 +60,72 @@ pub enum WeightStorage {
     /// It is held as f32, whatever it was stored as: no time goes into making f32 of it.
     #[default]
     F32,
-    /// Half precision stays half precision, and is made f32 a piece at a time where it is used.
-    /// The results are those of [`F32`](Self::F32): every half is an f32.
+    /// Half precision stays half precision, quantised [`Blocks`] stay these, and both are made f32
+    /// a piece at a time where they are used. The results are those of [`F32`](Self::F32).
     AsStored,
+    /// Blocks of 32 whole numbers of 8 bits with a scale, 8.5 bits a number (ggml's Q8_0): as
+    /// stored where the file has such, and else rounded. Half precision as stored where a layer's
+    /// inputs make no whole blocks.
+    Q8,
+    /// The same of 4 bits, 4.5 bits a number (ggml's Q4_0).
+    Q4,
 }
 
-impl WeightStorage {
-    /// Type in which numbers stored as `stored` are held.
-    pub const fn holds(self, stored: DType) -> DType {
+/// A weight's storage and what it will be multiplied with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Packing {
+    /// Its storage.
+    pub storage: WeightStorage,
+    /// Products of bf16 need the weight in no more than bf16: where these are asked for, what would
+    /// be held in f32 or half precision is held in bf16.
+    pub products: Products,
+}
+
+impl From<WeightStorage> for Packing {
+    /// Multiplied in f32.
+    fn from(storage: WeightStorage) -> Self {
+        Self {
+            storage,
+            products: Products::F32,
+        }
+    }
+}
+
+impl Packing {
+    /// Layout of a weight of numbers stored as `stored`, or in `blocks`, whose depth is runs of
+    /// `run` terms that belong together.
+    pub(crate) fn holds(self, stored: DType, blocks: Option<Blocks>, run: usize) -> Held {
+        let whole = run > 0 && run.is_multiple_of(BLOCK);
+        match (self.storage, blocks.filter(|_| whole)) {
+            (WeightStorage::AsStored | WeightStorage::Q8, Some(Blocks::Q8)) => return Held::Q8,
+            (WeightStorage::AsStored | WeightStorage::Q8, Some(Blocks::Q4)) => return Held::Q4,
+            _ => {}
+        }
+        match self.storage {
+            WeightStorage::Q8 if whole => Held::Q8,
+            WeightStorage::Q4 if whole => Held::Q4,
+            _ if !self.products.is_f32() => Held::Pairs,
+            WeightStorage::F32 => Held::Numbers(DType::F32),
+            _ => Held::Numbers(stored),
+        }
+    }
+}
+
+/// Quantised blocks of ggml's, 32 terms each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blocks {
+    /// A scale (f16) and 32 bytes with a sign.
+    Q8,
+    /// A scale (f16) and 16 bytes: the terms 0 to 15 in their low bits, the others in their high.
+    Q4,
+}
+
+impl Blocks {
+    /// Bytes of a block.
+    pub const fn bytes(self) -> usize {
         match self {
-            Self::F32 => DType::F32,
-            Self::AsStored => stored,
+            Self::Q8 => 34,
+            Self::Q4 => 18,
         }
     }
 }
@@ -81,6 +138,25 @@ pub trait WeightRows: Sync {
 
     /// Type in which its numbers are stored.
     fn dtype(&self) -> DType;
+
+    /// Layout of the quantised blocks that it is stored in, 32 terms of a row each; `None` where it
+    /// is not, or in such as [`dtype`](Self::dtype) alone can be read from.
+    fn blocks(&self) -> Option<Blocks> {
+        None
+    }
+
+    /// Reads the blocks of `rows` into `to`, as they are stored.
+    ///
+    /// # Errors
+    /// A failure to read them; a weight that has none.
+    fn read_blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Self::Error> {
+        let _ = (rows, to);
+        Err(Self::Error::from(Error::Dimension {
+            name: "the number of quantised blocks",
+            value: 0,
+            expected: "as many as a weight of blocks has",
+        }))
+    }
 
     /// Reads `rows` into `to`, which has exactly the size of so many rows, as the bytes that
     /// numbers of [`dtype`](Self::dtype) have in memory.

@@ -41,7 +41,7 @@ pub use files::{EmbeddedFile, Files, RemoteFiles};
 pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use options::{LoadOptions, UnknownSettings};
 pub use saving::{TensorFile, Written};
-pub use sd_kernels::{OutputReplay, WeightStorage};
+pub use sd_kernels::{Blocks, OutputReplay, Products, WeightStorage};
 pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
 pub use textual_inversion::TextualInversion;
 pub use tokenizer::{ClipTokenizer, Tokens};

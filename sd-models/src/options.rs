@@ -1,6 +1,8 @@
-use burn::tensor::{Device, FloatDType};
-use sd_kernels::WeightStorage;
+use burn::tensor::{DType, Device, FloatDType};
+use sd_kernels::{Packing, Products, WeightStorage};
 use serde::{Deserialize, Serialize};
+
+use crate::layers::has_kernels;
 
 /// Treatment of a setting in a component's configuration that nobody here knows.
 ///
@@ -23,8 +25,12 @@ pub struct LoadOptions {
     pub device: Device,
     /// The precision it computes in; the file may hold any.
     pub dtype: FloatDType,
-    /// The storage of weights that the file holds in half precision. Of consequence only on the
-    /// flex device in f32: elsewhere weights are held in `dtype`.
+    /// What layers and attention multiply with on the flex device in f32: products of bf16 with sums
+    /// of f32 where the processor has them; what lies between, normalisations, softmax and residuals
+    /// stay f32. Elsewhere of no consequence.
+    pub products: Products,
+    /// The storage of weights. Of consequence only on the flex device in f32: elsewhere weights are
+    /// held in `dtype`.
     pub weight_storage: WeightStorage,
     /// The variant of the weights, such as `fp16` or `non_ema`; `None`: as
     /// [`Files::weights`](crate::Files::weights) chooses. One that is not there is an error.
@@ -39,9 +45,34 @@ impl LoadOptions {
         Self {
             device: device.clone(),
             dtype: FloatDType::F32,
+            products: Products::F32,
             weight_storage: WeightStorage::F32,
             variant: None,
             unknown_settings: UnknownSettings::Refuse,
+        }
+    }
+
+    /// The same in precision `dtype`, by this workspace's kernels where there are such: bf16 on the
+    /// flex device is f32 with [`products`](Self::products) of bf16, or where the processor has none
+    /// f32.
+    #[must_use]
+    pub fn by_kernels(self, dtype: FloatDType) -> Self {
+        let in_f32 = self.in_precision(FloatDType::F32);
+        if dtype == FloatDType::BF16 && has_kernels(&in_f32.device, DType::F32) {
+            Self {
+                products: Products::bf16().unwrap_or_default(),
+                ..in_f32
+            }
+        } else {
+            in_f32.in_precision(dtype)
+        }
+    }
+
+    /// The layout of packed weights.
+    pub(crate) fn packing(&self) -> Packing {
+        Packing {
+            storage: self.weight_storage,
+            products: self.products,
         }
     }
 

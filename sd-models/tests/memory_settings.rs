@@ -16,7 +16,8 @@ use sd_fixtures::Fixture;
 use sd_models::unet::{UNet, UNetFiles};
 use sd_models::vae::{Vae, VaeFiles};
 use sd_models::{
-    ClipTextConfig, ClipTextModel, Error, Files, LoadOptions, Result, WeightStorage, Weights,
+    ClipTextConfig, ClipTextModel, Error, Files, LoadOptions, Products, Result, WeightStorage,
+    Weights,
 };
 
 fn options(memory: WeightStorage) -> LoadOptions {
@@ -215,4 +216,58 @@ fn tensors_that_are_not_the_networks_are_found_before_any_is_read() {
     let config = ClipTextConfig::read(&files).unwrap();
     let error = ClipTextModel::load(config, &weights.unwrap(), &options(WeightStorage::F32));
     assert!(matches!(error, Err(Error::Tensors { .. })));
+}
+
+/// The U-Net multiplied by `products`, its weights stored so, and the error of its prediction beside
+/// f32: RMS, relative. What was said of its memory is true.
+fn rougher(name: &str, products: Products, storage: WeightStorage) -> (f64, WeightBytes) {
+    let (folder, fixture) = (sd_fixtures::path(name), Fixture::open(name));
+    let options = LoadOptions {
+        products,
+        ..options(storage)
+    };
+    let (schedule, kind) = (NoiseSchedule::stable_diffusion(), Parameterization::Epsilon);
+    let files = Files::directory(folder);
+    let files = UNetFiles::open(&files, "", Arc::new(schedule), kind, &options).unwrap();
+    let unet = files.load().unwrap();
+    assert_eq!(unet.weights(), files.weight_bytes().unwrap());
+    let found = predict(&unet, &fixture)
+        .into_data()
+        .try_into_vec::<f32>()
+        .unwrap();
+    let exact = fixture.f32("0.out");
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let off: f64 = found.iter().zip(&exact).map(|(a, b)| square(a - b)).sum();
+    let size: f64 = exact.iter().map(|&x| square(x)).sum();
+    ((off / size).sqrt(), unet.weights())
+}
+
+/// Networks of random weights; no bound is derived, these are what was measured and a half more.
+#[test]
+fn rougher_numbers_stay_near() {
+    for name in ["unet_sd1", "unet_sd2", "unet_quiet"] {
+        let (exact, f32) = rougher(name, Products::F32, WeightStorage::F32);
+        assert!(exact < 1e-5, "{exact}");
+        for products in Products::all() {
+            let (error, bytes) = rougher(name, products, WeightStorage::F32);
+            println!("{name}, {}: {error:.2e}", products.name());
+            assert!(
+                error > 1e-5 && error <= 0.024,
+                "{name}, {}: {error}",
+                products.name()
+            );
+            assert!(bytes.packed < f32.packed, "{bytes:?} of {f32:?}");
+        }
+        for (storage, bound) in [(WeightStorage::Q8, 0.024), (WeightStorage::Q4, 0.3)] {
+            let (error, bytes) = rougher(name, Products::F32, storage);
+            println!("{name}, {storage:?}: {error:.2e}");
+            assert!(error <= bound, "{name}, {storage:?}: {error}");
+            assert!(bytes.packed < f32.packed);
+            let both = rougher(name, Products::all()[0], storage).0;
+            assert!(
+                both <= bound + 0.024,
+                "{name}, {storage:?} and bf16: {both}"
+            );
+        }
+    }
 }

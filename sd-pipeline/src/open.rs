@@ -288,12 +288,14 @@ impl Pipeline {
         let read = read.map(|part| (part.name.clone(), part.files()));
         let read: Vec<_> = read.collect();
         let variants = Variants::find(files, &read, options.variant.as_deref())?;
-        let load = |Placement { device, dtype }: &Placement, folder: &str| LoadOptions {
-            device: device.clone(),
-            dtype: *dtype,
-            weight_storage: options.weight_storage,
-            variant: variants.of(folder),
-            unknown_settings: options.unknown_settings,
+        let load = |Placement { device, dtype }: &Placement, folder: &str| {
+            LoadOptions {
+                weight_storage: options.weight_storage,
+                variant: variants.of(folder),
+                unknown_settings: options.unknown_settings,
+                ..LoadOptions::new(device)
+            }
+            .by_kernels(*dtype)
         };
         let text_encoder =
             text_encoder.opened(|parts| folder.text_encoder(&parts, |name| load(&text, name)))?;

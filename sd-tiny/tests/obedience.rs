@@ -4,7 +4,8 @@
 //! of the model's world under some shade. `training/obedience.py` is the large version, with
 //! shapes too and 500 prompts.
 
-use sd_pipeline::{Request, Result, device};
+use sd_pipeline::burn::tensor::FloatDType;
+use sd_pipeline::{OpenOptions, Request, Result, WeightStorage, device};
 
 /// The colours of `training/scenes.py`.
 const COLOURS: [(&str, [f64; 3]); 8] = [
@@ -226,6 +227,77 @@ fn colours_and_relations_are_as_asked() -> Result<()> {
         right >= RIGHT,
         "{right} of {} right; not: {wrong:#?}",
         PROMPTS.len()
+    );
+    Ok(())
+}
+
+/// Solids of `training/scenes.py`.
+const SOLIDS: [&str; 8] = [
+    "cube", "sphere", "cone", "cylinder", "pyramid", "ring", "star", "heart",
+];
+
+/// The first `count` of prompts for two solids of different colours, all pairs in turn.
+fn prompts(count: usize) -> impl Iterator<Item = (String, Axis, [&'static str; 2])> {
+    let article = |colour: &str| if colour == "orange" { "an" } else { "a" };
+    (0..count).map(move |i| {
+        // Steps that have no divisor in common with the eights go through all pairs.
+        let (a, b) = (COLOURS[i % 8].0, COLOURS[(i + 1 + i / 8 % 7) % 8].0);
+        let (one, two) = (SOLIDS[i * 3 % 8], SOLIDS[(i * 5 + i / 16) % 8]);
+        let (axis, relation) = match i % 4 {
+            0 | 2 => (Axis::Vertical, "on top of"),
+            _ => (Axis::Horizontal, "to the left of"),
+        };
+        let text = format!(
+            "{} {a} {one} {relation} {} {b} {two}",
+            article(a),
+            article(b)
+        );
+        (text, axis, [a, b])
+    })
+}
+
+/// Counts of right pictures in every precision, over `OBEDIENCE_PROMPTS` prompts (500):
+/// `cargo test --release --workspace --test obedience -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn rougher_numbers_obey_as_well() -> Result<()> {
+    let count = std::env::var("OBEDIENCE_PROMPTS").ok();
+    let count = count.and_then(|n| n.parse().ok()).unwrap_or(500);
+    let device = device("flex")?;
+    let plain = OpenOptions::new(&device);
+    let bf16 = FloatDType::BF16;
+    let ways = [
+        ("f32", FloatDType::F32, WeightStorage::F32),
+        ("bf16", bf16, WeightStorage::F32),
+        ("q8", FloatDType::F32, WeightStorage::Q8),
+        ("q4", FloatDType::F32, WeightStorage::Q4),
+        ("q8, bf16", bf16, WeightStorage::Q8),
+    ];
+    let mut right = Vec::new();
+    for (name, dtype, weight_storage) in ways {
+        let pipeline = sd_tiny::open(&OpenOptions {
+            dtype,
+            weight_storage,
+            ..plain.clone()
+        })?;
+        let mut obeyed = 0;
+        for (seed, (prompt, axis, expected)) in prompts(count).enumerate() {
+            let request = Request {
+                seed: seed as u64,
+                ..sd_tiny::request(prompt)
+            };
+            let picture = &pipeline.generate(&request)?[0];
+            let found = order(picture.as_raw(), picture.width() as usize, axis);
+            obeyed += usize::from(found == Some(expected));
+        }
+        println!("{name}: {obeyed} of {count} right");
+        right.push(obeyed);
+    }
+    // Of as many drawings, two deviations of chance; no precision but q4 should lose more.
+    let slack = 2.0 * (count as f64).sqrt() / 2.0;
+    assert!(
+        right.iter().all(|&n| n as f64 >= right[0] as f64 - slack),
+        "{right:?}"
     );
     Ok(())
 }

@@ -2,7 +2,8 @@
 //! of the time and its rate beside what this machine can multiply at most (a roofline).
 //!
 //! `cargo run --release -p sd-kernels --example network_rates -- [unet|xl-unet|decoder|encoder|text]
-//! [--size 512] [--batch 2] [--isa avx2] [--runs 3]`; `RAYON_NUM_THREADS` chooses the threads.
+//! [--size 512] [--batch 2] [--isa avx2] [--products pairs] [--weights q8] [--runs 3] [--busy]`;
+//! `RAYON_NUM_THREADS` chooses the threads.
 //!
 //! Each layer is timed by itself and the fastest run counts, so the sum is what the network would
 //! take if nothing happened between its layers.
@@ -14,8 +15,8 @@ use std::time::Instant;
 use layers::{Network, Op, SD15, SDXL};
 use sd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNorm, Isa, PackedConv, PackedGeglu,
-    PackedMatrix, Picture, attention, concat_channels, geglu, group_norm, layer_norm, linear,
-    peak_rate,
+    PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by, concat_channels, geglu,
+    group_norm, layer_norm, linear, peak_rate,
 };
 
 type Error = Box<dyn std::error::Error>;
@@ -26,6 +27,8 @@ struct Options {
     batch: usize,
     runs: usize,
     isa: Isa,
+    packing: Packing,
+    busy: bool,
 }
 
 impl Options {
@@ -36,6 +39,8 @@ impl Options {
             batch: 2,
             runs: 3,
             isa: Isa::best(),
+            packing: Packing::default(),
+            busy: false,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -44,6 +49,7 @@ impl Options {
                 arguments.next().ok_or_else(missing)
             };
             match argument.as_str() {
+                "--busy" => options.busy = true,
                 "--size" => options.size = value()?.parse()?,
                 "--batch" => options.batch = value()?.parse()?,
                 "--runs" => options.runs = value()?.parse()?,
@@ -51,6 +57,20 @@ impl Options {
                     let name = value()?;
                     let found = Isa::all().into_iter().find(|isa| isa.name() == name);
                     options.isa = found.ok_or(format!("this processor has no {name}"))?;
+                }
+                "--products" => {
+                    let name = value()?;
+                    let all = Products::all().into_iter().chain([Products::F32]);
+                    let found = all.into_iter().find(|unit| unit.name() == name);
+                    options.packing.products = found.ok_or(format!("there are no {name} here"))?;
+                }
+                "--weights" => {
+                    options.packing.storage = match value()?.as_str() {
+                        "f32" => WeightStorage::F32,
+                        "q8" => WeightStorage::Q8,
+                        "q4" => WeightStorage::Q4,
+                        other => return Err(format!("no weights of {other}").into()),
+                    }
                 }
                 network => options.networks.push(network.into()),
             }
@@ -69,8 +89,10 @@ fn main() -> Result<(), Error> {
     let threads = rayon::current_num_threads();
     let peak = threads as f64 * peak_rate(options.isa);
     println!(
-        "{}, {threads} threads: peak {:.0} GFLOP/s",
+        "{}, products of {}, {:?} weights, {threads} threads: peak of f32 {:.0} GFLOP/s",
         options.isa.name(),
+        options.packing.products.name(),
+        options.packing.storage,
         peak / 1e9
     );
     for name in &options.networks {
@@ -85,6 +107,38 @@ fn main() -> Result<(), Error> {
         table(name, &network, peak, &options)?;
     }
     Ok(())
+}
+
+/// Time that passes, or that this thread is given of it.
+enum Clock {
+    Passing(Instant),
+    Busy(f64),
+}
+
+impl Clock {
+    fn start(busy: bool) -> Self {
+        match busy {
+            true => Self::Busy(Self::given()),
+            false => Self::Passing(Instant::now()),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        match self {
+            Self::Passing(start) => start.elapsed().as_secs_f64(),
+            Self::Busy(start) => Self::given() - start,
+        }
+    }
+
+    /// Seconds that the thread has run, by Linux's count.
+    fn given() -> f64 {
+        let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let nanoseconds = line
+            .split(' ')
+            .next()
+            .and_then(|word| word.parse::<f64>().ok());
+        nanoseconds.unwrap_or(f64::NAN) / 1e9
+    }
 }
 
 /// One row: layers of a class.
@@ -162,14 +216,14 @@ fn numbers(len: usize) -> Vec<f32> {
 }
 
 fn time(op: &Op, options: &Options) -> Result<f64, Error> {
-    let isa = options.isa;
+    let (isa, packing) = (options.isa, options.packing);
     let fastest = |run: &mut dyn FnMut() -> sd_kernels::Result<()>| {
         run()?;
         let mut best = f64::INFINITY;
         for _ in 0..options.runs {
-            let clock = Instant::now();
+            let clock = Clock::start(options.busy);
             run()?;
-            best = best.min(clock.elapsed().as_secs_f64());
+            best = best.min(clock.seconds());
         }
         Ok(best)
     };
@@ -196,7 +250,7 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
                 width: from,
             };
             let weight = numbers(outputs * inputs * kernel * kernel);
-            let packed = PackedConv::new(isa, &weight, shape)?;
+            let packed = PackedConv::read(isa, &weight[..], shape, packing)?;
             let x = numbers(n * from * from * inputs);
             let mut out = vec![0.0; n * side * side * outputs];
             let bias = numbers(outputs);
@@ -213,7 +267,8 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             inputs,
             outputs,
         } => {
-            let packed = PackedMatrix::new(isa, &numbers(outputs * inputs), outputs, inputs)?;
+            let weight = numbers(outputs * inputs);
+            let packed = PackedMatrix::read(isa, &weight[..], outputs, inputs, packing)?;
             let (x, mut out) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             fastest(&mut || linear(&x, rows, &packed, Epilogue::default(), &mut out))
         }
@@ -223,7 +278,7 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             outputs,
         } => {
             let weight = numbers(2 * outputs * inputs);
-            let packed = PackedGeglu::new(isa, &weight, outputs, inputs)?;
+            let packed = PackedGeglu::read(isa, &weight[..], outputs, inputs, packing)?;
             let (x, mut out) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             fastest(&mut || geglu(&x, rows, &packed, None, &mut out))
         }
@@ -241,7 +296,8 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             };
             let [q, k, v] = [queries, keys, keys].map(|tokens| numbers(n * tokens * heads * size));
             let mut out = vec![0.0; q.len()];
-            fastest(&mut || attention(isa, &q, &k, &v, shape, &mut out))
+            let products = packing.products;
+            fastest(&mut || attention_by(products, isa, &q, &k, &v, shape, &mut out))
         }
         Op::GroupNorm { n, side, channels } => {
             let x = numbers(n * side * side * channels);

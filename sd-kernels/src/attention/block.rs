@@ -1,8 +1,9 @@
 use super::Call;
 use super::pack::Packed;
 use crate::buffer::LINE;
-use crate::gemm::{Ahead, Finish, Tiles, copy_line, tile};
-use crate::simd::{Isa, Kernel, Vector, exp2};
+use crate::gemm::{Ahead, Finish, Tiles, copy_line};
+use crate::products::{Unit, UnitKernel};
+use crate::simd::{Isa, Vector, exp2};
 
 /// Lower than any score, and still finite: a difference of two of them is a number.
 const MASKED: f32 = -1e30;
@@ -25,7 +26,7 @@ pub(super) struct Queries {
 /// The task's memory. `P` panels of `W` = 2·LANES queries.
 #[derive(Clone, Copy)]
 struct Memory {
-    /// `[P][depth][W]`.
+    /// `[P][depth][W]`, or as many pairs.
     queries: *mut f32,
     /// `[P][depth][W]`: the output so far, transposed and not yet divided by the sums.
     outputs: *mut f32,
@@ -33,7 +34,7 @@ struct Memory {
     highest: *mut f32,
     /// `[P][W]`: sum of exponentials so far.
     sums: *mut f32,
-    /// `[block][W]`.
+    /// `[block][W]`, and then in their place the exponentials, numbers or pairs.
     scores: *mut f32,
     /// `[W]`: what the earlier blocks are multiplied with, and `[W]` the highest score of a block.
     factors: *mut f32,
@@ -49,9 +50,8 @@ impl Queries {
     }
 
     /// f32 of memory for a task.
-    pub(super) fn scratch(isa: Isa, depth: usize, block: usize) -> usize {
+    pub(super) fn scratch(isa: Isa, chunk: usize, depth: usize, block: usize) -> usize {
         let width = 2 * isa.lanes();
-        let chunk = Self::chunk(isa, depth).max(Self::chunk(isa, depth.saturating_sub(LINE)));
         2 * chunk * depth + 2 * chunk + (block + 2 + depth) * width
     }
 
@@ -77,20 +77,22 @@ impl Queries {
     }
 }
 
-impl Kernel for Queries {
+impl UnitKernel for Queries {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn run<V: Vector, U: Unit<V>>(self) {
         let width = 2 * V::LANES;
         let memory = self.memory(width);
         let panels = self.count.div_ceil(width);
         for panel in 0..panels {
-            self.load::<V>(&memory, panel);
+            self.load::<V, U>(&memory, panel);
         }
+        U::begin();
         for block in 0..self.packed.blocks {
             for panel in 0..panels {
-                self.block::<V>(&memory, block, panel);
+                self.block::<V, U>(&memory, block, panel);
             }
         }
+        U::end();
         for panel in 0..panels {
             self.store::<V>(&memory, panel);
         }
@@ -100,7 +102,7 @@ impl Kernel for Queries {
 impl Queries {
     /// Transposes a panel of queries, scaled so that the softmax is one of powers of two.
     #[inline(always)]
-    unsafe fn load<V: Vector>(&self, memory: &Memory, panel: usize) {
+    unsafe fn load<V: Vector, U: Unit<V>>(&self, memory: &Memory, panel: usize) {
         let width = 2 * V::LANES;
         let depth = self.packed.depth;
         let shape = &self.call.shape;
@@ -111,7 +113,7 @@ impl Queries {
             let at = offset + (self.first + query) * self.call.stride();
             for c in (0..depth).step_by(LINE) {
                 let count = if query < self.count {
-                    LINE.min(shape.head_size - c)
+                    LINE.min(shape.head_size.saturating_sub(c))
                 } else {
                     0
                 };
@@ -123,14 +125,25 @@ impl Queries {
             let x = memory.rows.add(x);
             V::load(x).mul(scale).store(x);
         }
-        let to = memory.queries.add(panel * depth * width);
+        let queries = memory.queries.add(panel * depth * width);
+        let outputs = memory.outputs.add(panel * depth * width);
+        // Pairs are made of what lies for a moment where the outputs will be.
+        let to = if U::IS_SINGLE { queries } else { outputs };
         for i in (0..width).step_by(V::LANES) {
             for c in (0..depth).step_by(V::LANES) {
                 let from = memory.rows.add(i * depth + c);
                 V::transpose(from, depth, to.add(c * width + i), width);
             }
         }
-        let outputs = memory.outputs.add(panel * depth * width);
+        if !U::IS_SINGLE {
+            for c in (0..depth).step_by(2) {
+                for i in [0, V::LANES] {
+                    let from = outputs.add(c * width + i);
+                    let pair = queries.add(c / 2 * width + i);
+                    V::store_pairs(V::load(from), V::load(from.add(width)), pair.cast());
+                }
+            }
+        }
         for x in (0..depth * width).step_by(V::LANES) {
             V::zero().store(outputs.add(x));
         }
@@ -142,7 +155,7 @@ impl Queries {
 
     /// One block of keys for one panel of queries.
     #[inline(always)]
-    unsafe fn block<V: Vector>(&self, memory: &Memory, block: usize, panel: usize) {
+    unsafe fn block<V: Vector, U: Unit<V>>(&self, memory: &Memory, block: usize, panel: usize) {
         let width = 2 * V::LANES;
         let packed = &self.packed;
         let shape = &self.call.shape;
@@ -168,19 +181,11 @@ impl Queries {
             mask: shape.causal.then_some((first_key, first_query)),
         };
         let queries = memory.queries.add(panel * packed.depth * width);
-        let tiles = Tiles::new(keys, V::ROWS);
+        let tiles = Tiles::of::<V, U>(keys);
         for t in 0..tiles.count {
             let (row, rows) = tiles.get(t);
-            let a = from.add(row * packed.depth);
-            tile::<V, _>(
-                rows,
-                2,
-                shape.head_size,
-                [a, queries],
-                none,
-                (row, 0),
-                scores,
-            );
+            let ab = [from.add(row * packed.row), queries];
+            U::tile(rows, 2, shape.head_size, ab, none, (row, 0), scores);
         }
 
         for i in [0, V::LANES] {
@@ -189,11 +194,25 @@ impl Queries {
             let factor = exp2(before.sub(now));
             let sums = memory.sums.add(panel * width + i);
             let mut sum = V::zero();
-            for key in 0..keys {
-                let score = memory.scores.add(key * width + i);
-                let power = exp2(V::load(score).sub(now));
-                power.store(score);
-                sum = sum.add(power);
+            if U::IS_SINGLE {
+                for key in 0..keys {
+                    let score = memory.scores.add(key * width + i);
+                    let power = exp2(V::load(score).sub(now));
+                    power.store(score);
+                    sum = sum.add(power);
+                }
+            } else {
+                // A pair takes the place of a score that has been read.
+                for key in (0..keys.next_multiple_of(U::TERMS)).step_by(2) {
+                    let mut pair = [V::zero(); 2];
+                    for (j, power) in pair.iter_mut().enumerate().take(keys.saturating_sub(key)) {
+                        let score = memory.scores.add((key + j) * width + i);
+                        *power = exp2(V::load(score).sub(now));
+                        sum = sum.add(*power);
+                    }
+                    let to = memory.scores.add(key / 2 * width + i);
+                    V::store_pairs(pair[0], pair[1], to.cast());
+                }
             }
             V::load(sums).mul_add(factor, sum).store(sums);
             now.store(highest.add(i));
@@ -204,13 +223,13 @@ impl Queries {
             to: memory.outputs.add(panel * packed.depth * width),
             factors: memory.factors,
         };
-        let lines = keys.div_ceil(LINE);
+        let lines = keys.div_ceil(U::TERMS);
         let values = from.add(packed.keys);
-        let tiles = Tiles::new(shape.head_size, V::ROWS);
+        let tiles = Tiles::of::<V, U>(shape.head_size);
         for t in 0..tiles.count {
             let (row, rows) = tiles.get(t);
             let a = values.add(row * lines * LINE);
-            tile::<V, _>(rows, 2, keys, [a, memory.scores], none, (row, 0), outputs);
+            U::tile(rows, 2, keys, [a, memory.scores], none, (row, 0), outputs);
         }
     }
 

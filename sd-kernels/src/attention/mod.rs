@@ -11,6 +11,7 @@ mod pack;
 use crate::buffer::{LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
 use crate::parallel::for_each;
+use crate::products::Products;
 use crate::simd::Isa;
 
 use block::Queries;
@@ -66,6 +67,22 @@ pub fn attention(
     shape: AttentionShape,
     out: &mut [f32],
 ) -> Result<()> {
+    attention_by(Products::F32, isa, q, k, v, shape, out)
+}
+
+/// [`attention`] whose two products are `products`; the softmax between them is of f32 in any case.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_by(
+    products: Products,
+    isa: Isa,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    shape: AttentionShape,
+    out: &mut [f32],
+) -> Result<()> {
     let AttentionShape {
         n,
         heads,
@@ -95,12 +112,15 @@ pub fn attention(
         out: Shared(out.as_mut_ptr()),
         shape,
     };
-    let packed = Packed::new(isa, &shape);
+    let products = products.on(isa);
+    let packed = Packed::new(isa, products, &shape);
     let all = n * heads;
     let group = (PACKED / packed.size).clamp(1, all);
     let chunk = Queries::chunk(isa, head_size);
     let chunks = queries.div_ceil(chunk);
-    with_scratch(group * packed.size, |memory| {
+    // A tile reads whole ones of its unit's: those rows are not used.
+    let beyond = products.rows(isa) * LINE;
+    with_scratch(group * packed.size + beyond, |memory| {
         let memory = Shared(memory);
         for first in (0..all).step_by(group) {
             let count = group.min(all - first);
@@ -109,33 +129,33 @@ pub fn attention(
                 with_scratch(packed.scratch(), |scratch| {
                     // SAFETY: each head has memory of its own.
                     let to = unsafe { memory.get().add(head * packed.size) };
-                    isa.run(PackKeys {
+                    let pack = PackKeys {
                         call,
                         packed,
                         head: first + head,
                         block,
                         to,
                         scratch,
-                    });
+                    };
+                    products.run(isa, pack);
                 });
             });
             for_each(count * chunks, |task| {
                 let (head, index) = (task / chunks, task % chunks);
-                with_scratch(
-                    Queries::scratch(isa, packed.depth, packed.block),
-                    |scratch| {
-                        isa.run(Queries {
-                            call,
-                            packed,
-                            // SAFETY: inside the memory packed above.
-                            from: unsafe { memory.get().add(head * packed.size) },
-                            head: first + head,
-                            first: index * chunk,
-                            count: chunk.min(queries - index * chunk),
-                            scratch,
-                        });
-                    },
-                );
+                let size = Queries::scratch(isa, chunk, packed.depth, packed.block);
+                with_scratch(size, |scratch| {
+                    let some = Queries {
+                        call,
+                        packed,
+                        // SAFETY: inside the memory packed above.
+                        from: unsafe { memory.get().add(head * packed.size) },
+                        head: first + head,
+                        first: index * chunk,
+                        count: chunk.min(queries - index * chunk),
+                        scratch,
+                    };
+                    products.run(isa, some);
+                });
             });
         }
     });
@@ -144,7 +164,7 @@ pub fn attention(
 
 /// f32 of scratch memory that all threads take together, and the calling one keeps.
 pub(crate) fn scratch(shape: &AttentionShape) -> usize {
-    let packed = Packed::new(Isa::best(), shape);
+    let packed = Packed::new(Isa::best(), Products::F32, shape);
     let all = shape.n * shape.heads;
     (PACKED / packed.size.max(1)).clamp(1, all.max(1)) * packed.size
 }
@@ -175,9 +195,4 @@ impl Call {
         let (n, head) = (head / self.shape.heads, head % self.shape.heads);
         n * tokens * self.stride() + head * self.shape.head_size
     }
-}
-
-/// `size` in whole lines.
-const fn padded(size: usize) -> usize {
-    size.next_multiple_of(LINE)
 }

@@ -1,17 +1,22 @@
-use super::{AttentionShape, Call, padded};
+use super::{AttentionShape, Call};
 use crate::buffer::LINE;
 use crate::gemm::{Rows, Source, Tiles, copy_line};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::products::{Products, Unit, UnitKernel};
+use crate::simd::{Isa, Vector};
 
 /// Layout of a head's keys and values in memory: block by block of keys, the keys as left-hand rows
 /// of the scores' product, then the values transposed, as left-hand rows of the output's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
-    /// Keys in a block (the last may have fewer): a multiple of 16 and of the tile height.
+    /// Keys in a block (the last may have fewer): of whole lines, and of whole tiles.
     pub(super) block: usize,
     pub(super) blocks: usize,
-    /// `head_size` in whole lines.
+    /// `head_size` in whole lines of terms.
     pub(super) depth: usize,
+    /// f32 that a row of `depth` terms takes.
+    pub(super) row: usize,
+    /// Terms of a line.
+    pub(super) terms: usize,
     /// f32 of keys in a block.
     pub(super) keys: usize,
     /// f32 of keys and values in a block.
@@ -21,16 +26,26 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub(super) fn new(isa: Isa, shape: &AttentionShape) -> Self {
-        let block = (isa.rows() * LINE).min(padded(shape.keys));
+    pub(super) fn new(isa: Isa, products: Products, shape: &AttentionShape) -> Self {
+        let terms = products.terms();
+        let padded = |size: usize| size.next_multiple_of(terms);
+        let words = |terms_in_row: usize| terms_in_row / terms * LINE;
+        let block = match products.is_f32() {
+            true => isa.rows() * LINE,
+            // The same for every unit: of an emulation the same sums come in the same order.
+            false => 256,
+        };
+        let block = block.min(padded(shape.keys));
         let blocks = shape.keys.div_ceil(block);
         let depth = padded(shape.head_size);
-        let keys = block * depth;
-        let stride = keys + shape.head_size * block;
+        let keys = block * words(depth);
+        let stride = keys + shape.head_size * words(block);
         Self {
             block,
             blocks,
             depth,
+            row: words(depth),
+            terms,
             keys,
             stride,
             size: blocks * stride,
@@ -39,7 +54,7 @@ impl Packed {
 
     /// f32 that [`PackKeys`] needs meanwhile.
     pub(super) fn scratch(&self) -> usize {
-        2 * LINE * self.depth
+        2 * self.terms * self.depth
     }
 }
 
@@ -53,9 +68,9 @@ pub(super) struct PackKeys {
     pub(super) scratch: *mut f32,
 }
 
-impl Kernel for PackKeys {
+impl UnitKernel for PackKeys {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn run<V: Vector, U: Unit<V>>(self) {
         let Self { call, packed, .. } = &self;
         let shape = &call.shape;
         let first = self.block * packed.block;
@@ -69,26 +84,27 @@ impl Kernel for PackKeys {
             stride,
             depth: shape.head_size,
         };
-        let tiles = Tiles::new(count, V::ROWS);
+        let tiles = Tiles::of::<V, U>(count);
         for t in 0..tiles.count {
             let (row, height) = tiles.get(t);
-            let lines = packed.depth / LINE;
-            rows.pack::<V>((row, height), (0, lines), to.add(row * packed.depth));
+            let lines = packed.depth / U::TERMS;
+            rows.pack::<V, U>((row, height), (0, lines), to.add(row * packed.row));
         }
 
         let to = to.add(packed.keys);
-        let lines = count.div_ceil(LINE);
+        let lines = count.div_ceil(U::TERMS);
+        let columns = self.scratch.add(U::TERMS * packed.depth);
         for line in 0..lines {
-            let from = call.v.add(offset + line * LINE * stride);
-            let keys = LINE.min(count - line * LINE);
-            self.transpose::<V>(from, keys);
-            let columns = self.scratch.add(LINE * packed.depth);
-            let tiles = Tiles::new(shape.head_size, V::ROWS);
+            let from = call.v.add(offset + line * U::TERMS * stride);
+            let keys = U::TERMS.min(count - line * U::TERMS);
+            self.transpose::<V, U>(from, keys);
+            let tiles = Tiles::of::<V, U>(shape.head_size);
             for t in 0..tiles.count {
                 let (row, height) = tiles.get(t);
                 let to = to.add((row * lines + line * height) * LINE);
                 for r in 0..height {
-                    copy_line::<V>(columns.add((row + r) * LINE), LINE, to.add(r * LINE));
+                    let from = columns.add((row + r) * U::TERMS);
+                    U::line(from, U::TERMS, to.add(r * LINE));
                 }
             }
         }
@@ -96,16 +112,17 @@ impl Kernel for PackKeys {
 }
 
 impl PackKeys {
-    /// Up to 16 values' vectors `[keys][head_size]` to `[depth][16]`, zero beyond both.
+    /// As many values' vectors `[keys][head_size]` as a line has terms, or fewer, to
+    /// `[depth][terms]`, zero beyond both.
     #[inline(always)]
-    unsafe fn transpose<V: Vector>(&self, from: *const f32, keys: usize) {
+    unsafe fn transpose<V: Vector, U: Unit<V>>(&self, from: *const f32, keys: usize) {
         let depth = self.packed.depth;
         let rows = self.scratch;
-        let columns = self.scratch.add(LINE * depth);
-        for key in 0..LINE {
+        let columns = self.scratch.add(U::TERMS * depth);
+        for key in 0..U::TERMS {
             for c in (0..depth).step_by(LINE) {
                 let count = if key < keys {
-                    LINE.min(self.call.shape.head_size - c)
+                    LINE.min(self.call.shape.head_size.saturating_sub(c))
                 } else {
                     0
                 };
@@ -113,10 +130,10 @@ impl PackKeys {
                 copy_line::<V>(from, count, rows.add(key * depth + c));
             }
         }
-        for key in (0..LINE).step_by(V::LANES) {
+        for key in (0..U::TERMS).step_by(V::LANES) {
             for c in (0..depth).step_by(V::LANES) {
                 let from = rows.add(key * depth + c);
-                V::transpose(from, depth, columns.add(c * LINE + key), LINE);
+                V::transpose(from, depth, columns.add(c * U::TERMS + key), U::TERMS);
             }
         }
     }

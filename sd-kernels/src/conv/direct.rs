@@ -3,7 +3,8 @@
 
 use super::geometry::{ConvShape, Pixels};
 use crate::buffer::LINE;
-use crate::gemm::{Source, copy_line};
+use crate::gemm::Source;
+use crate::products::{PAIRED, Unit};
 use crate::simd::Vector;
 
 /// The rows of the product: for each output pixel the `kernel`² input pixels under it, in the order
@@ -40,7 +41,7 @@ impl Patches {
 
 impl Source for Patches {
     #[inline(always)]
-    unsafe fn pack<V: Vector>(
+    unsafe fn pack<V: Vector, U: Unit<V>>(
         self,
         (row, rows): (usize, usize),
         (line, lines): (usize, usize),
@@ -49,8 +50,8 @@ impl Source for Patches {
         let channels = self.shape.inputs;
         let depth = self.shape.kernel * self.shape.kernel * channels;
         for r in 0..rows {
-            if channels.is_multiple_of(LINE) {
-                let per_tap = channels / LINE;
+            if channels.is_multiple_of(U::TERMS) {
+                let per_tap = channels / U::TERMS;
                 let mut l = 0;
                 while l < lines {
                     let (tap, from) = ((line + l) / per_tap, (line + l) % per_tap);
@@ -59,21 +60,25 @@ impl Source for Patches {
                     for i in 0..count {
                         let to = to.add(((l + i) * rows + r) * LINE);
                         match pixel {
-                            Some(pixel) => copy_line::<V>(pixel.add((from + i) * LINE), LINE, to),
-                            None => copy_line::<V>(to, 0, to),
+                            Some(pixel) => {
+                                U::line(pixel.add((from + i) * U::TERMS), U::TERMS, to);
+                            }
+                            None => U::line(to, 0, to),
                         }
                     }
                     l += count;
                 }
             } else {
-                for k in line * LINE..(line + lines) * LINE {
-                    let value = if k < depth {
-                        self.pixel(row + r, k / channels)
-                            .map_or(0.0, |pixel| *pixel.add(k % channels))
-                    } else {
-                        0.0
-                    };
-                    *to.add(((k / LINE - line) * rows + r) * LINE + k % LINE) = value;
+                for l in 0..lines {
+                    let mut values = [0.0; PAIRED];
+                    let first = (line + l) * U::TERMS;
+                    let count = (depth - first).min(U::TERMS);
+                    for (i, value) in values.iter_mut().enumerate().take(count) {
+                        let k = first + i;
+                        let pixel = self.pixel(row + r, k / channels);
+                        *value = pixel.map_or(0.0, |pixel| *pixel.add(k % channels));
+                    }
+                    U::line(values.as_ptr(), count, to.add((l * rows + r) * LINE));
                 }
             }
         }

@@ -12,11 +12,13 @@ pub use geometry::{ConvShape, OutputRows, Picture};
 use winograd::{Call, F2, F4, F6};
 
 use crate::buffer::Shared;
-use crate::error::{Result, check_len, check_option};
+use crate::error::{Error, Result, check_len, check_option};
 use crate::gemm::{BLOCK, Order, PackedMatrix, Rows, Store, product};
+use crate::held::Held;
 use crate::linear::{Epilogue, pointer};
+use crate::products::Products;
 use crate::simd::Isa;
-use crate::weight::{DType, WeightRows, WeightStorage};
+use crate::weight::{DType, Packing, WeightRows, WeightStorage};
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -54,14 +56,37 @@ impl PackedConv {
         isa: Isa,
         weight: &W,
         shape: ConvShape,
-        storage: WeightStorage,
+        packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
         shape.check()?;
+        let (held, products) = Self::packed_as(weight, shape, packing.into());
         let (inputs, taps) = (shape.inputs, shape.kernel.saturating_mul(shape.kernel));
         let order = Order::TapsFirst { inputs, taps };
         let depth = taps.saturating_mul(inputs);
-        let weight = PackedMatrix::ordered(isa, weight, shape.outputs, depth, order, storage)?;
+        let outputs = shape.outputs;
+        let weight = PackedMatrix::ordered(isa, weight, outputs, depth, order, held, products)?;
         Ok(Self { shape, weight })
+    }
+
+    /// The weight's layout and what it is multiplied with. What Winograd's algorithms do faster in
+    /// f32 is not multiplied in bf16.
+    fn packed_as<W: WeightRows + ?Sized>(
+        weight: &W,
+        shape: ConvShape,
+        packing: Packing,
+    ) -> (Held, Products) {
+        let products = packing.products;
+        let blocks = weight.blocks().filter(|_| shape.kernel == 1);
+        let held = packing.holds(weight.dtype(), blocks, shape.inputs);
+        if products.is_f32() || products.convolves() || Algorithm::Winograd4.check(shape).is_err() {
+            return (held, products);
+        }
+        let held = match (held, weight.dtype()) {
+            (Held::Pairs, DType::F32) => Held::Numbers(DType::Bf16),
+            (Held::Pairs, half) => Held::Numbers(half),
+            (held, _) => held,
+        };
+        (held, Products::F32)
     }
 
     /// The sizes it was packed for.
@@ -69,10 +94,34 @@ impl PackedConv {
         self.shape
     }
 
-    /// Memory that a weight of this shape and of numbers of type `dtype` will take, in bytes.
-    pub fn bytes_of(isa: Isa, shape: ConvShape, dtype: DType) -> usize {
+    /// Memory that a packed `weight` of this shape will take, in bytes.
+    pub fn bytes_of<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        shape: ConvShape,
+        packing: impl Into<Packing>,
+    ) -> usize {
         let depth = shape.kernel * shape.kernel * shape.inputs;
-        PackedMatrix::bytes_of(isa, shape.outputs, depth, dtype)
+        let (held, _) = Self::packed_as(weight, shape, packing.into());
+        PackedMatrix::held_bytes(isa, shape.outputs, depth, held)
+    }
+
+    /// Layout of its numbers in memory.
+    pub fn held(&self) -> Held {
+        self.weight.held()
+    }
+
+    /// What it is multiplied with.
+    pub fn products(&self) -> Products {
+        self.weight.products()
+    }
+
+    /// The algorithm for pictures of this size: a weight in pairs of bf16 has but one.
+    fn choose(&self, shape: ConvShape, picture: Picture) -> Algorithm {
+        match self.products().is_f32() {
+            true => Algorithm::choose(shape, picture),
+            false => Algorithm::Direct,
+        }
     }
 
     /// f32 of scratch memory that a convolution of this shape takes and its threads keep: all of so
@@ -129,7 +178,7 @@ impl PackedConv {
             upsample,
             ..self.shape
         };
-        let algorithm = Algorithm::choose(shape, picture);
+        let algorithm = self.choose(shape, picture);
         let rows = shape.output_rows(picture)?;
         self.run(algorithm, shape, x, (picture, rows), epilogue, out)
     }
@@ -152,7 +201,7 @@ impl PackedConv {
             upsample,
             ..self.shape
         };
-        let algorithm = Algorithm::choose(shape, picture);
+        let algorithm = self.choose(shape, picture);
         self.run(algorithm, shape, x, (picture, rows), epilogue, out)
     }
 
@@ -183,6 +232,13 @@ impl PackedConv {
         out: &mut [f32],
     ) -> Result<()> {
         algorithm.check(shape)?;
+        if algorithm != Algorithm::Direct && !self.products().is_f32() {
+            return Err(Error::Dimension {
+                name: "bits of the products",
+                value: 16,
+                expected: "32 for Winograd",
+            });
+        }
         rows.check(shape, picture)?;
         let (out_height, out_width) = (rows.count, shape.output_side("width", picture.width)?);
         let Picture { n, height, width } = picture;

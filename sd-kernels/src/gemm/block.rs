@@ -2,109 +2,120 @@
 //! pass through the first.
 
 use super::source::Source;
-use super::tile::{Ahead, Finish, tile};
+use super::tile::{Ahead, Finish};
 use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
+use crate::held::Held;
 use crate::parallel::{chunk, for_each};
-use crate::simd::{Isa, Kernel, Vector};
-use crate::weight::DType;
-
-/// Longest part of the depth multiplied at once: its panel of B (32 columns at 16 lanes) fills
-/// most of a 48 KiB first-level cache.
-const DEPTH: usize = 640;
+use crate::products::{Unit, UnitKernel};
+use crate::simd::Vector;
 
 /// f32 of A packed at once: half of a 1 MiB second-level cache.
 pub(crate) const BLOCK: usize = 144 * 1024;
 
-/// Rows of A as packed tiles of at most `V::ROWS` rows, of nearly equal height.
+/// Rows of A as packed tiles of no more rows than a unit's highest, of nearly equal height or all
+/// but the last of that one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles {
     pub(crate) rows: usize,
     pub(crate) count: usize,
+    /// The height of all but the last, or 0.
+    height: usize,
 }
 
 impl Tiles {
     pub(crate) fn new(rows: usize, tallest: usize) -> Self {
         let count = rows.div_ceil(tallest);
-        Self { rows, count }
+        let height = 0;
+        Self {
+            rows,
+            count,
+            height,
+        }
+    }
+
+    /// Those of a unit.
+    pub(crate) fn of<V: Vector, U: Unit<V>>(rows: usize) -> Self {
+        let height = if U::FILLS { U::ROWS } else { 0 };
+        Self {
+            height,
+            ..Self::new(rows, U::ROWS)
+        }
     }
 
     /// First row and number of rows of a tile.
     #[inline(always)]
     pub(crate) fn get(self, index: usize) -> (usize, usize) {
-        let (from, to) = chunk(self.rows, self.count, index);
+        let (from, to) = (self.start(index), self.start(index + 1));
         (from, to - from)
     }
 
     /// First row of a tile, or for `count` the number of rows.
     #[inline(always)]
     pub(crate) fn start(self, index: usize) -> usize {
-        chunk(self.rows, self.count, index).0
+        match self.height {
+            0 => chunk(self.rows, self.count, index).0,
+            height => (index * height).min(self.rows),
+        }
     }
 }
 
-/// Packed rows of A times panels of B, over `k` terms.
+/// Packed rows of A times panels of B, over the terms `first` to `end`.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels {
-    /// A: for each tile `[lines][rows][16]`, one after the other.
+    /// A: for each tile `[lines][rows]` lines, one after the other.
     pub(crate) a: *const f32,
     pub(crate) tiles: Tiles,
-    /// f32 of A per row: `k` rounded up to lines.
+    /// f32 that a row of A takes.
     pub(crate) row_size: usize,
-    /// B, at the first term of panel 0.
+    /// B, at panel 0.
     pub(crate) b: *const u8,
-    pub(crate) dtype: DType,
-    /// Numbers from one panel of B to the next.
-    pub(crate) panel_size: usize,
-    /// Room for the `k` terms of one panel, where B is not of f32.
+    pub(crate) held: Held,
+    pub(crate) panel_bytes: usize,
+    /// Room for those terms of one panel, where B is held in another layout than is multiplied.
     pub(crate) wide: *mut f32,
-    pub(crate) k: usize,
+    pub(crate) terms: (usize, usize),
 }
 
 impl Panels {
     /// Multiplies all tiles with the panels `from`..`to`; `columns` of B are not padding.
     #[inline(always)]
-    pub(crate) unsafe fn run<V: Vector>(
+    pub(crate) unsafe fn run<V: Vector, U: Unit<V>>(
         self,
         (from, to): (usize, usize),
         columns: usize,
         first_row: usize,
         finish: impl Finish,
     ) {
+        let width = 2 * V::LANES;
+        let k = self.terms.1 - self.terms.0;
         for panel in from..to {
-            let panel_bytes = self.panel_size * self.dtype.bytes();
-            let held = self.b.add(panel * panel_bytes);
+            let held = self.b.add(panel * self.panel_bytes);
             // All tiles of the block share the conversion.
-            let b = if self.dtype == DType::F32 {
-                held.cast()
-            } else {
-                let count = self.k * 2 * V::LANES;
-                self.dtype.widen::<V>(held, count, self.wide);
-                self.wide.cast_const()
-            };
-            let registers = if columns - panel * 2 * V::LANES > V::LANES {
+            let b = self.held.multiplied::<V, U>(held, self.terms, self.wide);
+            let registers = if columns - panel * width > V::LANES {
                 2
             } else {
                 1
             };
             // The tiles of this panel together fetch the next one; a single tile could not wait
             // for it anyway.
+            let line_bytes = self.held.panel(U::TERMS, width) / LINE;
             let lines = if self.tiles.count > 1 {
-                (2 * V::LANES * self.dtype.bytes() / 4).div_ceil(self.tiles.count)
+                line_bytes.div_ceil(4 * self.tiles.count)
             } else {
                 0
             };
+            let next = held.wrapping_add(self.panel_bytes + self.held.panel(self.terms.0, width));
             for t in 0..self.tiles.count {
                 let (row, rows) = self.tiles.get(t);
                 let ahead = Ahead {
-                    from: held
-                        .wrapping_add(panel_bytes + t * lines * self.k * 4)
-                        .cast(),
+                    from: next.wrapping_add(t * lines * k * 64 / U::TERMS).cast(),
                     lines,
                 };
                 let a = self.a.add(row * self.row_size);
                 let at = (first_row + row, panel);
-                tile::<V, _>(rows, registers, self.k, [a, b], ahead, at, finish);
+                U::tile(rows, registers, k, [a, b], ahead, at, finish);
             }
         }
     }
@@ -118,17 +129,18 @@ struct Grid {
 }
 
 impl Grid {
-    /// Row parts whose rows of A fit [`BLOCK`] `depth` terms at a time, and enough tasks for every
-    /// thread to have a few.
-    fn new(rows: usize, depth: usize, panels: usize, isa: Isa) -> Self {
+    /// Row parts whose rows of A fit [`BLOCK`] `lines` at a time, and enough tasks for every thread
+    /// to have a few.
+    fn new(rows: usize, lines: usize, panels: usize, b: &PackedMatrix) -> Self {
         let threads = rayon::current_num_threads();
-        let tallest = (BLOCK / depth.next_multiple_of(LINE)).max(isa.rows());
+        let tile = b.products.rows(b.isa);
+        let tallest = (BLOCK / (lines * LINE).max(1)).max(tile);
         let wanted = if threads == 1 { 1 } else { 4 * threads };
         let mut row_parts = rows.div_ceil(tallest);
         let mut panel_parts = 1;
         // Cutting rows keeps A packed once; below a few tiles a chunk, B is cut instead.
         while row_parts * panel_parts < wanted {
-            if rows / (2 * row_parts) >= 4 * isa.rows() {
+            if rows / (2 * row_parts) >= 4 * tile {
                 row_parts *= 2;
             } else if panels / (2 * panel_parts) >= 2 {
                 panel_parts *= 2;
@@ -140,6 +152,16 @@ impl Grid {
             row_parts,
             panel_parts,
         }
+    }
+
+    /// The rows of one part: of whole tiles, where these are filled.
+    fn rows(self, rows: usize, part: usize, b: &PackedMatrix) -> (usize, usize) {
+        if !b.products.fills_tiles() {
+            return chunk(rows, self.row_parts, part);
+        }
+        let height = b.products.rows(b.isa);
+        let (from, to) = chunk(rows.div_ceil(height), self.row_parts, part);
+        (from * height, (to * height).min(rows))
     }
 
     /// Runs one task of the grid on a part of the depth.
@@ -154,26 +176,28 @@ impl Grid {
         source: impl Source,
         finish: impl Finish,
     ) {
-        let block = chunk(rows, self.row_parts, task / self.panel_parts);
-        let depth = (lines.1 - lines.0) * LINE;
-        let size = (block.1 - block.0) * depth;
-        let wide = if b.dtype == DType::F32 {
-            0
-        } else {
-            depth * 2 * b.isa.lanes()
-        };
+        let block = self.rows(rows, task / self.panel_parts, b);
+        let count = lines.1 - lines.0;
+        // A tile reads whole ones of its unit's: those rows are not used.
+        let beyond = b.products.rows(b.isa);
+        let size = ((block.1 - block.0) * count + beyond) * LINE;
+        let (single, width) = (b.products.is_f32(), 2 * b.isa.lanes());
+        let wide = b.held.room(single, count * b.products.terms(), width);
         with_scratch(size + wide, |a| {
-            b.isa.run(Task {
-                a,
-                // SAFETY: inside the scratch memory, or its end.
-                wide: unsafe { a.add(size) },
-                block,
-                lines,
-                panels: chunk(panels, self.panel_parts, task % self.panel_parts),
-                b,
-                source,
-                finish,
-            });
+            b.products.run(
+                b.isa,
+                Task {
+                    a,
+                    // SAFETY: inside the scratch memory, or its end.
+                    wide: unsafe { a.add(size) },
+                    block,
+                    lines,
+                    panels: chunk(panels, self.panel_parts, task % self.panel_parts),
+                    b,
+                    source,
+                    finish,
+                },
+            );
         });
     }
 }
@@ -181,9 +205,10 @@ impl Grid {
 /// C = A·B with the depth cut into parts that add up in C.
 pub(crate) fn product(rows: usize, source: impl Source, b: &PackedMatrix, store: Store) {
     let panels = b.columns.div_ceil(2 * b.isa.lanes());
-    let lines = b.depth.div_ceil(LINE);
-    let parts = lines.div_ceil(DEPTH / LINE);
-    let grid = Grid::new(rows, lines.div_ceil(parts) * LINE, panels, b.isa);
+    let terms = b.products.terms();
+    let lines = b.depth.div_ceil(terms);
+    let parts = lines.div_ceil(b.products.depth() / terms);
+    let grid = Grid::new(rows, lines.div_ceil(parts.max(1)), panels, b);
     for_each(grid.row_parts * grid.panel_parts, |task| {
         for index in 0..parts {
             let finish = store.chunk(index, parts);
@@ -203,8 +228,8 @@ pub(crate) fn product(rows: usize, source: impl Source, b: &PackedMatrix, store:
 /// As [`product`] with the whole depth at once, for a [`Finish`] that must see complete sums.
 pub(crate) fn product_whole(rows: usize, source: impl Source, b: &PackedMatrix, f: impl Finish) {
     let panels = b.columns.div_ceil(2 * b.isa.lanes());
-    let lines = b.depth.div_ceil(LINE);
-    let grid = Grid::new(rows, lines * LINE, panels, b.isa);
+    let lines = b.depth.div_ceil(b.products.terms());
+    let grid = Grid::new(rows, lines, panels, b);
     for_each(grid.row_parts * grid.panel_parts, |task| {
         grid.task(rows, panels, (0, lines), task, b, source, f);
     });
@@ -222,30 +247,32 @@ struct Task<'a, S, F> {
     finish: F,
 }
 
-impl<S: Source, F: Finish> Kernel for Task<'_, S, F> {
+impl<S: Source, F: Finish> UnitKernel for Task<'_, S, F> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
+    unsafe fn run<V: Vector, U: Unit<V>>(self) {
         let (first_row, end_row) = self.block;
         let (first_line, end_line) = self.lines;
         let lines = end_line - first_line;
-        let tiles = Tiles::new(end_row - first_row, V::ROWS);
+        let tiles = Tiles::of::<V, U>(end_row - first_row);
         for t in 0..tiles.count {
             let (row, rows) = tiles.get(t);
             let to = self.a.add(row * lines * LINE);
             let at = (first_row + row, rows);
-            self.source.pack::<V>(at, (first_line, lines), to);
+            self.source.pack::<V, U>(at, (first_line, lines), to);
         }
-        let from = first_line * LINE;
+        let first = first_line * U::TERMS;
         let panels = Panels {
             a: self.a,
             tiles,
             row_size: lines * LINE,
-            b: (self.b.as_ptr()).add(from * 2 * V::LANES * self.b.dtype.bytes()),
-            dtype: self.b.dtype,
-            panel_size: self.b.depth * 2 * V::LANES,
+            b: self.b.as_ptr(),
+            held: self.b.held,
+            panel_bytes: self.b.panel_bytes(),
             wide: self.wide,
-            k: self.b.depth.min(end_line * LINE) - from,
+            terms: (first, self.b.depth.min(end_line * U::TERMS)),
         };
-        panels.run::<V>(self.panels, self.b.columns, first_row, self.finish);
+        U::begin();
+        panels.run::<V, U>(self.panels, self.b.columns, first_row, self.finish);
+        U::end();
     }
 }

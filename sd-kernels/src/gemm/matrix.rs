@@ -2,22 +2,28 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::quantize;
+
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
+use crate::held::{BLOCK, Held};
+use crate::products::Products;
 use crate::simd::Isa;
-use crate::weight::{DType, WeightRows, WeightStorage};
+use crate::weight::{Blocks, DType, Packing, WeightRows, WeightStorage};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///
 /// Bᵀ, `[columns, depth]` as PyTorch stores a linear weight, becomes panels of two registers of
-/// columns: `[columns / width][depth][width]`, zero beyond the last column.
+/// columns: `[columns / width][depth][width]`, zero beyond the last column, or what else of a panel
+/// [`Held`] says.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     data: Buffer,
-    pub(crate) dtype: DType,
+    pub(crate) held: Held,
     pub(crate) columns: usize,
     pub(crate) depth: usize,
     pub(crate) isa: Isa,
+    pub(crate) products: Products,
 }
 
 /// In which order the depth is packed.
@@ -40,6 +46,11 @@ impl Order {
             Self::TapsFirst { inputs, taps } => k % taps * inputs + k / taps,
         }
     }
+
+    /// True where terms lie as they are stored.
+    fn is_stored(self) -> bool {
+        matches!(self, Self::AsStored | Self::TapsFirst { taps: 1, .. })
+    }
 }
 
 impl PackedMatrix {
@@ -61,9 +72,12 @@ impl PackedMatrix {
         weight: &W,
         columns: usize,
         depth: usize,
-        storage: WeightStorage,
+        packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
-        Self::ordered(isa, weight, columns, depth, Order::AsStored, storage)
+        let packing = packing.into();
+        let held = packing.holds(weight.dtype(), weight.blocks(), depth);
+        let order = Order::AsStored;
+        Self::ordered(isa, weight, columns, depth, order, held, packing.products)
     }
 
     /// [`read`](Self::read) with the depth in another order.
@@ -73,14 +87,15 @@ impl PackedMatrix {
         columns: usize,
         depth: usize,
         order: Order,
-        storage: WeightStorage,
+        held: Held,
+        products: Products,
     ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
         let rows = |panel: usize| {
             let first = panel * width;
             [(first, width.min(columns - first), 0), (0, 0, 0)]
         };
-        Self::pack(isa, weight, [columns, depth], order, storage, rows)
+        Self::pack(isa, weight, [columns, depth], order, held, products, rows)
     }
 
     /// Reads and packs a gated linear layer's weight, `[2·columns, depth]`: the values' rows, then
@@ -94,7 +109,7 @@ impl PackedMatrix {
         weight: &W,
         columns: usize,
         depth: usize,
-        storage: WeightStorage,
+        packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
         let lanes = isa.lanes();
         let padded = columns.div_ceil(lanes) * 2 * lanes;
@@ -103,7 +118,10 @@ impl PackedMatrix {
             let count = lanes.min(columns - first);
             [(first, count, 0), (columns + first, count, lanes)]
         };
-        Self::pack(isa, weight, [padded, depth], Order::AsStored, storage, rows)
+        let packing = packing.into();
+        let held = packing.holds(weight.dtype(), weight.blocks(), depth);
+        let (order, products) = (Order::AsStored, packing.products);
+        Self::pack(isa, weight, [padded, depth], order, held, products, rows)
     }
 
     /// Packs panel by panel; `rows` says which rows a panel holds: twice the first, how many and in
@@ -113,48 +131,74 @@ impl PackedMatrix {
         weight: &W,
         [columns, depth]: [usize; 2],
         order: Order,
-        storage: WeightStorage,
+        held: Held,
+        products: Products,
         rows: impl Fn(usize) -> [(usize, usize, usize); 2] + Sync,
     ) -> Result<Self, W::Error> {
         let width = 2 * isa.lanes();
-        let (stored, held) = (weight.dtype(), storage.holds(weight.dtype()));
-        let panel_bytes = width.checked_mul(depth).and_then(|n| n.checked_mul(4));
-        let panel_bytes = panel_bytes.ok_or(Error::Dimension {
+        let fits = width.checked_mul(depth).and_then(|n| n.checked_mul(4));
+        fits.ok_or(Error::Dimension {
             name: "depth",
             value: depth,
             expected: "a size that memory holds",
-        })? / 4
-            * held.bytes();
+        })?;
+        let panel_bytes = held.panel(depth, width);
         let panels = columns.div_ceil(width);
         let mut data = Buffer::try_zeroed(panels.saturating_mul(panel_bytes))?;
         let to = Shared(data.as_mut_ptr());
+        let blocks = as_blocks(held, weight.blocks()).filter(|_| order.is_stored());
         (0..panels)
             .into_par_iter()
             .try_for_each(|panel| -> Result<(), W::Error> {
                 for (first, count, column) in rows(panel).into_iter().filter(|rows| rows.1 > 0) {
-                    with_stored(weight, first, count, depth, |bytes| {
-                        // SAFETY: each panel is `panel_bytes` of its own within `data`.
-                        let panel = unsafe {
-                            std::slice::from_raw_parts_mut(
-                                to.get().cast::<u8>().add(panel * panel_bytes),
-                                panel_bytes,
-                            )
-                        };
-                        place(bytes, [stored, held], [depth, width], column, order, panel);
-                    })?;
+                    // SAFETY: each panel is `panel_bytes` of its own within `data`.
+                    let panel = unsafe {
+                        std::slice::from_raw_parts_mut(
+                            to.get().cast::<u8>().add(panel * panel_bytes),
+                            panel_bytes,
+                        )
+                    };
+                    let place = Place {
+                        depth,
+                        width,
+                        column,
+                        order,
+                    };
+                    match blocks {
+                        Some(blocks) => {
+                            let bytes = count * depth / BLOCK * blocks.bytes();
+                            with_bytes(bytes, |bytes| -> Result<(), W::Error> {
+                                weight.read_blocks(first..first + count, bytes)?;
+                                place.blocks(blocks, bytes, panel);
+                                Ok(())
+                            })?;
+                        }
+                        None => {
+                            let stored = weight.dtype();
+                            with_bytes(
+                                count * depth * stored.bytes(),
+                                |bytes| -> Result<(), W::Error> {
+                                    weight.read(first..first + count, bytes)?;
+                                    place.numbers(bytes, stored, held, panel);
+                                    Ok(())
+                                },
+                            )?;
+                        }
+                    }
                 }
                 Ok(())
             })?;
         Ok(Self {
             data,
-            dtype: held,
+            held,
             columns,
             depth,
             isa,
+            products: products.on(isa),
         })
     }
 
-    /// The numbers, [`numbers`](Self::numbers) says of which type.
+    /// The panels, laid out as [`held`](Self::held) says.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.data.as_ptr().cast()
     }
@@ -174,16 +218,37 @@ impl PackedMatrix {
         self.isa
     }
 
-    /// Type in which its numbers are held.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// Layout of its numbers in memory.
+    pub fn held(&self) -> Held {
+        self.held
     }
 
-    /// Memory that a weight `[columns, depth]` of numbers of type `dtype` will take, in bytes.
-    pub fn bytes_of(isa: Isa, columns: usize, depth: usize, dtype: DType) -> usize {
+    /// What it is multiplied with.
+    pub fn products(&self) -> Products {
+        self.products
+    }
+
+    /// Bytes of a panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.held.panel(self.depth, 2 * self.isa.lanes())
+    }
+
+    /// Memory that the packed `weight` `[columns, depth]` will take, in bytes.
+    pub fn bytes_of<W: WeightRows + ?Sized>(
+        isa: Isa,
+        weight: &W,
+        columns: usize,
+        depth: usize,
+        packing: impl Into<Packing>,
+    ) -> usize {
+        let held = packing.into().holds(weight.dtype(), weight.blocks(), depth);
+        Self::held_bytes(isa, columns, depth, held)
+    }
+
+    /// Memory that a weight of that layout takes, in bytes.
+    pub(crate) fn held_bytes(isa: Isa, columns: usize, depth: usize, held: Held) -> usize {
         let width = 2 * isa.lanes();
-        let numbers = columns.div_ceil(width) * width * depth;
-        Buffer::bytes_of(numbers * dtype.bytes())
+        Buffer::bytes_of(columns.div_ceil(width) * held.panel(depth, width))
     }
 
     /// Memory it takes, in bytes.
@@ -192,93 +257,146 @@ impl PackedMatrix {
     }
 }
 
-/// Runs `f` on the bytes of some rows of `weight`, which start at a cache line.
-fn with_stored<W: WeightRows + ?Sized>(
-    weight: &W,
-    first: usize,
-    count: usize,
-    depth: usize,
-    f: impl FnOnce(&[u8]),
-) -> Result<(), W::Error> {
-    let bytes = count * depth * weight.dtype().bytes();
-    with_scratch(bytes.div_ceil(4), |scratch| {
-        // SAFETY: the scratch memory has so many bytes, of whatever values.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u8>(), bytes) };
-        weight.read(first..first + count, bytes)?;
-        f(bytes);
-        Ok(())
-    })
-}
-
-/// Puts rows of `depth` numbers into the columns of a panel from `column` on.
-fn place(
-    bytes: &[u8],
-    [stored, held]: [DType; 2],
-    [depth, width]: [usize; 2],
-    column: usize,
-    order: Order,
-    panel: &mut [u8],
-) {
-    // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
-    unsafe {
-        match (stored, held) {
-            (DType::F32, _) => {
-                let rows = bytes.align_to::<f32>().1;
-                columns(
-                    rows,
-                    depth,
-                    width,
-                    column,
-                    order,
-                    panel.align_to_mut::<f32>().1,
-                );
-            }
-            (_, DType::F32) => {
-                let panel = panel.align_to_mut::<f32>().1;
-                let count = bytes.len() / 2;
-                with_scratch(count, |wide| {
-                    let wide = std::slice::from_raw_parts_mut(wide, count);
-                    match stored {
-                        DType::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
-                        _ => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
-                    }
-                    columns(wide, depth, width, column, order, panel);
-                });
-            }
-            _ => {
-                let rows = bytes.align_to::<u16>().1;
-                columns(
-                    rows,
-                    depth,
-                    width,
-                    column,
-                    order,
-                    panel.align_to_mut::<u16>().1,
-                );
-            }
-        }
+/// The stored blocks that a layout takes over as they are.
+fn as_blocks(held: Held, stored: Option<Blocks>) -> Option<Blocks> {
+    match (held, stored) {
+        (Held::Q8, Some(Blocks::Q8)) | (Held::Q4, Some(Blocks::Q4)) => stored,
+        _ => None,
     }
 }
 
-/// Transposes rows of `depth` into columns of `[depth][width]`, a line of each at a time.
-fn columns<T: Copy>(
-    rows: &[T],
+/// Runs `f` on so many bytes of whatever values, which start at a cache line.
+fn with_bytes<R>(bytes: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    with_scratch(bytes.div_ceil(4), |scratch| {
+        // SAFETY: the scratch memory has so many bytes.
+        f(unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u8>(), bytes) })
+    })
+}
+
+/// Where rows of a weight come to lie: in the columns of a panel from `column` on.
+#[derive(Clone, Copy)]
+struct Place {
     depth: usize,
     width: usize,
     column: usize,
     order: Order,
-    panel: &mut [T],
-) {
-    if depth == 0 {
-        return;
+}
+
+impl Place {
+    /// Rows of numbers of type `stored`, as `held` has them.
+    fn numbers(self, bytes: &[u8], stored: DType, held: Held, panel: &mut [u8]) {
+        let Self { width, .. } = self;
+        // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
+        unsafe {
+            match (stored, held) {
+                (DType::F32, Held::Numbers(DType::F32)) => {
+                    let panel = panel.align_to_mut::<f32>().1;
+                    self.rows(bytes.align_to::<f32>().1, |k, i, x| {
+                        panel[k * width + i] = x
+                    });
+                }
+                (DType::F16, Held::Numbers(DType::F16))
+                | (DType::Bf16, Held::Numbers(DType::Bf16)) => {
+                    let panel = panel.align_to_mut::<u16>().1;
+                    self.rows(bytes.align_to::<u16>().1, |k, i, x| {
+                        panel[k * width + i] = x
+                    });
+                }
+                // No number that is already one changes, but those too small for an f32.
+                (DType::Bf16, Held::Pairs) => {
+                    let panel = panel.align_to_mut::<u16>().1;
+                    let rows = bytes.align_to::<u16>().1;
+                    self.rows(rows, |k, i, x| panel[(k / 2 * width + i) * 2 + k % 2] = x);
+                }
+                _ => self.widened(bytes, stored, |wide| match held {
+                    Held::Numbers(DType::F32) => {
+                        let panel = panel.align_to_mut::<f32>().1;
+                        self.rows(wide, |k, i, x| panel[k * width + i] = x);
+                    }
+                    Held::Numbers(DType::F16) => {
+                        let panel = panel.align_to_mut::<f16>().1;
+                        self.rows(wide, |k, i, x| panel[k * width + i] = f16::from_f32(x));
+                    }
+                    Held::Numbers(DType::Bf16) => {
+                        let panel = panel.align_to_mut::<bf16>().1;
+                        self.rows(wide, |k, i, x| panel[k * width + i] = bf16::from_f32(x));
+                    }
+                    Held::Pairs => {
+                        let panel = panel.align_to_mut::<bf16>().1;
+                        self.rows(wide, |k, i, x| {
+                            panel[(k / 2 * width + i) * 2 + k % 2] = bf16::from_f32(x);
+                        });
+                    }
+                    Held::Q8 => self.quantized(wide, Blocks::Q8, panel),
+                    Held::Q4 => self.quantized(wide, Blocks::Q4, panel),
+                }),
+            }
+        }
     }
-    for first in (0..depth).step_by(LINE) {
-        // Once for all rows: a division takes as long as many copies.
-        let places: [usize; LINE] = std::array::from_fn(|k| order.place(first + k) * width);
-        for (i, row) in rows.chunks_exact(depth).enumerate() {
-            let line = &row[first..depth.min(first + LINE)];
-            for (&place, &x) in places.iter().zip(line) {
-                panel[place + column + i] = x;
+
+    /// Calls `f` with numbers of type `stored` as f32.
+    fn widened(self, bytes: &[u8], stored: DType, f: impl FnOnce(&[f32])) {
+        let count = bytes.len() / stored.bytes();
+        with_scratch(count, |wide| {
+            // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
+            unsafe {
+                let wide = std::slice::from_raw_parts_mut(wide, count);
+                match stored {
+                    DType::F32 => wide.copy_from_slice(bytes.align_to::<f32>().1),
+                    DType::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
+                    DType::Bf16 => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
+                }
+                f(wide);
+            }
+        });
+    }
+
+    /// Calls `put` with each number's term and column, a line of each row at a time.
+    fn rows<T: Copy>(self, rows: &[T], mut put: impl FnMut(usize, usize, T)) {
+        if self.depth == 0 {
+            return;
+        }
+        for first in (0..self.depth).step_by(LINE) {
+            // Once for all rows: a division takes as long as many copies.
+            let places: [usize; LINE] = std::array::from_fn(|k| self.order.place(first + k));
+            for (i, row) in rows.chunks_exact(self.depth).enumerate() {
+                let line = &row[first..self.depth.min(first + LINE)];
+                for (&place, &x) in places.iter().zip(line) {
+                    put(place, self.column + i, x);
+                }
+            }
+        }
+    }
+
+    /// Rounds rows to blocks.
+    fn quantized(self, rows: &[f32], blocks: Blocks, panel: &mut [u8]) {
+        let mut row = vec![0.0; self.depth];
+        let mut block = vec![0; self.depth / BLOCK * blocks.bytes()];
+        for (i, stored) in rows.chunks_exact(self.depth).enumerate() {
+            for (k, &x) in stored.iter().enumerate() {
+                row[self.order.place(k)] = x;
+            }
+            let numbers = row.as_chunks::<BLOCK>().0;
+            for (x, to) in numbers.iter().zip(block.chunks_exact_mut(blocks.bytes())) {
+                quantize::quantize(blocks, x, to);
+            }
+            let column = self.column + i;
+            Self { column, ..self }.blocks(blocks, &block, panel);
+        }
+    }
+
+    /// Rows of blocks.
+    fn blocks(self, blocks: Blocks, bytes: &[u8], panel: &mut [u8]) {
+        let (size, width) = (blocks.bytes(), self.width);
+        let row = self.depth / BLOCK * size;
+        for (i, row) in bytes.chunks_exact(row).enumerate() {
+            let column = self.column + i;
+            let panel = panel.chunks_exact_mut(width * size);
+            for (block, to) in row.chunks_exact(size).zip(panel) {
+                to[2 * column..2 * column + 2].copy_from_slice(&block[..2]);
+                for (j, &quant) in block[2..].iter().enumerate() {
+                    to[2 * width + j * width + column] = quant;
+                }
             }
         }
     }

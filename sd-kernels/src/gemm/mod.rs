@@ -3,6 +3,7 @@
 mod block;
 mod finish;
 mod matrix;
+mod quantize;
 mod source;
 mod tile;
 

@@ -1,14 +1,20 @@
 use crate::buffer::LINE;
+use crate::products::Unit;
 use crate::simd::Vector;
 
 /// Source of the left-hand matrix's rows.
 pub(crate) trait Source: Copy + Sync {
-    /// Writes some rows (first, count) and lines of 16 values (first, count) as
-    /// `[lines][rows][16]`, zero beyond the depth.
+    /// Writes some rows (first, count) and lines of `U` (first, count) as `[lines][rows]` lines, zero
+    /// beyond the depth.
     ///
     /// # Safety
-    /// Under the instruction set of `V`; `to` has room, rows and lines exist.
-    unsafe fn pack<V: Vector>(self, rows: (usize, usize), lines: (usize, usize), to: *mut f32);
+    /// Under the instruction sets of `V` and `U`; `to` has room, rows and lines exist.
+    unsafe fn pack<V: Vector, U: Unit<V>>(
+        self,
+        rows: (usize, usize),
+        lines: (usize, usize),
+        to: *mut f32,
+    );
 }
 
 /// A row-major matrix of `depth` columns, its rows `stride` apart.
@@ -26,7 +32,7 @@ unsafe impl Sync for Rows {}
 
 impl Source for Rows {
     #[inline(always)]
-    unsafe fn pack<V: Vector>(
+    unsafe fn pack<V: Vector, U: Unit<V>>(
         self,
         (row, rows): (usize, usize),
         (line, lines): (usize, usize),
@@ -35,9 +41,9 @@ impl Source for Rows {
         for r in 0..rows {
             let from = self.data.add((row + r) * self.stride);
             for l in 0..lines {
-                let k = (line + l) * LINE;
+                let k = (line + l) * U::TERMS;
                 let to = to.add((l * rows + r) * LINE);
-                copy_line::<V>(from.add(k), (self.depth - k).min(LINE), to);
+                U::line(from.add(k), (self.depth - k).min(U::TERMS), to);
             }
         }
     }

@@ -12,6 +12,22 @@ unsafe fn mask(count: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lane)
 }
 
+/// The bits of f32 whose upper halves are `x` as bf16.
+#[inline(always)]
+unsafe fn rounded(x: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(x);
+    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    let nearest = _mm256_castsi256_ps(_mm256_add_epi32(bits, half));
+    let sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0));
+    let size = _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
+    let small = _mm256_cmp_ps::<_CMP_LT_OQ>(size, _mm256_set1_ps(f32::MIN_POSITIVE));
+    let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+    let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
+    let found = _mm256_blendv_ps(nearest, sign, small);
+    _mm256_castps_si256(_mm256_blendv_ps(found, _mm256_castsi256_ps(quiet), nan))
+}
+
 impl Vector for F32x8 {
     const LANES: usize = 8;
     // 6 × 2 accumulators, two columns of B and one broadcast: 15 of 16 registers.
@@ -41,6 +57,44 @@ impl Vector for F32x8 {
     unsafe fn load_bf16(from: *const u16) -> Self {
         let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        let wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+        Self(_mm256_cvtepi32_ps(wide))
+    }
+
+    #[inline(always)]
+    unsafe fn load_low(from: *const u8) -> Self {
+        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+        Self(_mm256_cvtepi32_ps(_mm256_and_si256(
+            wide,
+            _mm256_set1_epi32(15),
+        )))
+    }
+
+    #[inline(always)]
+    unsafe fn load_high(from: *const u8) -> Self {
+        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+        Self(_mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(wide)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        let upper = _mm256_srli_epi32::<16>(rounded(self.0));
+        let (low, high) = (
+            _mm256_castsi256_si128(upper),
+            _mm256_extracti128_si256::<1>(upper),
+        );
+        _mm_storeu_si128(to.cast(), _mm_packus_epi32(low, high));
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(first: Self, second: Self, to: *mut u32) {
+        let low = _mm256_srli_epi32::<16>(rounded(first.0));
+        let pairs = _mm256_blend_epi16::<0b1010_1010>(low, rounded(second.0));
+        _mm256_storeu_si256(to.cast(), pairs);
     }
 
     #[inline(always)]

@@ -11,6 +11,21 @@ fn mask(count: usize) -> __mmask16 {
     ((1u32 << count) - 1) as __mmask16
 }
 
+/// The bits of f32 whose upper halves are `x` as bf16.
+#[inline(always)]
+unsafe fn rounded(x: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    let nearest = _mm512_add_epi32(bits, half);
+    // No bit of the exponent.
+    let small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+    let sign = _mm512_set1_epi32(i32::MIN);
+    let found = _mm512_mask_and_epi32(nearest, small, bits, sign);
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+    _mm512_mask_or_epi32(found, nan, bits, _mm512_set1_epi32(0x40_0000))
+}
+
 impl Vector for F32x16 {
     const LANES: usize = 16;
     // 14 × 2 accumulators, two columns of B and one broadcast: 31 of 32 registers.
@@ -40,6 +55,40 @@ impl Vector for F32x16 {
     unsafe fn load_bf16(from: *const u16) -> Self {
         let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
         Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+        Self(_mm512_cvtepi32_ps(wide))
+    }
+
+    #[inline(always)]
+    unsafe fn load_low(from: *const u8) -> Self {
+        let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+        Self(_mm512_cvtepi32_ps(_mm512_and_si512(
+            wide,
+            _mm512_set1_epi32(15),
+        )))
+    }
+
+    #[inline(always)]
+    unsafe fn load_high(from: *const u8) -> Self {
+        let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+        Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(wide)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        let upper = _mm512_srli_epi32::<16>(rounded(self.0));
+        _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper));
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(first: Self, second: Self, to: *mut u32) {
+        let low = _mm512_srli_epi32::<16>(rounded(first.0));
+        let high = _mm512_and_si512(rounded(second.0), _mm512_set1_epi32(0xffff_0000u32 as i32));
+        _mm512_storeu_si512(to.cast(), _mm512_or_si512(low, high));
     }
 
     #[inline(always)]

@@ -12,6 +12,8 @@ mod isa;
 mod math;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::F32x16;
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub(crate) use math::{exp2, gelu, quick_gelu, silu};
@@ -35,6 +37,17 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// From as many bf16.
     unsafe fn load_bf16(from: *const u16) -> Self;
+    /// From as many bytes with a sign.
+    unsafe fn load_i8(from: *const i8) -> Self;
+    /// From the four low bits of as many bytes.
+    unsafe fn load_low(from: *const u8) -> Self;
+    /// From the four high bits of as many bytes.
+    unsafe fn load_high(from: *const u8) -> Self;
+    /// As many bf16: rounded to nearest even, numbers too small for a normal f32 as zero.
+    unsafe fn store_bf16(self, to: *mut u16);
+    /// As many pairs of bf16, a lane of `first` in the low half and one of `second` in the high,
+    /// rounded as [`store_bf16`](Self::store_bf16) does.
+    unsafe fn store_pairs(first: Self, second: Self, to: *mut u32);
     /// The first `count` ≤ `LANES` lanes from memory, zero in the others.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     unsafe fn store_first(self, to: *mut f32, count: usize);

@@ -9,6 +9,19 @@ fn zip(a: F32x4, b: F32x4, f: impl Fn(f32, f32) -> f32) -> F32x4 {
     F32x4(std::array::from_fn(|i| f(a.0[i], b.0[i])))
 }
 
+/// The bits of an f32 whose upper half is `x` as bf16.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        bits | 0x40_0000
+    } else if x.abs() < f32::MIN_POSITIVE {
+        bits & 0x8000_0000
+    } else {
+        bits + 0x7fff + (bits >> 16 & 1)
+    }
+}
+
 impl Vector for F32x4 {
     const LANES: usize = 4;
     // 4 × 2 accumulators: half of sixteen registers, as a broadcast takes one more here.
@@ -39,6 +52,36 @@ impl Vector for F32x4 {
     unsafe fn load_bf16(from: *const u16) -> Self {
         let halves = from.cast::<[u16; 4]>().read_unaligned();
         Self(halves.map(|bits| f32::from_bits(u32::from(bits) << 16)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        Self(from.cast::<[i8; 4]>().read_unaligned().map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn load_low(from: *const u8) -> Self {
+        let bytes = from.cast::<[u8; 4]>().read_unaligned();
+        Self(bytes.map(|byte| f32::from(byte & 15)))
+    }
+
+    #[inline(always)]
+    unsafe fn load_high(from: *const u8) -> Self {
+        let bytes = from.cast::<[u8; 4]>().read_unaligned();
+        Self(bytes.map(|byte| f32::from(byte >> 4)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        let halves = self.0.map(|x| (rounded(x) >> 16) as u16);
+        to.cast::<[u16; 4]>().write_unaligned(halves);
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(first: Self, second: Self, to: *mut u32) {
+        let pair = |i: usize| rounded(first.0[i]) >> 16 | rounded(second.0[i]) & 0xffff_0000;
+        to.cast::<[u32; 4]>()
+            .write_unaligned(std::array::from_fn(pair));
     }
 
     #[inline(always)]

@@ -124,7 +124,10 @@ impl SelfAttention {
         let value = self.v_proj.forward(x, Epilogue::NONE);
         let x = match hiding {
             Some(hiding) => hidden_attention(query, key, value, self.heads, hiding),
-            None => multi_head_attention(query, key, value, self.heads, self.is_causal),
+            None => {
+                let (heads, products) = (self.heads, self.q_proj.products());
+                multi_head_attention(query, key, value, heads, self.is_causal, products)
+            }
         };
         self.out_proj.forward(x, epilogue)
     }

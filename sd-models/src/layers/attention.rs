@@ -139,7 +139,8 @@ impl Attention {
     }
 
     fn gather(&self, query: Tensor<3>, from: KeyValue, epilogue: Epilogue<3>) -> Tensor<3> {
-        let x = multi_head_attention(query, from.key, from.value, self.heads, false);
+        let (KeyValue { key, value }, heads) = (from, self.heads);
+        let x = multi_head_attention(query, key, value, heads, false, self.to_q.products());
         let [out] = &self.to_out;
         out.forward(x, epilogue)
     }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{ConvShape, Isa, PackedConv, WeightStorage};
+use sd_kernels::{ConvShape, Isa, PackedConv, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
@@ -189,29 +189,19 @@ impl Conv2d {
 pack_itself!(Conv2d);
 
 impl PackLayer for Conv2d {
-    fn pack(
-        &mut self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let rows = weights.rows(name)?;
-        let weight = PackedConv::read(Isa::best(), &rows, self.shape(), storage)?;
+        let weight = PackedConv::read(Isa::best(), &rows, self.shape(), packing)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
     }
 
-    fn packed_bytes(
-        &self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let shape = self.shape();
         let bias = self.bias.as_ref().map_or(0, |_| shape.outputs);
-        bytes_of(name, weights, storage, bias, |dtype| {
-            PackedConv::bytes_of(Isa::best(), shape, dtype)
+        bytes_of(name, weights, bias, |rows| {
+            PackedConv::bytes_of(Isa::best(), rows, shape, packing)
         })
     }
 }

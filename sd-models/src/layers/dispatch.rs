@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor};
-use sd_kernels::{Activation, Moments, OutputRows};
+use sd_kernels::{Activation, Moments, OutputRows, Products};
 
 use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, cpu, plain};
 
@@ -85,15 +85,18 @@ pub(super) fn group_norm(layer: &GroupNorm, x: Input<'_, 4>, activation: Activat
 }
 
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
+///
+/// `products` are the kernels', where these compute it.
 pub(crate) fn multi_head_attention(
     query: Tensor<3>,
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
     is_causal: bool,
+    products: Products,
 ) -> Tensor<3> {
     match runs_kernels(&query) {
-        true => cpu::attention(query, key, value, heads, is_causal),
+        true => cpu::attention(products, query, key, value, heads, is_causal),
         false => plain::attention(query, key, value, heads, is_causal),
     }
 }

@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use sd_core::WeightBytes;
-use sd_kernels::WeightStorage;
+use sd_kernels::{Packing, WeightStorage};
 
 use super::{PackLayer, pack_itself, parameter};
 use crate::Result;
@@ -33,26 +33,16 @@ pack_itself!(Embedding);
 
 /// There is nothing to pack in a table that is only looked up, but it may stay half.
 impl PackLayer for Embedding {
-    fn pack(
-        &mut self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let name = format!("{name}.weight");
-        let table = weights.tensor(&name, &self.weight, held(&name, weights, storage))?;
+        let table = weights.tensor(&name, &self.weight, held(&name, weights, packing))?;
         let plain = size(&table);
         self.weight = Param::from_tensor(table);
         Ok(WeightBytes { plain, packed: 0 })
     }
 
-    fn packed_bytes(
-        &self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
-        let dtype = held(&format!("{name}.weight"), weights, storage);
+    fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
+        let dtype = held(&format!("{name}.weight"), weights, packing);
         let numbers = self.weight.lazy_shape().num_elements();
         Ok(WeightBytes {
             plain: (numbers * dtype.size()) as u64,
@@ -62,9 +52,10 @@ impl PackLayer for Embedding {
 }
 
 /// The number type that the table `name` is held in.
-fn held(name: &str, weights: &Weights, storage: WeightStorage) -> DType {
-    match (storage, weights.dtype(name)) {
-        (WeightStorage::AsStored, Some(half @ (DType::F16 | DType::BF16))) => half,
+fn held(name: &str, weights: &Weights, packing: Packing) -> DType {
+    let keeps = packing.storage != WeightStorage::F32;
+    match weights.dtype(name) {
+        Some(half @ (DType::F16 | DType::BF16)) if keeps => half,
         _ => DType::F32,
     }
 }

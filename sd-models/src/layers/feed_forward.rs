@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, PackedGeglu, WeightStorage};
+use sd_kernels::{Isa, PackedGeglu, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
@@ -69,30 +69,20 @@ impl Pack for Geglu {
 }
 
 impl PackLayer for Geglu {
-    fn pack(
-        &mut self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, storage)?;
+        let weight = PackedGeglu::read(Isa::best(), &rows, outputs / 2, inputs, packing)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.proj.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
     }
 
-    fn packed_bytes(
-        &self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let [outputs, inputs] = self.proj.weight.lazy_shape().dims();
         let bias = self.proj.bias.as_ref().map_or(0, |_| outputs);
-        bytes_of(name, weights, storage, bias, |dtype| {
-            PackedGeglu::bytes_of(Isa::best(), outputs / 2, inputs, dtype)
+        bytes_of(name, weights, bias, |rows| {
+            PackedGeglu::bytes_of(Isa::best(), rows, outputs / 2, inputs, packing)
         })
     }
 }

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, PackedMatrix, WeightStorage};
+use sd_kernels::{Isa, PackedMatrix, Packing, Products};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
@@ -31,6 +31,12 @@ impl Linear {
         }
     }
 
+    /// What its weight is multiplied with.
+    pub(crate) fn products(&self) -> Products {
+        let packed = self.packed.as_ref();
+        packed.map_or(Products::F32, Packed::<PackedMatrix>::products)
+    }
+
     /// `[…, in]` to `[…, out]`.
     pub fn forward<'a, const D: usize>(
         &self,
@@ -44,30 +50,20 @@ impl Linear {
 pack_itself!(Linear);
 
 impl PackLayer for Linear {
-    fn pack(
-        &mut self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
-        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, storage)?;
+        let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, packing)?;
         let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
         Ok(self.packed.insert(packed).bytes(bytes))
     }
 
-    fn packed_bytes(
-        &self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes> {
+    fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let bias = self.bias.as_ref().map_or(0, |_| outputs);
-        bytes_of(name, weights, storage, bias, |dtype| {
-            PackedMatrix::bytes_of(Isa::best(), outputs, inputs, dtype)
+        bytes_of(name, weights, bias, |rows| {
+            PackedMatrix::bytes_of(Isa::best(), rows, outputs, inputs, packing)
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Reading a network's weights as the kernels want them.
 
 use sd_core::WeightBytes;
-use sd_kernels::{WeightRows, WeightStorage};
+use sd_kernels::Packing;
 
 use crate::Result;
-use crate::weights::Weights;
+use crate::weights::{Rows, Weights};
 
 /// A module whose layers can hold their weights as the kernels want them.
 pub(crate) trait Pack {
@@ -16,33 +16,21 @@ pub(crate) trait Pack {
 pub(crate) trait PackLayer: Send {
     /// Reads and packs the tensors `{name}.weight` and, if there is one, `{name}.bias`. Gives the
     /// bytes they now take.
-    fn pack(
-        &mut self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes>;
+    fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes>;
 
     /// The bytes that these tensors will take, without reading them.
-    fn packed_bytes(
-        &self,
-        name: &str,
-        weights: &Weights,
-        storage: WeightStorage,
-    ) -> Result<WeightBytes>;
+    fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes>;
 }
 
-/// The bytes of a packed weight, of which `weight` says how many for a number type, and of its bias
-/// of so many numbers.
+/// The bytes of a packed weight, of which `weight` says how many, and of its bias of so many
+/// numbers.
 pub(super) fn bytes_of(
     name: &str,
     weights: &Weights,
-    storage: WeightStorage,
     bias: usize,
-    weight: impl FnOnce(sd_kernels::DType) -> usize,
+    weight: impl FnOnce(&Rows<'_>) -> usize,
 ) -> Result<WeightBytes> {
-    let stored = WeightRows::dtype(&weights.rows(name)?);
-    let bytes = weight(storage.holds(stored)) + bias * size_of::<f32>();
+    let bytes = weight(&weights.rows(name)?) + bias * size_of::<f32>();
     Ok(WeightBytes {
         plain: 0,
         packed: bytes as u64,

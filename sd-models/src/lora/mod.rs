@@ -191,7 +191,7 @@ impl LoraFile {
         strength: f32,
         matches: &mut Matches,
     ) -> Result<()> {
-        let keeps = storage == WeightStorage::AsStored;
+        let keeps = storage != WeightStorage::F32;
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         for (index, module) in self.reader.modules.iter().enumerate() {
             if !module.network.may_be(network) {

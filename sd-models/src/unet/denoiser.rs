@@ -76,6 +76,7 @@ impl UNetFiles {
         spec.embeds_size = config.text_time.is_some();
         spec.embeds_guidance = config.time.cond_proj_dim.is_some();
         spec.dtype = options.dtype;
+        spec.products = (!options.products.is_f32()).then_some(FloatDType::BF16);
         Ok(Self {
             weights,
             config,

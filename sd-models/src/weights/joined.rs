@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use sd_kernels::Blocks;
+
 use super::source::{TensorInfo, TensorSource};
 use crate::Result;
 
@@ -19,6 +21,15 @@ impl Joined {
         Self {
             tensors: all.cloned().collect(),
             sources,
+        }
+    }
+
+    /// The file that a tensor is in, and its number there.
+    fn place(&self, tensor: usize) -> (&dyn TensorSource, usize) {
+        let [one, two] = &self.sources;
+        match tensor.checked_sub(one.tensors().len()) {
+            None => (&**one, tensor),
+            Some(tensor) => (&**two, tensor),
         }
     }
 }
@@ -37,10 +48,17 @@ impl TensorSource for Joined {
     }
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
-        let [one, two] = &self.sources;
-        match tensor.checked_sub(one.tensors().len()) {
-            None => one.read(tensor, first, to),
-            Some(tensor) => two.read(tensor, first, to),
-        }
+        let (source, tensor) = self.place(tensor);
+        source.read(tensor, first, to)
+    }
+
+    fn blocks(&self, tensor: usize) -> Option<Blocks> {
+        let (source, tensor) = self.place(tensor);
+        source.blocks(tensor)
+    }
+
+    fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
+        let (source, tensor) = self.place(tensor);
+        source.read_blocks(tensor, first, to)
     }
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 pub(crate) use joined::Joined;
 pub(crate) use load::size;
-pub(crate) use rows::values;
+pub(crate) use rows::{Rows, values};
 pub(crate) use source::{Opened, open};
 
 use crate::files::Located;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use sd_kernels::Blocks;
+
 use super::source::{TensorInfo, TensorSource};
 use crate::Result;
 use crate::ldm::Storage;
@@ -103,5 +105,30 @@ impl TensorSource for Renamed {
             }
             Storage::Transposed => self.read_transposed(index, first, to),
         }
+    }
+
+    fn blocks(&self, tensor: usize) -> Option<Blocks> {
+        let (index, storage) = self.places[tensor];
+        let blocks = self.source.blocks(index)?;
+        match storage {
+            Storage::Whole | Storage::Pointwise => Some(blocks),
+            // Where a part begins, a block does.
+            Storage::Rows { .. } => {
+                let size: usize = self.tensors[tensor].shape.iter().product();
+                size.is_multiple_of(32).then_some(blocks)
+            }
+            Storage::Transposed => None,
+        }
+    }
+
+    fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
+        let (index, storage) = self.places[tensor];
+        let before = match storage {
+            Storage::Rows { part, .. } => {
+                part * self.tensors[tensor].shape.iter().product::<usize>() / 32
+            }
+            Storage::Whole | Storage::Pointwise | Storage::Transposed => 0,
+        };
+        self.source.read_blocks(index, before + first, to)
     }
 }

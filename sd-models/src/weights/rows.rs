@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::DType;
 use half::{bf16, f16};
-use sd_kernels::WeightRows;
+use sd_kernels::{Blocks, WeightRows};
 
 use super::source::no_floats;
 use super::{Stored, TensorSource, Weights};
@@ -49,6 +49,18 @@ impl WeightRows for Rows<'_> {
             // f64 is made f32 while it is read.
             _ => sd_kernels::DType::F32,
         }
+    }
+
+    fn blocks(&self) -> Option<Blocks> {
+        self.0.source.blocks(self.0.index)
+    }
+
+    fn read_blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {
+        let (source, index) = (&self.0.source, self.0.index);
+        // Rows are of whole blocks, or they would not be asked for.
+        let size = source.blocks(index).map_or(1, Blocks::bytes);
+        let row = to.len() / rows.len().max(1) / size;
+        source.read_blocks(index, rows.start * row, to)
     }
 
     fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {

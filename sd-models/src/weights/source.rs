@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::DType;
+use sd_kernels::Blocks;
 
 use super::content::Content;
 use super::gguf::Gguf;
@@ -39,6 +40,27 @@ pub trait TensorSource: Send + Sync {
     /// [`Error::Io`] when the file cannot be read any more; [`Error::Unsupported`] for a tensor
     /// without `dtype`, unless it is of I64, as which it is read then.
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()>;
+
+    /// The quantised blocks that a tensor is made of, 32 values each in row-major order; `None`
+    /// where it is of others or of none, and [`read`](Self::read) alone gives its values.
+    fn blocks(&self, tensor: usize) -> Option<Blocks> {
+        let _ = tensor;
+        None
+    }
+
+    /// Fills `to` with a tensor's blocks as the file has them, from the one of number `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read any more; [`Error::Unsupported`] for a tensor
+    /// without [`blocks`](Self::blocks).
+    fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
+        let _ = (first, to);
+        let name = &self.tensors()[tensor].name;
+        Err(Error::Unsupported {
+            path: self.path().into(),
+            what: format!("tensor {name} is not made of blocks that are read as they are"),
+        })
+    }
 }
 
 /// Name, shape and number type of a tensor in a file.

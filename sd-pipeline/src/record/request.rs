@@ -104,7 +104,7 @@ impl Record {
                 sample_mode: start.sample_mode,
             }),
             count: (request.count > 1).then_some(request.count),
-            precision: Some(format!("{:?}", spec.dtype)),
+            precision: Some(format!("{:?}", spec.products.unwrap_or(spec.dtype))),
             watermark: request
                 .watermark
                 .as_ref()

@@ -82,6 +82,8 @@ enum Storage {
     #[default]
     F32,
     AsStored,
+    Q8,
+    Q4,
 }
 
 /// A [`Lora`] by its file, which is opened again.
@@ -184,6 +186,8 @@ impl Serialize for OpenOptions {
             weight_storage: match self.weight_storage {
                 WeightStorage::F32 => Storage::F32,
                 WeightStorage::AsStored => Storage::AsStored,
+                WeightStorage::Q8 => Storage::Q8,
+                WeightStorage::Q4 => Storage::Q4,
             },
             residency: self.residency,
             tiling: self.tiling,
@@ -218,6 +222,8 @@ impl<'a> Deserialize<'a> for OpenOptions {
             weight_storage: match options.weight_storage {
                 Storage::F32 => WeightStorage::F32,
                 Storage::AsStored => WeightStorage::AsStored,
+                Storage::Q8 => WeightStorage::Q8,
+                Storage::Q4 => WeightStorage::Q4,
             },
             residency: options.residency,
             tiling: options.tiling,

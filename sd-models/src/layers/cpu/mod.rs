@@ -16,12 +16,13 @@ pub(super) use packed::Packed;
 pub(super) use pictures::{concat_channels, copy_rows, duplicate};
 
 use burn::tensor::Tensor;
-use sd_kernels::{AttentionShape, Isa, take_output};
+use sd_kernels::{AttentionShape, Isa, Products, take_output};
 
 use values::{tensor, values};
 
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
 pub(super) fn attention(
+    products: Products,
     query: Tensor<3>,
     key: Tensor<3>,
     value: Tensor<3>,
@@ -35,7 +36,8 @@ pub(super) fn attention(
     };
     let (q, k, v) = (values(query), values(key), values(value));
     let mut out = take_output(q.len());
-    expect_shapes(sd_kernels::attention(
+    expect_shapes(sd_kernels::attention_by(
+        products,
         Isa::best(),
         &q,
         &k,

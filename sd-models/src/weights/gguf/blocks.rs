@@ -3,6 +3,7 @@
 
 use burn::tensor::DType;
 use half::f16;
+use sd_kernels::Blocks;
 
 /// Makes a block's values of its bytes.
 type Decode = fn(&[u8], &mut [f32]);
@@ -19,6 +20,17 @@ pub(super) struct Encoding {
     pub(super) bytes: usize,
     /// Makes a block's values of its bytes; `None` where values lie as they are.
     pub(super) decode: Option<Decode>,
+}
+
+impl Encoding {
+    /// The blocks it is of, where they may stay as they are.
+    pub(super) fn blocks(&self) -> Option<Blocks> {
+        match self.name {
+            "Q8_0" => Some(Blocks::Q8),
+            "Q4_0" => Some(Blocks::Q4),
+            _ => None,
+        }
+    }
 }
 
 /// The encoding that ggml numbers so.

@@ -8,6 +8,8 @@ mod header;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sd_kernels::Blocks;
+
 use super::content::Content;
 use super::source::{CutShort, TensorInfo, TensorSource};
 use crate::{Error, Result};
@@ -60,6 +62,17 @@ impl TensorSource for Gguf {
 
     fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    fn blocks(&self, tensor: usize) -> Option<Blocks> {
+        self.places[tensor].1.blocks()
+    }
+
+    fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
+        let (start, encoding) = self.places[tensor];
+        let offset = start + (first * encoding.bytes) as u64;
+        let io = |source| Error::io(&self.path, source);
+        self.content.read_at(offset, to).map_err(io)
     }
 
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {

@@ -1,0 +1,300 @@
+//! What multiplies in a matrix product: f32, or pairs of bf16 summed in f32.
+//!
+//! A unit takes the left-hand matrix in lines of 64 bytes of a row's consecutive terms, and the
+//! right-hand one in panels. The units of bf16 round both to nearest, ties to even, and take
+//! numbers too small for a normal f32 as zero.
+
+#[cfg(target_arch = "x86_64")]
+mod dot;
+mod emulation;
+mod single;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
+use std::sync::OnceLock;
+
+pub(crate) use single::Single;
+
+use crate::gemm::{Ahead, Finish};
+use crate::simd::{Isa, Kernel, Vector};
+
+/// What the products of a layer are computed with. A value exists only where this processor can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Products(Set);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Set {
+    #[default]
+    Single,
+    EmulatedPairs,
+    EmulatedTiles,
+    #[cfg(target_arch = "x86_64")]
+    Pairs,
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+}
+
+impl Products {
+    /// Products and sums of f32.
+    pub const F32: Self = Self(Set::Single);
+
+    /// The fastest products of bf16, with sums of f32, that are instructions of this processor and
+    /// fit [`Isa::best`]; `None` where there are none. The environment variable
+    /// `SD_KERNELS_BF16`, read when this is first called, names one of [`all`](Self::all) instead,
+    /// or `none`.
+    pub fn bf16() -> Option<Self> {
+        static BEST: OnceLock<Option<Products>> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let all = Self::all();
+            let fitting = all.iter().filter(|unit| unit.on(Isa::best()) == **unit);
+            match std::env::var("SD_KERNELS_BF16").as_deref() {
+                Ok("none") => None,
+                Ok(name) => fitting.clone().find(|unit| unit.name() == name).copied(),
+                Err(_) => fitting.clone().find(|unit| !unit.is_emulated()).copied(),
+            }
+        })
+    }
+
+    /// Every way to multiply bf16, the fastest first; the last ones are emulations, which give the
+    /// same bits on any processor.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if Isa::all()[0].lanes() == 16
+            && is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512bw")
+        {
+            if tiles::are_there() {
+                all.push(Self(Set::Tiles));
+            }
+            all.push(Self(Set::Pairs));
+        }
+        all.extend([Self(Set::EmulatedTiles), Self(Set::EmulatedPairs)]);
+        all
+    }
+
+    /// `"f32"`, `"tiles"` (AMX), `"pairs"` (AVX-512 BF16), `"emulated-tiles"` or
+    /// `"emulated-pairs"`.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Set::Single => "f32",
+            Set::EmulatedPairs => "emulated-pairs",
+            Set::EmulatedTiles => "emulated-tiles",
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => "pairs",
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => "tiles",
+        }
+    }
+
+    /// True for products of f32.
+    pub fn is_f32(self) -> bool {
+        self.0 == Set::Single
+    }
+
+    /// True where no instruction multiplies but a program that rounds as it does.
+    pub fn is_emulated(self) -> bool {
+        matches!(self.0, Set::EmulatedPairs | Set::EmulatedTiles)
+    }
+
+    /// The products whose results are the same bits on any processor.
+    pub fn emulated(self) -> Self {
+        match self.0 {
+            Set::Single => self,
+            Set::EmulatedPairs | Set::EmulatedTiles => self,
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => Self(Set::EmulatedPairs),
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => Self(Set::EmulatedTiles),
+        }
+    }
+
+    /// The same beside the registers of `isa`: the instructions need those of AVX-512.
+    pub(crate) fn on(self, isa: Isa) -> Self {
+        if isa.lanes() == 16 {
+            self
+        } else {
+            self.emulated()
+        }
+    }
+
+    /// True where a 3×3 convolution is faster as one product of bf16 than by Winograd in f32.
+    pub(crate) fn convolves(self) -> bool {
+        match self.0 {
+            Set::Single | Set::EmulatedPairs => false,
+            Set::EmulatedTiles => true,
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => false,
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => true,
+        }
+    }
+
+    /// Terms of a line of the left-hand matrix.
+    pub(crate) fn terms(self) -> usize {
+        match self.0 {
+            Set::Single => Single::TERMS,
+            _ => PAIRED,
+        }
+    }
+
+    /// Rows of a tile, beside the registers of `isa`.
+    pub(crate) fn rows(self, isa: Isa) -> usize {
+        match self.0 {
+            Set::Single => isa.rows(),
+            Set::EmulatedPairs => emulation::ROWS,
+            Set::EmulatedTiles => emulation::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => dot::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => tiles::ROWS,
+        }
+    }
+
+    /// Longest part of the depth multiplied at once.
+    pub(crate) fn depth(self) -> usize {
+        match self.0 {
+            Set::Single => Single::DEPTH,
+            Set::EmulatedPairs => emulation::Pairs::DEPTH,
+            Set::EmulatedTiles => emulation::Tiles::DEPTH,
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => dot::Dot::DEPTH,
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => tiles::Amx::DEPTH,
+        }
+    }
+
+    /// True where all tiles but the last are of full height: a lower one takes as long.
+    pub(crate) fn fills_tiles(self) -> bool {
+        self.emulated().0 == Set::EmulatedTiles
+    }
+
+    /// Runs a kernel beside the registers of `isa`, which these are [`on`](Self::on).
+    #[inline]
+    pub(crate) fn run(self, isa: Isa, kernel: impl UnitKernel) {
+        match self.0 {
+            Set::Single => isa.run(With(kernel, Single)),
+            Set::EmulatedPairs => isa.run(With(kernel, emulation::Pairs)),
+            Set::EmulatedTiles => isa.run(With(kernel, emulation::Tiles)),
+            // SAFETY: the private `Set` is constructed after detection only.
+            #[cfg(target_arch = "x86_64")]
+            Set::Pairs => unsafe { dot::run(kernel, dot::Dot) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => unsafe { dot::run(kernel, tiles::Amx) },
+        }
+    }
+}
+
+/// Terms of a line of bf16.
+pub(crate) const PAIRED: usize = 32;
+
+/// A kernel that multiplies by a unit: implementors put `#[inline(always)]` on `run`.
+pub(crate) trait UnitKernel {
+    /// # Safety
+    /// Called under the instruction sets of `V` and `U`.
+    unsafe fn run<V: Vector, U: Unit<V>>(self);
+}
+
+struct With<K, U>(K, U);
+
+macro_rules! kernels {
+    ($($unit:ty),*) => {$(
+        impl<K: UnitKernel> Kernel for With<K, $unit> {
+            #[inline(always)]
+            unsafe fn run<V: Vector>(self) {
+                self.0.run::<V, $unit>();
+            }
+        }
+    )*};
+}
+
+kernels!(Single, emulation::Pairs, emulation::Tiles);
+
+/// What multiplies lines with panels.
+///
+/// # Safety
+/// As for [`Vector`].
+pub(crate) trait Unit<V: Vector>: Copy {
+    /// Terms of a line of 64 bytes: 16 of f32 or 32 of bf16.
+    const TERMS: usize;
+    /// Most rows of a tile.
+    const ROWS: usize;
+    /// Tiles are as high as they can be, but for the last.
+    const FILLS: bool = false;
+    /// True where a panel is of f32, `[k][2·LANES]`; else it is of pairs of bf16,
+    /// `[k/2][2·LANES][2]`, zero beyond the depth up to a whole line.
+    const IS_SINGLE: bool = false;
+
+    /// Before a task's first tile.
+    #[inline(always)]
+    unsafe fn begin() {}
+
+    /// Behind a task's last tile.
+    #[inline(always)]
+    unsafe fn end() {}
+
+    /// A line of the `count` ≤ `TERMS` numbers at `from`, then zeros.
+    unsafe fn line(from: *const f32, count: usize, to: *mut f32);
+
+    /// The product of `rows` of A, `[lines][rows][line]`, with a panel of B, over `k` terms or, of
+    /// bf16, as many as whole lines have.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn tile<F: Finish>(
+        rows: usize,
+        registers: usize,
+        k: usize,
+        ab: [*const f32; 2],
+        ahead: Ahead,
+        at: (usize, usize),
+        finish: F,
+    );
+}
+
+/// Room for a tile's sums on their way from a unit to the [`Finish`].
+#[repr(C, align(64))]
+pub(crate) struct Sums([f32; 32 * 32]);
+
+impl Sums {
+    #[inline(always)]
+    fn new() -> std::mem::MaybeUninit<Self> {
+        std::mem::MaybeUninit::uninit()
+    }
+}
+
+/// Hands `rows` rows of sums `[rows][2·LANES]` to `finish`, a few at a time.
+#[inline(always)]
+unsafe fn finish_rows<V: Vector, F: Finish>(
+    rows: usize,
+    registers: usize,
+    sums: *const f32,
+    (first, panel): (usize, usize),
+    finish: F,
+) {
+    #[inline(always)]
+    unsafe fn some<V: Vector, F: Finish, const R: usize, const N: usize>(
+        sums: *const f32,
+        row: usize,
+        panel: usize,
+        finish: F,
+    ) {
+        let mut tile = [[V::zero(); N]; R];
+        for (r, tile) in tile.iter_mut().enumerate() {
+            for (j, x) in tile.iter_mut().enumerate() {
+                *x = V::load(sums.add((r * 2 + j) * V::LANES));
+            }
+        }
+        finish.finish::<V, R, N>(row, panel, tile);
+    }
+    let mut r = 0;
+    while r < rows {
+        let (from, row) = (sums.add(r * 2 * V::LANES), first + r);
+        match (rows - r >= 4, registers) {
+            (true, 2) => some::<V, F, 4, 2>(from, row, panel, finish),
+            (false, 2) => some::<V, F, 1, 2>(from, row, panel, finish),
+            (true, _) => some::<V, F, 4, 1>(from, row, panel, finish),
+            (false, _) => some::<V, F, 1, 1>(from, row, panel, finish),
+        }
+        r += if rows - r >= 4 { 4 } else { 1 };
+    }
+}

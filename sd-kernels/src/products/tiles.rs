@@ -1,0 +1,176 @@
+//! AMX: one instruction multiplies a tile of 16 rows of A by 32 terms with a tile of 16 columns of
+//! B and adds the products to a tile of 16 × 16 sums.
+
+use super::dot::round_line;
+use super::{PAIRED, Sums, Unit, finish_rows};
+use crate::gemm::{Ahead, Finish};
+use crate::simd::F32x16;
+
+/// Two tiles of A, by two of B: four tiles of sums, of the eight there are.
+pub(super) const ROWS: usize = 32;
+
+/// The instruction TDPBF16PS.
+#[derive(Clone, Copy)]
+pub(super) struct Amx;
+
+impl Amx {
+    /// A panel of so many terms is most of a 48 KiB first-level cache.
+    pub(super) const DEPTH: usize = 640;
+}
+
+/// True where the processor has AMX with bf16 and the system lets this process use its registers.
+#[cfg(target_os = "linux")]
+pub(super) fn are_there() -> bool {
+    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
+    const REQUEST: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    static THERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *THERE.get_or_init(|| {
+        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
+        // Linux saves the registers only of processes that asked for them.
+        // SAFETY: a call that touches no memory.
+        has && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) } == 0
+    })
+}
+
+/// Elsewhere nobody says how a process gets at the registers.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn are_there() -> bool {
+    false
+}
+
+/// What LDTILECFG loads: palette, first row, then the tiles' bytes a row and their rows.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: [u8; 16],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight tiles of 16 rows of 64 bytes.
+static CONFIGURATION: Configuration = Configuration {
+    palette: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+impl Unit<F32x16> for Amx {
+    const TERMS: usize = PAIRED;
+    const ROWS: usize = ROWS;
+    const FILLS: bool = true;
+
+    #[inline(always)]
+    unsafe fn begin() {
+        core::arch::asm!(
+            "ldtilecfg [{}]",
+            in(reg) &raw const CONFIGURATION,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+
+    /// Nothing of the tiles is saved at a switch to another process.
+    #[inline(always)]
+    unsafe fn end() {
+        core::arch::asm!("tilerelease", options(nostack, nomem, preserves_flags));
+    }
+
+    #[inline(always)]
+    unsafe fn line(from: *const f32, count: usize, to: *mut f32) {
+        round_line(from, count, to);
+    }
+
+    /// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums
+    /// are not used.
+    #[inline(always)]
+    unsafe fn tile<F: Finish>(
+        rows: usize,
+        registers: usize,
+        k: usize,
+        [a, b]: [*const f32; 2],
+        _ahead: Ahead,
+        at: (usize, usize),
+        finish: F,
+    ) {
+        let mut sums = Sums::new();
+        let to = sums.as_mut_ptr().cast::<f32>();
+        let lines = k.div_ceil(PAIRED);
+        if lines == 0 {
+            to.write_bytes(0, rows * 32);
+        } else if rows > 16 {
+            four(lines, rows, a, b, to);
+        } else {
+            two(lines, rows, a, b, to);
+        }
+        finish_rows::<F32x16, F>(rows, registers, to, at, finish);
+    }
+}
+
+/// Up to 32 rows times one panel, over so many lines.
+#[inline(never)]
+unsafe fn four(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+    core::arch::asm!(
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "tilezero tmm2",
+        "tilezero tmm3",
+        "2:",
+        "tileloadd tmm4, [{a} + {line}]",
+        "tileloadd tmm6, [{b} + {row}]",
+        "tileloadd tmm7, [{b} + {row} + 64]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm5, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "add {a}, {step}",
+        "add {b}, 2048",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        "dec {lines}",
+        "jnz 2b",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        "tilestored [{to} + {row} + 2048], tmm2",
+        "tilestored [{to} + {row} + 2112], tmm3",
+        a = inout(reg) a => _,
+        b = inout(reg) b => _,
+        lines = inout(reg) lines => _,
+        step = in(reg) rows * 64,
+        line = in(reg) 64usize,
+        row = in(reg) 128usize,
+        to = in(reg) to,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
+}
+
+/// Up to 16 rows times one panel, over so many lines.
+#[inline(never)]
+unsafe fn two(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+    core::arch::asm!(
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "2:",
+        "tileloadd tmm4, [{a} + {line}]",
+        "tileloadd tmm6, [{b} + {row}]",
+        "tileloadd tmm7, [{b} + {row} + 64]",
+        "add {a}, {step}",
+        "add {b}, 2048",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "dec {lines}",
+        "jnz 2b",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        a = inout(reg) a => _,
+        b = inout(reg) b => _,
+        lines = inout(reg) lines => _,
+        step = in(reg) rows * 64,
+        line = in(reg) 64usize,
+        row = in(reg) 128usize,
+        to = in(reg) to,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
+}

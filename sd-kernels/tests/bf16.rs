@@ -1,0 +1,379 @@
+//! Products of bf16: each instruction against the emulation of its roundings, bit for bit, and both
+//! against sums in f64.
+
+mod common;
+
+use common::{each_isa, values};
+use half::bf16;
+use proptest::prelude::*;
+use sd_kernels::{
+    Activation, AttentionShape, ConvShape, DType, Epilogue, Held, Isa, PackedConv, PackedGeglu,
+    PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by, geglu, linear,
+};
+
+fn packing(products: Products) -> Packing {
+    Packing {
+        storage: WeightStorage::F32,
+        products,
+    }
+}
+
+/// Values of which some are too small for a normal f32, some large, some zero.
+fn hard(seed: u64, len: usize) -> Vec<f32> {
+    let mut values = values(seed, len);
+    for (i, x) in values.iter_mut().enumerate() {
+        match i % 17 {
+            3 => *x *= 1e-39,
+            5 => *x *= 3e-20,
+            7 => *x *= 1e4,
+            11 => *x = -0.0,
+            _ => {}
+        }
+    }
+    values
+}
+
+#[track_caller]
+fn assert_same(what: &str, found: &[f32], expected: &[f32]) {
+    for (i, (x, y)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            x.to_bits() == y.to_bits(),
+            "{what} at {i}: {x:e}, expected {y:e}"
+        );
+    }
+}
+
+/// What `compute` makes by every unit on every instruction set is what the emulation makes on the
+/// portable one. `exact`: results go through no function whose last bits differ between sets.
+fn check(what: &str, compute: impl Fn(Isa, Products) -> Vec<f32>, exact: bool) {
+    let emulations = Products::all()
+        .into_iter()
+        .filter(|unit| unit.is_emulated());
+    for emulation in emulations {
+        let expected = compute(Isa::portable(), emulation);
+        each_isa(|isa| {
+            let alike = Products::all()
+                .into_iter()
+                .filter(|unit| unit.emulated() == emulation);
+            let by_set = compute(isa, emulation);
+            if exact {
+                assert_same(
+                    &format!("{what}, {}, {}", emulation.name(), isa.name()),
+                    &by_set,
+                    &expected,
+                );
+            }
+            for unit in alike {
+                let name = format!("{what}, {}, {}", unit.name(), isa.name());
+                assert_same(&name, &compute(isa, unit), &by_set);
+            }
+        });
+    }
+}
+
+fn linear_by(
+    isa: Isa,
+    products: Products,
+    x: &[f32],
+    w: &[f32],
+    [rows, outputs, inputs]: [usize; 3],
+) -> Vec<f32> {
+    let weight = PackedMatrix::read(isa, w, outputs, inputs, packing(products)).unwrap();
+    assert_eq!(weight.held(), Held::Pairs);
+    let mut out = vec![f32::NAN; rows * outputs];
+    linear(x, rows, &weight, Epilogue::default(), &mut out).unwrap();
+    out
+}
+
+fn check_linear(rows: usize, inputs: usize, outputs: usize) {
+    let (x, w) = (hard(1, rows * inputs), hard(2, outputs * inputs));
+    let what = format!("{rows}×{inputs}×{outputs}");
+    check(
+        &what,
+        |isa, unit| linear_by(isa, unit, &x, &w, [rows, outputs, inputs]),
+        true,
+    );
+}
+
+#[test]
+fn linear_layers_are_the_emulations() {
+    for (rows, inputs, outputs) in [
+        (1, 1, 1),
+        (33, 31, 17),
+        (16, 64, 32),
+        (70, 1311, 45),
+        (5, 2600, 3),
+    ] {
+        check_linear(rows, inputs, outputs);
+    }
+}
+
+/// A number as the units round it.
+fn rounded(x: f32) -> f64 {
+    let x = if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x };
+    bf16::from_f32(x).to_f64()
+}
+
+/// u = 2⁻²⁴ and 2⁻⁹ are the relative errors of one rounding to f32 and to bf16. The sum of `terms`
+/// products of numbers that are bf16 has an exact product behind each of at most 2·terms roundings
+/// (of the padding too), so it is off by at most γ = terms'·u / (1 − terms'·u) of the sum of the
+/// products' sizes (Higham 2002, section 3.1), and by a least normal f32 for each that is zero.
+#[test]
+fn sums_are_as_exact_as_f32_allows() {
+    for [rows, outputs, inputs] in [[9, 20, 77], [3, 33, 1311]] {
+        let (x, w) = (values(1, rows * inputs), values(2, outputs * inputs));
+        for unit in Products::all() {
+            let found = linear_by(Isa::best(), unit, &x, &w, [rows, outputs, inputs]);
+            let terms = (inputs.next_multiple_of(32) + inputs / 16 + 4) as f64;
+            let gamma = terms * f64::exp2(-24.0) / (1.0 - terms * f64::exp2(-24.0));
+            for (i, &y) in found.iter().enumerate() {
+                let row = &x[i / outputs * inputs..][..inputs];
+                let column = &w[i % outputs * inputs..][..inputs];
+                let pairs = || row.iter().zip(column);
+                let sum: f64 = pairs().map(|(&a, &b)| rounded(a) * rounded(b)).sum();
+                let size: f64 = pairs()
+                    .map(|(&a, &b)| (rounded(a) * rounded(b)).abs())
+                    .sum();
+                let off = (f64::from(y) - sum).abs();
+                let bound = gamma * size + terms * f64::from(f32::MIN_POSITIVE);
+                assert!(off <= bound, "{}: off by {off:e} of {bound:e}", unit.name());
+                // With the roundings of both factors.
+                let exact: f64 = pairs().map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                let size: f64 = pairs().map(|(&a, &b)| f64::from(a * b).abs()).sum();
+                let bound = (f64::exp2(-8.0) + f64::exp2(-18.0) + 1.01 * gamma) * size;
+                assert!((f64::from(y) - exact).abs() <= bound, "{}", unit.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn gated_layers_are_the_emulations() {
+    for (rows, inputs, columns) in [(1, 1, 1), (37, 90, 21), (40, 320, 64)] {
+        let (x, w) = (hard(1, rows * inputs), values(2, 2 * columns * inputs));
+        let bias = values(3, 2 * columns);
+        check(
+            "geglu",
+            |isa, unit| {
+                let weight =
+                    PackedGeglu::read(isa, &w[..], columns, inputs, packing(unit)).unwrap();
+                let mut out = vec![f32::NAN; rows * columns];
+                geglu(&x, rows, &weight, Some(&bias), &mut out).unwrap();
+                out
+            },
+            false,
+        );
+    }
+}
+
+fn check_conv(shape: ConvShape, picture: Picture) {
+    let Picture { n, height, width } = picture;
+    let x = values(1, n * height * width * shape.inputs);
+    let w = values(
+        2,
+        shape.outputs * shape.inputs * shape.kernel * shape.kernel,
+    );
+    let bias = values(3, shape.outputs);
+    let (out_height, out_width) = shape.output(picture).unwrap();
+    check(
+        "convolution",
+        |isa, unit| {
+            let weight = PackedConv::read(isa, &w[..], shape, packing(unit)).unwrap();
+            let mut out = vec![f32::NAN; n * out_height * out_width * shape.outputs];
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                ..Epilogue::default()
+            };
+            weight.forward(&x, picture, epilogue, &mut out).unwrap();
+            out
+        },
+        weight_is_direct(shape),
+    );
+}
+
+/// Winograd's transforms differ in their last bits between instruction sets.
+fn weight_is_direct(shape: ConvShape) -> bool {
+    shape.kernel != 3 || shape.stride != 1 || shape.inputs % 16 != 0
+}
+
+#[test]
+fn convolutions_are_the_emulations() {
+    let picture = Picture {
+        n: 2,
+        height: 7,
+        width: 9,
+    };
+    check_conv(ConvShape::same(33, 20, 1), picture);
+    check_conv(ConvShape::same(64, 17, 3), picture);
+    check_conv(ConvShape::same(5, 6, 3), picture);
+    let strided = ConvShape {
+        stride: 2,
+        pad_before: 0,
+        ..ConvShape::same(32, 9, 3)
+    };
+    check_conv(strided, picture);
+    check_conv(ConvShape::same(32, 40, 3).upsampled(), picture);
+}
+
+/// Winograd's in f32 with weights rounded to bf16: what is stored half stays as it is.
+#[test]
+fn what_winograd_does_faster_stays_f32() {
+    let shape = ConvShape::same(32, 9, 3);
+    for unit in Products::all() {
+        let w = values(2, 32 * 9 * 9);
+        let packed = PackedConv::read(Isa::best(), &w[..], shape, packing(unit)).unwrap();
+        let expected = match packed.products().is_f32() {
+            true => Held::Numbers(DType::Bf16),
+            false => Held::Pairs,
+        };
+        assert_eq!(packed.held(), expected);
+        let bytes = PackedConv::bytes_of(Isa::best(), &w[..], shape, packing(unit));
+        assert_eq!(packed.bytes(), bytes);
+    }
+}
+
+fn attend(isa: Isa, unit: Products, [q, k, v]: [&[f32]; 3], shape: AttentionShape) -> Vec<f32> {
+    let mut out = vec![f32::NAN; q.len()];
+    attention_by(unit, isa, q, k, v, shape, &mut out).unwrap();
+    out
+}
+
+fn check_attention(shape: AttentionShape) {
+    let width = shape.heads * shape.head_size;
+    let q = values(1, shape.n * shape.queries * width);
+    let k = values(2, shape.n * shape.keys * width);
+    let v = values(3, shape.n * shape.keys * width);
+    check(
+        "attention",
+        |isa, unit| attend(isa, unit, [&q, &k, &v], shape),
+        false,
+    );
+}
+
+#[test]
+fn attention_is_the_emulations() {
+    check_attention(AttentionShape::new(1, 1, 1, 1, 1));
+    check_attention(AttentionShape::new(2, 2, 40, 35, 77));
+    check_attention(AttentionShape::new(1, 2, 33, 67, 300));
+    check_attention(AttentionShape {
+        causal: true,
+        ..AttentionShape::new(1, 2, 64, 77, 77)
+    });
+}
+
+/// A score is off by at most δ = (2⁻⁸ + 2⁻¹⁸ + what f32 loses) of the sum of its products' sizes;
+/// scaling the queries first is one more rounding to f32. Its weight then is off by a factor within
+/// e^±2δ, rounded by 2⁻⁹ as the value is, so the output by at most (e^2δ − 1 + 2⁻⁸ + 2⁻¹⁸) of the
+/// largest value, and e^2δ as much for what the softmax loses in f32.
+#[test]
+fn attention_is_within_its_bound() {
+    let shape = AttentionShape::new(1, 1, 40, 50, 300);
+    let width = shape.head_size;
+    let (q, k) = (
+        values(1, shape.queries * width),
+        values(2, shape.keys * width),
+    );
+    let v = values(3, shape.keys * width);
+    for unit in Products::all() {
+        let found = attend(Isa::best(), unit, [&q, &k, &v], shape);
+        for (i, row) in q.chunks_exact(width).enumerate() {
+            let products = |key: &[f32]| -> Vec<f64> {
+                let pairs = row.iter().zip(key);
+                pairs
+                    .map(|(&a, &b)| f64::from(a) * f64::from(b) * f64::from(shape.scale))
+                    .collect()
+            };
+            let products: Vec<_> = k.chunks_exact(width).map(products).collect();
+            let scores: Vec<f64> = products.iter().map(|p| p.iter().sum()).collect();
+            let sizes = products
+                .iter()
+                .map(|p| p.iter().map(|x| x.abs()).sum::<f64>());
+            let delta = (f64::exp2(-8.0) + f64::exp2(-16.0)) * sizes.fold(0.0, f64::max);
+            let sum: f64 = scores.iter().map(|x| x.exp()).sum();
+            for c in 0..width {
+                let value = |key: usize| f64::from(v[key * width + c]);
+                let exact: f64 = scores
+                    .iter()
+                    .enumerate()
+                    .map(|(key, x)| x.exp() / sum * value(key))
+                    .sum();
+                let largest = (0..shape.keys)
+                    .map(|key| value(key).abs())
+                    .fold(0.0, f64::max);
+                let bound = ((2.0 * delta).exp() * (1.0 + f64::exp2(-8.0) + f64::exp2(-16.0))
+                    - 1.0)
+                    * largest;
+                let off = (f64::from(found[i * width + c]) - exact).abs();
+                assert!(off <= bound, "{}: off by {off:e} of {bound:e}", unit.name());
+            }
+        }
+    }
+}
+
+/// No number turns into another kind of number.
+#[test]
+fn infinities_and_nan_come_out() {
+    for unit in Products::all() {
+        let mut x = values(1, 3 * 40);
+        (x[5], x[40 + 6]) = (f32::NAN, f32::INFINITY);
+        let w = vec![1.0; 40 * 4];
+        let out = linear_by(Isa::best(), unit, &x, &w, [3, 4, 40]);
+        assert!(out[..4].iter().all(|x| x.is_nan()), "{}", unit.name());
+        assert!(
+            out[4..8].iter().all(|&x| x == f32::INFINITY),
+            "{}",
+            unit.name()
+        );
+        assert!(out[8..].iter().all(|x| x.is_finite()), "{}", unit.name());
+    }
+}
+
+/// A weight in bf16 takes half the memory, and what is said of it before it is read is true.
+#[test]
+fn memory_is_foretold() {
+    let (isa, w) = (Isa::best(), values(2, 100 * 90));
+    for unit in Products::all() {
+        let packed = PackedMatrix::read(isa, &w[..], 100, 90, packing(unit)).unwrap();
+        let foretold = PackedMatrix::bytes_of(isa, &w[..], 100, 90, packing(unit));
+        assert_eq!(packed.bytes(), foretold);
+        let columns = 100usize.next_multiple_of(2 * isa.lanes());
+        assert_eq!(packed.bytes(), columns * 96 * 2);
+    }
+}
+
+/// The bias and all behind the sum are of f32.
+#[test]
+fn what_follows_the_sum_is_f32() {
+    let (x, w) = (vec![1.0; 32], vec![1.0; 32]);
+    let (bias, residual) = (values(3, 1), values(4, 1));
+    for unit in Products::all() {
+        let weight = PackedMatrix::read(Isa::best(), &w[..], 1, 32, packing(unit)).unwrap();
+        let mut out = [0.0];
+        let epilogue = Epilogue {
+            bias: Some(&bias),
+            residual: Some(&residual),
+            activation: Activation::None,
+            rectified: false,
+        };
+        linear(&x, 1, &weight, epilogue, &mut out).unwrap();
+        assert_eq!(out[0], 32.0 + bias[0] + residual[0]);
+    }
+}
+
+proptest! {
+    #![proptest_config(common::cases(24))]
+
+    #[test]
+    fn linear_of_any_size(rows in 1usize..70, inputs in 1usize..100, outputs in 1usize..70) {
+        check_linear(rows, inputs, outputs);
+    }
+
+    #[test]
+    fn attention_of_any_size(
+        heads in 1usize..3, size in 1usize..70, queries in 1usize..70, keys in 1usize..90,
+        causal: bool,
+    ) {
+        let shape = AttentionShape::new(1, heads, size, queries, keys);
+        check_attention(AttentionShape { causal, ..shape });
+    }
+}
