@@ -72,6 +72,12 @@ impl<'a> Drawing<'a> {
             Some(model) => open_model(model, arguments.offline, &own)?,
             None => sd_tiny::open(&own)?,
         };
+        let controls = arguments
+            .controls
+            .networks(arguments.model.as_deref(), &own)?;
+        if !controls.is_empty() {
+            pipeline = pipeline.with_controls(&controls)?;
+        }
         arguments.check_safety(&pipeline);
         if arguments.model.is_none() {
             pipeline.name = Some("sd-tiny".into());
@@ -115,6 +121,8 @@ impl<'a> Drawing<'a> {
         Ok(Request {
             seed: self.seed,
             watermark: self.arguments.watermark.clone().map(Into::into),
+            controls: self.arguments.controls.pictures()?,
+            guess_mode: self.arguments.controls.guess_mode,
             ..self.arguments.request(&self.pipeline)?
         })
     }

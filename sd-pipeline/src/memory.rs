@@ -19,6 +19,8 @@ pub struct PipelineMemory {
     pub denoiser: WeightBytes,
     /// The autoencoder's.
     pub autoencoder: WeightBytes,
+    /// Those of networks beside the denoiser.
+    pub controls: WeightBytes,
     /// The safety checker's.
     pub safety_checker: WeightBytes,
     /// The denoiser's device by its own account, with all else that is on it; `None` where it gives
@@ -41,7 +43,7 @@ impl PipelineMemory {
     /// All of them.
     pub fn total(&self) -> u64 {
         let parts = [self.text_encoder, self.denoiser, self.autoencoder];
-        let parts = parts.iter().chain([&self.safety_checker]);
+        let parts = parts.iter().chain([&self.controls, &self.safety_checker]);
         parts.map(WeightBytes::total).sum()
     }
 }
@@ -73,6 +75,10 @@ impl Pipeline {
             text_encoder: self.text_encoder.weights(),
             denoiser: self.denoiser.weights(),
             autoencoder: self.autoencoder.weights(),
+            controls: sum(self
+                .controls
+                .iter()
+                .map(|control| control.network.weights())),
             safety_checker: (self.safety_checker.as_ref())
                 .map_or_else(WeightBytes::default, Slot::weights),
             device: devices::pool(&self.denoiser.spec().device),
@@ -87,8 +93,13 @@ impl Pipeline {
             self.denoiser.load_time(),
             self.autoencoder.load_time(),
         ];
+        let controls = self
+            .controls
+            .iter()
+            .map(|control| control.network.load_time());
+        let controls: Duration = controls.sum();
         let safety = self.safety_checker.as_ref();
-        text + net + auto + safety.map_or(Duration::ZERO, Slot::load_time)
+        text + net + auto + controls + safety.map_or(Duration::ZERO, Slot::load_time)
     }
 
     /// Gives back the memory of all components that can be loaded again, which are those a
@@ -99,6 +110,9 @@ impl Pipeline {
         self.text_encoder.release();
         self.denoiser.release();
         self.autoencoder.release();
+        for control in &self.controls {
+            control.network.release();
+        }
         if let Some(checker) = &self.safety_checker {
             checker.release();
         }
@@ -109,6 +123,14 @@ impl Pipeline {
             devices::clean_up(autoencoder);
         }
     }
+}
+
+/// The weights of several components together.
+pub(crate) fn sum(all: impl Iterator<Item = WeightBytes>) -> WeightBytes {
+    all.fold(WeightBytes::default(), |sum, weights| WeightBytes {
+        plain: sum.plain + weights.plain,
+        packed: sum.packed + weights.packed,
+    })
 }
 
 /// A phase's peak among all.

@@ -11,7 +11,9 @@ use crate::memory::Phases;
 use crate::record::Fingerprint;
 use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
-use crate::{LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot};
+use crate::{
+    Control, LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot,
+};
 
 /// Four components that together make pictures from text, and perhaps one that looks at them.
 ///
@@ -29,6 +31,9 @@ pub struct Pipeline {
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
+    /// Networks beside the denoiser, each of which has a picture of
+    /// [`Request::controls`] steer it; see [`with_controls`](Self::with_controls).
+    pub controls: Vec<Control>,
     /// The judge of all pictures that runs hand out; `None`: they are not checked.
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
@@ -64,6 +69,7 @@ impl Pipeline {
             denoiser: denoiser.into(),
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
+            controls: Vec::new(),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
             latent_rgb: None,

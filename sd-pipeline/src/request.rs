@@ -6,7 +6,7 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
+use crate::{ControlPicture, Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -69,6 +69,13 @@ pub struct Request {
     /// (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what to change. No
     /// noise is drawn for it, and the run begins as [`start`](Self::start) says.
     pub picture: Option<PictureToChange>,
+    /// Pictures that steer what is drawn: one for each of the pipeline's
+    /// [`controls`](crate::Pipeline::controls), in their order.
+    pub controls: Vec<ControlPicture>,
+    /// Steering without a prompt's help ("guess mode", Zhang et al. 2023): of ControlNets alone the prompt's
+    /// branch is steered, at the finest resolution a tenth as much as at the coarsest. Guidance of 3 to
+    /// 5 goes with it.
+    pub guess_mode: bool,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -161,6 +168,8 @@ impl Request {
             hires: None,
             end: None,
             picture: None,
+            controls: Vec::new(),
+            guess_mode: false,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -181,8 +190,8 @@ impl Request {
     }
 
     /// This request to a base model as one to a refiner, which goes on with what the base left. The
-    /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
-    /// diffusers.
+    /// refiner has one text encoder, and gets the prompt without the second encoder's text, and no
+    /// control pictures, as in diffusers.
     pub fn refining(&self, handover: Handover) -> Self {
         let alone = |prompt: &Prompt| {
             let mut prompt = prompt.clone();
@@ -194,6 +203,9 @@ impl Request {
             negative_prompt: self.negative_prompt.as_ref().map(alone),
             start: Start::Handover(Box::new(handover)),
             end: None,
+            // A refiner has no networks of its base's.
+            controls: Vec::new(),
+            guess_mode: false,
             ..self.clone()
         }
     }

@@ -140,7 +140,10 @@ fn union(file: &ConfigFile, unet: &UNetConfig) -> Result<UnionConfig> {
     let first = unet.blocks[0].channels;
     let width = file.size("num_trans_channel", Some(320), CHANNELS)?;
     let projected = file.size("num_proj_channel", Some(320), CHANNELS)?;
-    for (field, width) in [("num_trans_channel", width), ("num_proj_channel", projected)] {
+    for (field, width) in [
+        ("num_trans_channel", width),
+        ("num_proj_channel", projected),
+    ] {
         if width != first {
             let expected = format!("{first}, as the first block's channels");
             return Err(file.error(field, &expected));

@@ -103,8 +103,8 @@ impl ControlNetModel {
         let [n, channels, ..] = hint.dims();
         let mean = hint.clone().mean_dim(3).mean_dim(2).reshape([n, channels]);
         let task = tasks.val().cast(mean.dtype()).narrow(0, kind, 1);
-        let token = (self.transformer_layes.iter())
-            .fold(mean + task, |token, layer| layer.forward(token));
+        let token =
+            (self.transformer_layes.iter()).fold(mean + task, |token, layer| layer.forward(token));
         let shift = project.forward(token, Epilogue::NONE);
         hint + shift.reshape([n, channels, 1, 1])
     }

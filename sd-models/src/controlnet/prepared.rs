@@ -2,9 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor, TensorData};
-use sd_core::{
-    Cancel, Conditioning, DenoiserSpec, Error, Result, SizeConditioning, TextEmbedding,
-};
+use sd_core::{Cancel, Conditioning, DenoiserSpec, Error, Result, SizeConditioning, TextEmbedding};
 
 use super::{ControlNet, ControlNetContext};
 use crate::unet::{
@@ -112,7 +110,10 @@ impl PreparedControlNet {
         let timestep = self.net.upload(self.net.sinusoids(t, time.channels));
         let n = x.dims()[0];
         let input = x.clone().repeat_dim(0, texts.len());
-        let all = self.net.model.forward(input, timestep, self.hint.clone(), &context, cancel)?;
+        let all = self
+            .net
+            .model
+            .forward(input, timestep, self.hint.clone(), &context, cancel)?;
         let scaled = |x: Tensor<4>, scale: f64| {
             let x = if scale == 1.0 { x } else { x * scale };
             match self.net.config.global_pool_conditions {

@@ -15,23 +15,44 @@ use crate::single_file::families::Heads;
 use crate::single_file::names::Numbers;
 use crate::single_file::unet;
 use crate::weights::{Renamed, TensorSource, open as open_located};
-use crate::{ConfigFile, Error, Result, Weights};
+use crate::{ConfigFile, Error, Files, Result, Weights};
 
 /// Beginnings of names of networks that steer in other ways, and what they are.
 const OTHERS: &[(&str, &str)] = &[
     ("lllite_", "a ControlNet-LLLite"),
-    ("difference", "a ControlNet stored as the difference to a base model"),
+    (
+        "difference",
+        "a ControlNet stored as the difference to a base model",
+    ),
     ("ctrl_xs", "a ControlNet-XS"),
     ("control_scale", "a ControlNet-XS"),
-    ("lora_controlnet", "a Control-LoRA, whose factors need a U-Net's weights"),
+    (
+        "lora_controlnet",
+        "a Control-LoRA, whose factors need a U-Net's weights",
+    ),
     ("image_proj", "an InstantID or an IP-Adapter"),
+];
+
+/// Settings of a U-Net that no shape tells, which are those of a copy of it.
+const SHARED: &[&str] = &[
+    "act_fn",
+    "addition_time_embed_dim",
+    "attention_head_dim",
+    "downsample_padding",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "mid_block_scale_factor",
+    "norm_eps",
+    "norm_num_groups",
+    "resnet_time_scale_shift",
+    "upcast_attention",
 ];
 
 /// Sines and cosines for each size or crop in the published models.
 const TIME_CHANNELS: usize = 256;
 
 /// The configuration and the weights, by diffusers' names, in the file `path`.
-pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
+pub(super) fn open(path: &Path, unet: Option<&Files>) -> Result<(ConfigFile, Weights)> {
     let source = open_located(Located::Disk(path.into()))?.sound()?;
     let tensors = source.tensors();
     let start = format!("{}.", ldm::CONTROLNET);
@@ -66,7 +87,13 @@ pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
         prefix: if is_prefixed { "control_model." } else { "" },
         tensors: own,
     };
-    let file = ConfigFile::new(path, settings(&part, path));
+    let mut settings = settings(&part, path);
+    if let Some(unet) = unet.filter(|unet| unet.has("config.json")) {
+        let mut said: Map<String, Value> = unet.json("config.json")?;
+        said.retain(|name, _| SHARED.contains(&name.as_str()));
+        settings.extend(said);
+    }
+    let file = ConfigFile::new(path, settings);
     let numbers = Numbers::new(tensors);
     let mut entries = match layout {
         Naming::Ldm => numbers.renamed(&part, &Layout::controlnet(&ControlNetConfig::new(&file)?)),
@@ -75,9 +102,15 @@ pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
     // A model may lie around it; what is of no model is nobody's, and an error by its name.
     let others = tensors.iter().filter(|t| !t.name.starts_with(prefix));
     let others: Vec<_> = others.cloned().collect();
-    for part in Parts::of(&others).iter().filter(|part| part.role == Role::Unknown) {
+    for part in Parts::of(&others)
+        .iter()
+        .filter(|part| part.role == Role::Unknown)
+    {
         let place = |tensor: &str| tensors.iter().position(|t| t.name == tensor);
-        let unknown = part.tensors.values().filter_map(|t| Some((place(&t.name)?, &t.name)));
+        let unknown = part
+            .tensors
+            .values()
+            .filter_map(|t| Some((place(&t.name)?, &t.name)));
         entries.extend(unknown.map(|(index, name)| (index, name.clone(), Storage::Whole)));
     }
     let renamed: Arc<dyn TensorSource> = Arc::new(Renamed::new(source.clone(), entries));
@@ -118,9 +151,15 @@ fn settings(part: &Part<'_>, path: &Path) -> Map<String, Value> {
         set("_class_name", "ControlNetUnionModel".into());
         set("num_control_type", kinds.into());
         set("num_trans_channel", part.side("task_embedding", 1).into());
-        set("num_proj_channel", part.side("spatial_ch_projs.weight", 0).into());
+        set(
+            "num_proj_channel",
+            part.side("spatial_ch_projs.weight", 0).into(),
+        );
         let is_layer = |k: &usize| part.any(&format!("transformer_layes.{k}."));
-        set("num_trans_layer", (0..64).take_while(is_layer).count().into());
+        set(
+            "num_trans_layer",
+            (0..64).take_while(is_layer).count().into(),
+        );
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     if stem.to_lowercase().contains("shuffle") {

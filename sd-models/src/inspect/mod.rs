@@ -43,6 +43,8 @@ pub enum Kind {
     TextualInversion,
     /// A network whose residuals steer a U-Net.
     Controlnet,
+    /// A small network that steers a U-Net by what it finds in a picture (T2I-Adapter).
+    T2iAdapter,
     /// A network that enlarges pictures (ESRGAN, SwinIR).
     Upscaler,
     /// A transformer that denoises, alone: Stable Diffusion 3, Flux.

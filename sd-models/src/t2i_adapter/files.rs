@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 use sd_core::{Cancel, Conditioning, DenoiserSpec, Error, WeightBytes};
 
-use super::{T2IAdapterConfig, T2IAdapterModel, single_file};
+use super::{AdapterType, T2IAdapterConfig, T2IAdapterModel, single_file};
 use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetResiduals};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
@@ -51,7 +51,7 @@ impl T2IAdapterFiles {
             factor: config.downscale_factor,
             kinds: 0,
             context_width: None,
-            embeds_size: false,
+            embeds_size: Some(config.kind == AdapterType::FullXl),
             latent_channels: None,
             block_channels: stages.iter().map(|([_, outputs], _)| *outputs).collect(),
             is_global: false,
@@ -83,12 +83,16 @@ impl T2IAdapterFiles {
     /// The bytes that its features take, which a run holds, beside a latent of that height and width.
     pub fn work_bytes(&self, latent: [usize; 2]) -> u64 {
         let mut size = latent;
-        let numbers = self.config.stages().into_iter().map(|([_, outputs], halves)| {
-            if halves {
-                size = size.map(|side| side.div_ceil(2));
-            }
-            outputs * size[0] * size[1]
-        });
+        let numbers = self
+            .config
+            .stages()
+            .into_iter()
+            .map(|([_, outputs], halves)| {
+                if halves {
+                    size = size.map(|side| side.div_ceil(2));
+                }
+                outputs * size[0] * size[1]
+            });
         (numbers.sum::<usize>() * DType::from(self.options.dtype).size()) as u64
     }
 
@@ -143,11 +147,12 @@ impl ControlNetwork for T2IAdapter {
             return Err(Error::invalid("control kind", kind, expected));
         }
         let features = self.model.forward(steering.fitted(&self.spec)?);
-        let placed = |x: Tensor<4>| {
-            sd_core::placed(x * steering.scale, &unet.device, unet.dtype)
-        };
+        let placed = |x: Tensor<4>| sd_core::placed(x * steering.scale, &unet.device, unet.dtype);
         Ok(Box::new(Features(
-            features.into_iter().map(placed).collect::<sd_core::Result<_>>()?,
+            features
+                .into_iter()
+                .map(placed)
+                .collect::<sd_core::Result<_>>()?,
         )))
     }
 }

@@ -111,7 +111,9 @@ impl AdapterResnetBlock {
 fn unshuffled(x: Tensor<4>, side: usize) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     let (h, w) = (h / side, w / side);
-    let x = x.reshape([n, c, h, side, w, side]).permute([0, 1, 3, 5, 2, 4]);
+    let x = x
+        .reshape([n, c, h, side, w, side])
+        .permute([0, 1, 3, 5, 2, 4]);
     x.reshape([n, c * side * side, h, w])
 }
 

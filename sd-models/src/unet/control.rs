@@ -39,8 +39,8 @@ pub struct ControlSpec {
     pub kinds: usize,
     /// Width of the prompt's tokens, where it reads them.
     pub context_width: Option<usize>,
-    /// `true` when it embeds sizes and crops, as the U-Net it is for (SDXL).
-    pub embeds_size: bool,
+    /// Whether the U-Net it is for is told sizes and crops (SDXL), where that is known.
+    pub embeds_size: Option<bool>,
     /// Channels of the latent, where it sees that.
     pub latent_channels: Option<usize>,
     /// Channels of what it adds to each block of the U-Net's way down, finest first.
@@ -88,8 +88,13 @@ impl Steering {
         let is_multiple = |side: usize| side > 0 && side.is_multiple_of(factor);
         if n != 1 || c != spec.channels || !is_multiple(h) || !is_multiple(w) {
             let channels = spec.channels;
-            let expected = format!("[1, {channels}, h, w] with sides that are multiples of {factor}");
-            return Err(Error::shape("control picture", &self.picture.dims(), expected));
+            let expected =
+                format!("[1, {channels}, h, w] with sides that are multiples of {factor}");
+            return Err(Error::shape(
+                "control picture",
+                &self.picture.dims(),
+                expected,
+            ));
         }
         sd_core::placed(self.picture.clone(), &spec.device, spec.dtype)
     }

@@ -34,7 +34,7 @@ pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
 
 pub(crate) use blocks::{DownBlock, MidBlock, Pass, StageContext, keep, prepare, way_down};
 pub(crate) use embedding::TimestepEmbedding;
-pub(crate) use stage::StageConfig;
 pub(crate) use prepared::{number_of_sizes, sizes};
+pub(crate) use stage::StageConfig;
 
 pub use crate::layers::{Padding, TimeEffect};

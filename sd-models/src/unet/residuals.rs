@@ -181,7 +181,11 @@ pub(super) fn of_branches(
         let all = adapter.network.residuals(x, t, &numbers, cancel)?;
         if all.len() != numbers.len() {
             let expected = format!("expected one for each of {} branches", numbers.len());
-            return Err(Error::invalid("an adapter's residuals", all.len(), expected));
+            return Err(Error::invalid(
+                "an adapter's residuals",
+                all.len(),
+                expected,
+            ));
         }
         for (place, residuals) in places.into_iter().zip(all) {
             sums[place] = Some(match sums[place].take() {

@@ -65,6 +65,7 @@ impl Record {
             ),
             ("end", request.end.is_some()),
             ("picture", request.picture.is_some()),
+            ("controls", !request.controls.is_empty()),
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),

@@ -24,6 +24,7 @@ use sd_core::{
     SeededNoise, TextEmbedding, placed,
 };
 
+use crate::control;
 use crate::finite;
 use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
@@ -189,9 +190,12 @@ impl Run {
             (None, None) => request.concat.clone(),
             (None, concat) => concat,
         };
+        let (plan, first, cut) = planned(&*pipeline.scheduler, &spec.schedule, request)?;
+        let steps = cut.map_or(plan.stages.len(), |cut| cut.end()) - first;
+        let guidance = control::steered(pipeline, request, guidance, size, steps)?;
         // A run that goes on with another's is in its schedule, too.
         let behind = match request.start {
-            Start::Handover(_) => planned(&*pipeline.scheduler, &spec.schedule, request)?.1,
+            Start::Handover(_) => first,
             _ => 0,
         };
         let (guidance, branches) =

@@ -173,6 +173,29 @@ pub(crate) mod rgb {
     }
 }
 
+/// A grey picture, or none.
+pub(crate) mod optional_grey {
+    use image::GrayImage;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Grey(#[serde(with = "super::grey")] GrayImage);
+
+    pub(crate) fn serialize<S: Serializer>(
+        image: &Option<GrayImage>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        image.clone().map(Grey).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> Result<Option<GrayImage>, D::Error> {
+        let image = Option::<Grey>::deserialize(from)?;
+        Ok(image.map(|Grey(image)| image))
+    }
+}
+
 /// A grey picture.
 pub(crate) mod grey {
     use image::GrayImage;
