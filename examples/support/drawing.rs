@@ -75,6 +75,12 @@ impl<'a> Drawing<'a> {
         if !arguments.adapters.report_only {
             pipeline = (arguments.adapters).with_image_adapters(pipeline, &options)?;
         }
+        let controls = arguments
+            .controls
+            .networks(arguments.model.as_deref(), &own)?;
+        if !controls.is_empty() {
+            pipeline = pipeline.with_controls(&controls)?;
+        }
         arguments.check_safety(&pipeline);
         if arguments.model.is_none() {
             pipeline.name = Some("sd-tiny".into());
@@ -118,6 +124,8 @@ impl<'a> Drawing<'a> {
         Ok(Request {
             seed: self.seed,
             watermark: self.arguments.watermark.clone().map(Into::into),
+            controls: self.arguments.controls.pictures()?,
+            guess_mode: self.arguments.controls.guess_mode,
             ..self.arguments.request(&self.pipeline)?
         })
     }

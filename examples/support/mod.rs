@@ -1,6 +1,7 @@
 //! Needs of a command-line program around the library: arguments, a progress bar, a report.
 
 pub(crate) mod adapters;
+mod controls;
 mod drawing;
 mod guiders;
 mod memory;
@@ -31,7 +32,7 @@ use sd_pipeline::{
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 27] = [
+const RECORDED: [&str; 29] = [
     "prompt",
     "negative",
     "second",
@@ -59,6 +60,8 @@ const RECORDED: [&str; 27] = [
     "latents_in",
     "image_prompts",
     "watermark",
+    "controls",
+    "guess_mode",
 ];
 /// The bits of SDXL's watermark.
 const SDXL_MARK: &str = "101100111110110010010000011110111011000110011110";
@@ -119,6 +122,8 @@ pub(crate) struct Arguments {
     pub(crate) text_encoder: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) adapters: adapters::Adapters,
+    #[command(flatten)]
+    pub(crate) controls: controls::Controls,
     /// A refiner's file, folder or hf:OWNER/NAME: it goes on where the model hands over (SDXL)
     #[arg(long, value_name = "PATH")]
     pub(crate) refiner: Option<PathBuf>,

@@ -12,8 +12,8 @@ use crate::memory::weights_of;
 use crate::slot::Component;
 use crate::work::Work;
 use crate::{
-    Error, OpenOptions, PhasePeaks, Pipeline, PipelineMemory, Request, Residency, Result, Slot,
-    Start, Upscale,
+    Control, Error, OpenOptions, PhasePeaks, Pipeline, PipelineMemory, Request, Residency, Result,
+    Slot, Start, Upscale,
 };
 
 /// Memory that a run will take: what [`Run::memory_peaks`](crate::Run::memory_peaks) will measure on
@@ -111,6 +111,8 @@ struct Part {
     weights: Option<WeightBytes>,
     /// Weights that are there now.
     held: u64,
+    /// Bytes of the weights of networks beside it.
+    beside: u64,
     /// Of a component that the program gave, the denoiser's.
     device: Device,
     residency: Residency,
@@ -128,14 +130,25 @@ impl Part {
                 None => (held != WeightBytes::default()).then_some(held),
             },
             held: held.total(),
+            beside: 0,
             device: footprint.map_or(device, |files| files.device()).clone(),
             residency: slot.residency(),
             is_there: footprint.is_none() || held.total() > 0,
         }
     }
 
+    /// The denoiser with the networks that are beside it whenever it is at work.
+    fn with(mut self, controls: &[Control]) -> Self {
+        for control in controls {
+            let part = Self::of(&control.network, &self.device);
+            self.held += part.held;
+            self.beside += part.bytes();
+        }
+        self
+    }
+
     fn bytes(&self) -> u64 {
-        self.weights.unwrap_or_default().total()
+        self.weights.unwrap_or_default().total() + self.beside
     }
 }
 
@@ -172,7 +185,7 @@ impl Pipeline {
         let device = &self.denoiser.spec().device;
         let mut parts = vec![
             Part::of(&self.text_encoder, device),
-            Part::of(&self.denoiser, device),
+            Part::of(&self.denoiser, device).with(&self.controls),
             Part::of(&self.autoencoder, &self.autoencoder.spec().device),
         ];
         parts.extend((self.safety_checker.as_ref()).map(|slot| Part::of(slot, device)));
@@ -183,6 +196,16 @@ impl Pipeline {
             }
         }
         parts
+    }
+
+    /// Bytes that the weights of the networks beside the denoiser will take.
+    fn control_weights(&self) -> WeightBytes {
+        let weights = self.controls.iter().map(|control| {
+            let footprint = control.network.footprint();
+            let files = footprint.and_then(|files| files.weight_bytes());
+            files.unwrap_or_else(|| control.network.weights())
+        });
+        weights_of(weights)
     }
 
     /// The estimate of what loading all components at once takes.
@@ -230,6 +253,7 @@ impl Pipeline {
         let parts = self.parts(residency);
         let adapters = self.image_adapters.len();
         let mut estimate = Estimate::of(&parts, &spec.device, adapters);
+        estimate.weights.controls = self.control_weights();
 
         let guidance = request.guidance(self);
         let texts = guidance.texts().len();
@@ -255,7 +279,11 @@ impl Pipeline {
             samples: (together * at_once).max(1),
             latent: [h, w],
         };
+        let beside = self.controls.iter();
+        let beside = beside.filter_map(|c| c.network.work_bytes(denoise, &mut outputs));
+        let beside: u64 = beside.sum();
         let denoise = self.denoiser.work_bytes(denoise, &mut outputs);
+        let denoise = denoise.map(|bytes| bytes + beside);
         let decode = self
             .autoencoder
             .work_bytes(Work::Decode { size }, &mut outputs);
@@ -323,6 +351,7 @@ impl Estimate {
                 text_encoder: weights(TEXT).unwrap_or_default(),
                 denoiser: weights(DENOISER).unwrap_or_default(),
                 autoencoder: weights(AUTOENCODER).unwrap_or_default(),
+                controls: WeightBytes::default(),
                 safety_checker: weights(SAFETY).unwrap_or_default(),
                 image_adapters: weights_of(images.iter().filter_map(|part| part.weights)),
                 device: None,

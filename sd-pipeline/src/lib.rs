@@ -27,6 +27,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapters;
+mod control;
 mod convert;
 mod defaults;
 pub mod devices;
@@ -73,6 +74,7 @@ mod watermark;
 mod work;
 
 pub use adapters::Lora;
+pub use control::{Control, ControlPicture};
 pub use convert::{Conversion, ConvertOptions, ModelLayout, convert};
 pub use defaults::Defaults;
 #[doc(inline)]

@@ -19,6 +19,8 @@ pub struct PipelineMemory {
     pub denoiser: WeightBytes,
     /// The autoencoder's.
     pub autoencoder: WeightBytes,
+    /// Those of networks beside the denoiser.
+    pub controls: WeightBytes,
     /// The safety checker's.
     pub safety_checker: WeightBytes,
     /// Those of all adapters for image prompts, with their encoders.
@@ -43,9 +45,10 @@ impl PipelineMemory {
     /// All of them.
     pub fn total(&self) -> u64 {
         let parts = [self.text_encoder, self.denoiser, self.autoencoder];
-        let parts = parts
-            .iter()
-            .chain([&self.safety_checker, &self.image_adapters]);
+        let parts =
+            parts
+                .iter()
+                .chain([&self.controls, &self.safety_checker, &self.image_adapters]);
         parts.map(WeightBytes::total).sum()
     }
 }
@@ -77,6 +80,11 @@ impl Pipeline {
             text_encoder: self.text_encoder.weights(),
             denoiser: self.denoiser.weights(),
             autoencoder: self.autoencoder.weights(),
+            controls: weights_of(
+                self.controls
+                    .iter()
+                    .map(|control| control.network.weights()),
+            ),
             safety_checker: (self.safety_checker.as_ref())
                 .map_or_else(WeightBytes::default, Slot::weights),
             image_adapters: weights_of(self.image_adapters.iter().map(Slot::weights)),
@@ -92,9 +100,14 @@ impl Pipeline {
             self.denoiser.load_time(),
             self.autoencoder.load_time(),
         ];
+        let controls = self
+            .controls
+            .iter()
+            .map(|control| control.network.load_time());
+        let controls: Duration = controls.sum();
         let safety = self.safety_checker.as_ref();
         let images: Duration = self.image_adapters.iter().map(Slot::load_time).sum();
-        text + net + auto + safety.map_or(Duration::ZERO, Slot::load_time) + images
+        text + net + auto + controls + safety.map_or(Duration::ZERO, Slot::load_time) + images
     }
 
     /// Gives back the memory of all components that can be loaded again, which are those a
@@ -105,6 +118,9 @@ impl Pipeline {
         self.text_encoder.release();
         self.denoiser.release();
         self.autoencoder.release();
+        for control in &self.controls {
+            control.network.release();
+        }
         if let Some(checker) = &self.safety_checker {
             checker.release();
         }

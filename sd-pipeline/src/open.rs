@@ -337,6 +337,7 @@ impl Pipeline {
             text_encoder: text_encoder.slot(residency),
             denoiser: denoiser.slot(residency),
             autoencoder: autoencoder.slot(residency),
+            controls: Vec::new(),
             safety_checker: safety_checker.map(|checker| checker.slot(residency)),
             image_adapters: Vec::new(),
             memory_limit: options.memory_limit,

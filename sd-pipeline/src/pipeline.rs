@@ -12,7 +12,8 @@ use crate::record::Fingerprint;
 use crate::run::{encoded, pixels};
 use crate::synchronized::synchronized;
 use crate::{
-    IpAdapter, LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker, SampleMode, Slot,
+    Control, IpAdapter, LatentRgb, OnFlagged, Picture, Request, Result, Run, SafetyChecker,
+    SampleMode, Slot,
 };
 
 /// Four components that together make pictures from text, and perhaps one that looks at them.
@@ -31,6 +32,9 @@ pub struct Pipeline {
     /// The solver. What is assigned here is used with its own settings alone; to have the model
     /// folder's settings apply, use [`set_scheduler`](Self::set_scheduler).
     pub scheduler: Arc<dyn Scheduler>,
+    /// Networks beside the denoiser, each of which has a picture of
+    /// [`Request::controls`] steer it; see [`with_controls`](Self::with_controls).
+    pub controls: Vec<Control>,
     /// The judge of all pictures that runs hand out; `None`: they are not checked.
     pub safety_checker: Option<Slot<dyn SafetyChecker>>,
     /// The fate of a picture that the safety checker flags.
@@ -68,6 +72,7 @@ impl Pipeline {
             denoiser: denoiser.into(),
             autoencoder: autoencoder.into(),
             scheduler: Arc::new(scheduler),
+            controls: Vec::new(),
             safety_checker: None,
             on_flagged: OnFlagged::default(),
             image_adapters: Vec::new(),

@@ -6,7 +6,9 @@ use sd_core::{
     Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
 };
 
-use crate::{Handover, HiRes, ImagePrompt, Marking, PictureStart, PictureToChange, Pipeline};
+use crate::{
+    ControlPicture, Handover, HiRes, ImagePrompt, Marking, PictureStart, PictureToChange, Pipeline,
+};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -72,6 +74,13 @@ pub struct Request {
     /// Pictures that say with the prompt what to draw, for a pipeline with an adapter for them
     /// ([`Pipeline::with_image_prompt`]).
     pub image_prompts: Vec<ImagePrompt>,
+    /// Pictures that steer what is drawn: one for each of the pipeline's
+    /// [`controls`](crate::Pipeline::controls), in their order.
+    pub controls: Vec<ControlPicture>,
+    /// Steering without a prompt's help ("guess mode", Zhang et al. 2023): of ControlNets alone the prompt's
+    /// branch is steered, at the finest resolution a tenth as much as at the coarsest. Guidance of 3 to
+    /// 5 goes with it.
+    pub guess_mode: bool,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -165,6 +174,8 @@ impl Request {
             end: None,
             picture: None,
             image_prompts: Vec::new(),
+            controls: Vec::new(),
+            guess_mode: false,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -186,7 +197,7 @@ impl Request {
 
     /// This request to a base model as one to a refiner, which goes on with what the base left. The
     /// refiner has one text encoder, and gets the prompt without the second encoder's text, as in
-    /// diffusers, and no image prompts, whose adapters are the base model's.
+    /// diffusers, and neither image prompts nor control pictures, whose networks are the base model's.
     pub fn refining(&self, handover: Handover) -> Self {
         let alone = |prompt: &Prompt| {
             let mut prompt = prompt.clone();
@@ -199,6 +210,9 @@ impl Request {
             start: Start::Handover(Box::new(handover)),
             end: None,
             image_prompts: Vec::new(),
+            // A refiner has no networks of its base's.
+            controls: Vec::new(),
+            guess_mode: false,
             ..self.clone()
         }
     }

@@ -1,6 +1,8 @@
 //! LoRAs and textual inversions on micro models, against diffusers' own pipelines.
 #![cfg(feature = "micro")]
 
+mod control;
+
 use std::sync::Arc;
 
 use sd_fixtures::Fixture;

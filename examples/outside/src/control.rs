@@ -22,7 +22,7 @@ use sd_pipeline::core::{Error, Result};
 use sd_pipeline::models::unet::{
     PreparedAdapter, UNetAdapter, UNetAdapters, UNetConfig, UNetResiduals,
 };
-use sd_pipeline::{Conditioning, DenoiserSpec, Guidance, Guide, Text};
+use sd_pipeline::{Cancel, Conditioning, DenoiserSpec, Guidance, Guide, Text};
 
 /// A convolution for each tensor that the U-Net keeps, on the latent and the control picture at
 /// that tensor's resolution.
@@ -67,14 +67,20 @@ impl Control {
 }
 
 impl UNetAdapter for Control {
-    fn prepare(&self, _: &Conditioning, _: &DenoiserSpec) -> Result<Box<dyn PreparedAdapter>> {
+    fn prepare(&self, _: &[&Conditioning], _: &DenoiserSpec) -> Result<Box<dyn PreparedAdapter>> {
         // It has nothing to compute before the run; its tensors are shared, not copied.
         Ok(Box::new(self.clone()))
     }
 }
 
 impl PreparedAdapter for Control {
-    fn residuals(&self, x: &Tensor<4>, _t: f64) -> Result<UNetResiduals> {
+    fn residuals(
+        &self,
+        x: &Tensor<4>,
+        _t: f64,
+        branches: &[usize],
+        _: &Cancel,
+    ) -> Result<Vec<UNetResiduals>> {
         let [n, _, h, w] = x.dims();
         let [_, c, height, width] = self.picture.dims();
         if [height, width] != [h, w] {
@@ -94,10 +100,12 @@ impl PreparedAdapter for Control {
                 .init();
             convolution.forward(pool.forward(input.clone())) * self.strength
         };
-        Ok(UNetResiduals {
+        let residuals = UNetResiduals {
             skips: self.layers.iter().map(residual).collect(),
-            mid: None,
-        })
+            ..UNetResiduals::default()
+        };
+        // It does not read the branches' texts: what it adds is the same to all.
+        Ok(vec![residuals; branches.len()])
     }
 }
 
@@ -131,7 +139,7 @@ mod tests {
 
     use sd_pipeline::models::{ConfigFile, Files};
     use sd_pipeline::schedulers::Euler;
-    use sd_pipeline::{Cancel, ClassifierFree, Device, TextEmbedding};
+    use sd_pipeline::{ClassifierFree, Device, TextEmbedding};
 
     use sd_tiny::micro::Family;
 

@@ -31,13 +31,19 @@ impl ControlNetFiles {
     }
 
     /// Opens a single file, in the original code's names, with the prefix `control_model.` or
-    /// without it, or in diffusers'. Its configuration follows from the tensors' shapes.
+    /// without it, or in diffusers'. Its configuration follows from the tensors' shapes; what these do not
+    /// tell, such as the number of heads, is as in the U-Net in whose folder `unet` is, and without one as
+    /// in the published models.
     ///
     /// # Errors
     /// As [`open_source`](crate::open_source); [`Error::Contents`](crate::Error::Contents) where it
     /// holds no ControlNet; as [`open`](Self::open).
-    pub fn open_file(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let (file, weights) = single_file::open(path.as_ref())?;
+    pub fn open_file(
+        path: impl AsRef<Path>,
+        unet: Option<&Files>,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let (file, weights) = single_file::open(path.as_ref(), unet)?;
         Self::of(&file, weights, options)
     }
 
@@ -51,7 +57,7 @@ impl ControlNetFiles {
             factor: config.factor(),
             kinds: config.union.map_or(0, |union| union.kinds),
             context_width: Some(config.unet.cross_attention_dim),
-            embeds_size: config.unet.text_time.is_some(),
+            embeds_size: Some(config.unet.text_time.is_some()),
             latent_channels: Some(config.unet.in_channels),
             block_channels: config
                 .unet

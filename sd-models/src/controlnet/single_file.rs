@@ -15,7 +15,7 @@ use crate::single_file::families::Heads;
 use crate::single_file::names::Numbers;
 use crate::single_file::unet;
 use crate::weights::{Renamed, TensorSource, open as open_located};
-use crate::{ConfigFile, Error, Result, Weights};
+use crate::{ConfigFile, Error, Files, Result, Weights};
 
 /// Beginnings of names of networks that steer in other ways, and what they are.
 const OTHERS: &[(&str, &str)] = &[
@@ -33,11 +33,26 @@ const OTHERS: &[(&str, &str)] = &[
     ("image_proj", "an InstantID or an IP-Adapter"),
 ];
 
+/// Settings of a U-Net that no shape tells, which are those of a copy of it.
+const SHARED: &[&str] = &[
+    "act_fn",
+    "addition_time_embed_dim",
+    "attention_head_dim",
+    "downsample_padding",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "mid_block_scale_factor",
+    "norm_eps",
+    "norm_num_groups",
+    "resnet_time_scale_shift",
+    "upcast_attention",
+];
+
 /// Sines and cosines for each size or crop in the published models.
 const TIME_CHANNELS: usize = 256;
 
 /// The configuration and the weights, by diffusers' names, in the file `path`.
-pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
+pub(super) fn open(path: &Path, unet: Option<&Files>) -> Result<(ConfigFile, Weights)> {
     let source = open_located(Located::Disk(path.into()))?.sound()?;
     let tensors = source.tensors();
     let start = format!("{}.", ldm::CONTROLNET);
@@ -72,7 +87,13 @@ pub(super) fn open(path: &Path) -> Result<(ConfigFile, Weights)> {
         prefix: if is_prefixed { "control_model." } else { "" },
         tensors: own,
     };
-    let file = ConfigFile::new(path, settings(&part, path));
+    let mut settings = settings(&part, path);
+    if let Some(unet) = unet.filter(|unet| unet.has("config.json")) {
+        let mut said: Map<String, Value> = unet.json("config.json")?;
+        said.retain(|name, _| SHARED.contains(&name.as_str()));
+        settings.extend(said);
+    }
+    let file = ConfigFile::new(path, settings);
     let numbers = Numbers::new(tensors);
     let mut entries = match layout {
         Naming::Ldm => numbers.renamed(&part, &Layout::controlnet(&ControlNetConfig::new(&file)?)),

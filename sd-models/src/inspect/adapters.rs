@@ -1,4 +1,5 @@
-//! Files that change a model and are none: LoRA, textual inversion, ControlNet, IP-Adapter; and
+//! Files that change a model and are none: LoRA, textual inversion, ControlNet, T2I-Adapter,
+//! IP-Adapter; and
 //! upscalers.
 
 use std::collections::BTreeMap;
@@ -34,10 +35,7 @@ const CONTROLNET: &[&str] = &[
 ];
 
 /// Beginnings of names of what is known and is nothing that opens, and its name.
-const OTHERS: &[(&str, &str)] = &[
-    ("motion_modules.", "a motion module (AnimateDiff)"),
-    ("adapter.body.", "a T2I-Adapter"),
-];
+const OTHERS: &[(&str, &str)] = &[("motion_modules.", "a motion module (AnimateDiff)")];
 
 /// What the file is, if it is an adapter or an upscaler.
 pub(super) fn recognise(
@@ -82,6 +80,25 @@ pub(super) fn recognise(
                 .ambiguous
                 .push("family: its shapes do not say for which model it is".into());
         }
+        return Some(found);
+    }
+    if starts("adapter.body.") || starts("body.0.block1.") || starts("body.0.body.0.block1.") {
+        let mut found = Inspection::new(Kind::T2iAdapter, tensors);
+        found.layout = Some(match starts("adapter.") {
+            true => Naming::Diffusers,
+            false => Naming::Ldm,
+        });
+        let first = ["conv_in.weight", "body.0.in_conv.weight"];
+        let first = tensors
+            .iter()
+            .find(|t| first.iter().any(|name| t.name.ends_with(name)));
+        // Squares of 8 by 8 pixels, or of 16 by 16, grey or coloured.
+        let family = match first.and_then(|t| t.shape.get(1).copied()) {
+            Some(64 | 192) => Some("sd1"),
+            Some(256 | 768) => Some("sdxl"),
+            _ => None,
+        };
+        found.family = family.map(String::from);
         return Some(found);
     }
     if let Some((_, words)) = OTHERS.iter().find(|(start, _)| starts(start)) {

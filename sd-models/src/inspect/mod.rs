@@ -45,6 +45,8 @@ pub enum Kind {
     Controlnet,
     /// A network that makes prompts of pictures (IP-Adapter).
     IpAdapter,
+    /// A small network that steers a U-Net by what it finds in a picture (T2I-Adapter).
+    T2iAdapter,
     /// A network that enlarges pictures (ESRGAN, SwinIR).
     Upscaler,
     /// A transformer that denoises, alone: Stable Diffusion 3, Flux.

@@ -113,7 +113,8 @@ impl PerceiverAttention {
             both.clone().narrow(2, 0, width),
             both.narrow(2, width, width),
         );
-        let gathered = multi_head_attention(query, key, value, width / HEAD, false);
+        let products = self.to_q.products();
+        let gathered = multi_head_attention(query, key, value, width / HEAD, false, products);
         self.to_out.forward(gathered, Epilogue::residual(tokens))
     }
 }

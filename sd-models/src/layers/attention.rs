@@ -101,9 +101,10 @@ impl Attention {
         epilogue: Epilogue<3>,
     ) -> Tensor<3> {
         let query = self.to_q.forward(x, Epilogue::NONE);
+        let products = self.to_q.products();
         let attend = |at: &KeyValue| {
             let (key, value) = (at.key.clone(), at.value.clone());
-            multi_head_attention(query.clone(), key, value, self.heads, false)
+            multi_head_attention(query.clone(), key, value, self.heads, false, products)
         };
         let all = beside.iter();
         let x = all.fold(attend(context), |sum, beside| {

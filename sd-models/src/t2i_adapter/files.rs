@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor};
 use sd_core::{Cancel, Conditioning, DenoiserSpec, Error, WeightBytes};
 
-use super::{T2IAdapterConfig, T2IAdapterModel, single_file};
+use super::{AdapterType, T2IAdapterConfig, T2IAdapterModel, single_file};
 use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetResiduals};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
@@ -51,7 +51,7 @@ impl T2IAdapterFiles {
             factor: config.downscale_factor,
             kinds: 0,
             context_width: None,
-            embeds_size: false,
+            embeds_size: Some(config.kind == AdapterType::FullXl),
             latent_channels: None,
             block_channels: stages.iter().map(|([_, outputs], _)| *outputs).collect(),
             is_global: false,

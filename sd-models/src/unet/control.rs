@@ -39,8 +39,8 @@ pub struct ControlSpec {
     pub kinds: usize,
     /// Width of the prompt's tokens, where it reads them.
     pub context_width: Option<usize>,
-    /// `true` when it embeds sizes and crops, as the U-Net it is for (SDXL).
-    pub embeds_size: bool,
+    /// Whether the U-Net it is for is told sizes and crops (SDXL), where that is known.
+    pub embeds_size: Option<bool>,
     /// Channels of the latent, where it sees that.
     pub latent_channels: Option<usize>,
     /// Channels of what it adds to each block of the U-Net's way down, finest first.

@@ -157,11 +157,11 @@ impl Region {
         })
     }
 
-    pub(super) fn width(self) -> u32 {
+    pub(crate) fn width(self) -> u32 {
         self.right - self.left
     }
 
-    pub(super) fn height(self) -> u32 {
+    pub(crate) fn height(self) -> u32 {
         self.bottom - self.top
     }
 }

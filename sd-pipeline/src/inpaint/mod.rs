@@ -156,6 +156,15 @@ impl Inpaint {
         })
     }
 
+    /// The part of the picture that alone is drawn, at `height` and `width`; `None` where all is.
+    pub(crate) fn region(&self, size: [usize; 2]) -> Result<Option<Region>> {
+        let Some(padding) = self.masked_only else {
+            return Ok(None);
+        };
+        let mask = gaussian_blur(&grown(&self.mask, self.grow)?, self.blur)?;
+        Ok(Region::around(&mask, padding, size))
+    }
+
     /// Share of what is drawn in the finished picture.
     fn share<'a>(&self, mask: &'a GrayImage) -> Cow<'a, GrayImage> {
         match self.rule {

@@ -66,6 +66,7 @@ impl Record {
             ("end", request.end.is_some()),
             ("picture", request.picture.is_some()),
             ("image_prompts", !request.image_prompts.is_empty()),
+            ("controls", !request.controls.is_empty()),
             ("concat", request.concat.is_some()),
             ("extensions", !request.extensions.is_empty()),
             ("layers", !request.layers.is_empty()),

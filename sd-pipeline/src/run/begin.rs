@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use image::RgbImage;
 use sd_core::{Autoencoder, Level, Noise, Plan, SeededNoise, placed};
 
+use crate::control;
 use crate::finite::is_finite;
 use crate::memory::{ENCODE, Phases};
 use crate::synchronized::synchronized;
@@ -24,6 +25,7 @@ pub(super) fn noise(
 /// A check that the run begins with what the denoiser needs, for it was trained on that, and that the
 /// request does not contradict itself.
 pub(super) fn check(pipeline: &Pipeline, request: &Request) -> Result<()> {
+    control::check(pipeline, request)?;
     let spec = pipeline.denoiser.spec();
     if spec.embeds_aesthetic_score && matches!(request.start, Start::Noise) {
         let expected = "a refiner begins with a picture (Start::Picture) or with the latents of a \

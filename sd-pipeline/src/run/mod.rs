@@ -25,6 +25,7 @@ use sd_core::{
     SeededNoise, TextEmbedding, placed,
 };
 
+use crate::control;
 use crate::finite;
 use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
@@ -204,6 +205,7 @@ impl Run {
         };
         let (plan, first, cut) = planned(&*pipeline.scheduler, &spec.schedule, request)?;
         let steps = cut.map_or(plan.stages.len(), |cut| cut.end()) - first;
+        let guidance = control::steered(pipeline, request, guidance, size, steps)?;
         // A run that goes on with another's is in its schedule, too.
         let behind = match request.start {
             Start::Handover(_) => first,
