@@ -12,9 +12,9 @@ use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
     BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, HiRes,
-    Inpaint, Level, MaskRule, OpenOptions, PictureStart, Pipeline, Placement, Prompt, Request,
-    Resampling, Residency, Resize, SampleMode, SizeConditioning, Start, Upscale, WeightStorage,
-    device,
+    ImagePrompt, Inpaint, LayerScale, Level, MaskRule, OpenOptions, PictureStart, Pipeline,
+    Placement, Prompt, Request, Resampling, Residency, Resize, SampleMode, SizeConditioning, Start,
+    Upscale, WeightStorage, device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -53,6 +53,13 @@ fn a_request_is_a_serde_value() {
     for start in starts {
         let request = Request {
             negative_prompt: Some(Prompt::new("blurry").with_second("dull")),
+            image_prompts: vec![ImagePrompt {
+                mask: Some(GrayImage::from_pixel(2, 2, Luma([255]))),
+                negative: vec![RgbImage::new(1, 2)],
+                interval: 0.25..0.75,
+                ..ImagePrompt::new(RgbImage::new(2, 1))
+                    .scale(LayerScale::only([("mid_block", 0.5)]))
+            }],
             seed: u64::MAX,
             width: Some(640),
             start,

@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 mod support;
 
+use sd_tiny::micro::{Family, Layout, Micro};
 use support::{example, model, names, write_guarded_model};
 
 fn program(folder: &Path, arguments: &[&str]) -> Command {
@@ -1163,4 +1164,113 @@ fn clip_score_prints_a_cosine_and_a_logit_for_each_text() {
     let output = { gone }.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("error: gone.png"));
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// The micro model of Stable Diffusion 1 and a picture, in a folder.
+fn micro(folder: &Path) {
+    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0).unwrap();
+    micro.write_to(folder.join("model")).unwrap();
+    let picture = sd_fixtures::picture(5, 40, 31);
+    let picture = image::RgbImage::from_raw(40, 31, picture).unwrap();
+    picture.save(folder.join("picture.png")).unwrap();
+}
+
+#[test]
+fn image_prompts_draw_another_picture_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    micro(folder);
+    let of = |name: &str| model(&format!("image_prompts/{name}"));
+    let size = ["--model", "model", "--width", "64", "--height", "64"];
+    let file = |name: &str| fs::read(folder.join(name)).unwrap();
+    let draw = |more: &[&str], output: &str| {
+        drawn(
+            folder,
+            &[&size, more, &["--output", output, "--no-record"]].concat(),
+        );
+        file(output)
+    };
+    let none = draw(&[], "none.png");
+    let (plain, plus) = (of("sd1_plain"), of("sd1_plus"));
+    let one = draw(
+        &["--ip-adapter", &format!("{plain},picture.png")],
+        "one.png",
+    );
+    assert_ne!(none, one);
+    let whole = draw(
+        &["--ip-adapter", &format!("{plain},picture.png,1.0")],
+        "whole.png",
+    );
+    assert_eq!(one, whole);
+    let nothing = draw(
+        &["--ip-adapter", &format!("{plus},picture.png,0")],
+        "nothing.png",
+    );
+    assert_eq!(none, nothing);
+    // The file's own path, and two adapters at once.
+    let own = format!("{plain}/adapter.safetensors,picture.png,0.5");
+    let two = [
+        "--ip-adapter",
+        &own,
+        "--ip-adapter",
+        &format!("{plus},picture.png"),
+    ];
+    assert_ne!(draw(&two, "two.png"), one);
+
+    let report = run(
+        folder,
+        &[&size[..2], &two, &["--adapters", "--json"]].concat(),
+    );
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let adapters = report["adapters"].as_array().unwrap();
+    assert_eq!(adapters.len(), 2);
+    assert_eq!(adapters[0]["kind"], "ip_adapter");
+    assert_eq!(adapters[1]["matched"], 17);
+
+    let prompt = format!("{plain},picture.png");
+    drawn(
+        folder,
+        &[
+            &size[..],
+            &["--ip-adapter", &prompt, "--output", "told.png"],
+        ]
+        .concat(),
+    );
+    let message = refused(
+        folder,
+        &[
+            "--model",
+            "model",
+            "--redraw",
+            "told.png",
+            "--output",
+            "again.png",
+        ],
+    );
+    assert!(message.contains("image_prompts"), "{message}");
+}
+
+#[test]
+fn image_prompts_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    micro(folder);
+    fs::write(folder.join("words.png"), "no picture").unwrap();
+    let of = |name: &str| model(&format!("image_prompts/{name}"));
+    let (plain, xl) = (of("sd1_plain"), of("sdxl_plus"));
+    for (prompt, words) in [
+        (plain.clone(), "DIR,PICTURE"),
+        (format!("{plain},"), "DIR,PICTURE"),
+        (format!("{plain},picture.png,NaN"), "finite"),
+        (format!("{plain},nowhere.png"), "nowhere.png"),
+        (format!("{plain},words.png"), "words.png"),
+        ("nowhere,picture.png".into(), "nowhere"),
+        ("model,picture.png".into(), "no IP-Adapter"),
+        (format!("{plain}/image_encoder,picture.png"), "IP-Adapter"),
+        (format!("{xl},picture.png"), "another family"),
+    ] {
+        let arguments = ["--model", "model", "--steps", "1", "--ip-adapter", &prompt];
+        let message = refused(folder, &arguments);
+        assert!(message.contains(words), "{prompt}: {message}");
+    }
 }

@@ -784,6 +784,16 @@ fn adapters_are_never_taken_for_models() {
             None,
         ),
         (
+            "image prompts",
+            &[
+                ("image_proj.proj.weight", &[8192, 1280]),
+                ("ip_adapter.1.to_k_ip.weight", &[640, 2048]),
+            ],
+            Kind::IpAdapter,
+            Some("sdxl"),
+            None,
+        ),
+        (
             "motion",
             &[(
                 "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
@@ -818,6 +828,24 @@ fn adapters_are_never_taken_for_models() {
             found.ambiguous
         );
     }
+    let face: &[(&str, &[usize])] = &[
+        (
+            "image_proj.perceiver_resampler.proj_in.weight",
+            &[768, 1280],
+        ),
+        ("ip_adapter.1.to_k_ip.weight", &[320, 768]),
+        ("ip_adapter.0.to_q_lora.down.weight", &[128, 320]),
+    ];
+    let found = folder.inspect("face.safetensors", &tensors(face));
+    assert_eq!(
+        (found.kind, found.family.as_deref()),
+        (Kind::IpAdapter, Some("sd1"))
+    );
+    assert!(
+        found.ambiguous[0].contains("FaceID"),
+        "{:?}",
+        found.ambiguous
+    );
     let path = sd_fixtures::path("checkpoints/embedding.pt");
     let found = inspect(path).unwrap();
     assert_eq!(found.kind, Kind::TextualInversion);

@@ -36,7 +36,7 @@ pub struct ImagePrompt {
     #[cfg_attr(feature = "serde", serde(default))]
     pub negative: Vec<RgbImage>,
     /// Part of the run in which it counts, in fractions of its steps: from step `⌊start·steps⌋` to
-    /// before `⌊end·steps⌋`.
+    /// before `⌊end·steps⌋`; of a second pass by itself.
     #[cfg_attr(feature = "serde", serde(default = "all"))]
     pub interval: Range<f64>,
 }

@@ -283,7 +283,7 @@ fn branches_in_turn_caches_and_what_adds_nothing() {
     for nothing in [
         prompt().scale(0.0),
         ImagePrompt {
-            interval: 0.4..0.5,
+            interval: 0.3..0.4,
             ..prompt()
         },
     ] {

@@ -192,7 +192,7 @@ fn face_id_is_named_as_not_supported() {
         assert!(error.to_string().contains("FaceID"), "{error}");
     }
     let error = error_of(plain, |shapes| {
-        shapes.retain(|name, _| !name.starts_with("ip_"))
+        shapes.retain(|name, _| !name.starts_with("ip_"));
     });
     assert!(matches!(error, Error::Contents { .. }), "{error}");
 }

@@ -291,6 +291,11 @@ pub(super) fn warnings(
     let warnings = unheard.map(|_| {
         format!("the negative prompt has no effect: {guidance:?} evaluates the prompt alone")
     });
+    let is_negative = |prompt: &crate::ImagePrompt| !prompt.negative.is_empty();
+    let alone = guidance.texts().iter().all(|text| *text == Text::Prompt);
+    let unseen = (alone && request.image_prompts.iter().any(is_negative)).then(|| {
+        format!("negative pictures have no effect: {guidance:?} evaluates the prompt alone")
+    });
     let guided = guidance.texts().len() > 1;
     let off = request.image_guidance_scale.filter(|scale| {
         let asked = request.guidance.is_none() && request.guidance_scale > 1.0;
@@ -305,6 +310,7 @@ pub(super) fn warnings(
         .filter(|distilled| request.steps > distilled.most_steps || (distilled.unguided && guided));
     let warnings = warnings
         .into_iter()
+        .chain(unseen)
         .chain(off)
         .chain(distilled.map(|distilled| distilled.advice()));
     let warnings: Vec<String> = warnings.collect();
