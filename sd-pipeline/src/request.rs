@@ -3,10 +3,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
-    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
+    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Tiles, Unguided,
 };
 
-use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline};
+use crate::{Handover, HiRes, Marking, PictureStart, PictureToChange, Pipeline, Region};
 
 /// Order for one run: what to draw, and how.
 ///
@@ -28,6 +28,8 @@ pub struct Request {
     /// Text that says what it should not show: that of the unconditional branch. Without one the
     /// text encoder puts in what it has for that, which for some models is not an empty prompt.
     pub negative_prompt: Option<Prompt>,
+    /// Parts of the picture with prompts of their own; elsewhere the [`prompt`](Self::prompt) holds.
+    pub regions: Vec<Region>,
     /// Guidance scale (Ho & Salimans 2022, arXiv:2207.12598): distance to go beyond the
     /// unconditional prediction. At 1 or below guidance is off, and only the prompt is evaluated.
     /// A network that embeds the scale (LCM) gets it whatever it is.
@@ -69,6 +71,9 @@ pub struct Request {
     /// (InstructPix2Pix, Brooks et al. 2023, arXiv:2211.09800). The prompt says what to change. No
     /// noise is drawn for it, and the run begins as [`start`](Self::start) says.
     pub picture: Option<PictureToChange>,
+    /// Windows through which the network sees a large latent (MultiDiffusion); it sees all at once
+    /// without.
+    pub tiles: Option<Tiles>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -147,6 +152,7 @@ impl Request {
         Self {
             prompt: prompt.into(),
             negative_prompt: None,
+            regions: Vec::new(),
             guidance_scale: 7.5,
             image_guidance_scale: None,
             guidance: None,
@@ -161,6 +167,7 @@ impl Request {
             hires: None,
             end: None,
             picture: None,
+            tiles: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -192,6 +199,12 @@ impl Request {
         Self {
             prompt: alone(&self.prompt),
             negative_prompt: self.negative_prompt.as_ref().map(alone),
+            regions: (self.regions.iter())
+                .map(|region| Region {
+                    prompt: alone(&region.prompt),
+                    ..region.clone()
+                })
+                .collect(),
             start: Start::Handover(Box::new(handover)),
             end: None,
             ..self.clone()
