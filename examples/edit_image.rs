@@ -10,18 +10,17 @@ use std::path::PathBuf;
 use clap::builder::ArgPredicate;
 use clap::{Arg, Parser, ValueEnum};
 use sd_pipeline::{
-    Expand, Inpaint, MaskRule, PictureStart, PictureToChange, Record, Request, Resize, RgbImage,
-    Start, read_mask, read_picture,
+    Expand, GrayImage, Inpaint, MaskRule, PictureStart, PictureToChange, Record, Request, Resize,
+    RgbImage, Start, read_mask, read_picture,
 };
 use support::{Arguments, Drawing};
 
 /// What a picture's record says of a picture that was made from another, and nobody else then.
-const SAID: [&str; 10] = [
-    "mask",
+const SAID: [&str; 9] = [
     "strength",
     "rule",
-    "expand",
-    "fill",
+    "mask_grow",
+    "mask_blur",
     "keep_unmasked",
     "masked_only",
     "feather",
@@ -128,7 +127,21 @@ fn edit(arguments: &EditArguments) -> Result<(), Box<dyn Error>> {
     let image = read_picture(&arguments.image)?;
     if let Some(picture) = &arguments.common.redraw {
         let record = Record::read(picture)?;
-        let request = record.request_from(image)?;
+        let inpaint = record
+            .original
+            .as_ref()
+            .and_then(|original| original.inpaint.as_ref());
+        let keeps = inpaint.is_some_and(|inpaint| inpaint.keep_unmasked);
+        // The seed of the picture that was drawn first of those drawn with it.
+        let seed = record
+            .seed
+            .unwrap_or_default()
+            .wrapping_sub(record.index as u64);
+        let (image, mask) = arguments.canvas(image, seed, keeps)?;
+        let request = match mask {
+            Some(mask) => record.request_masked(image, mask)?,
+            None => record.request_from(image)?,
+        };
         return Drawing::open(&arguments.common, Some(record))?.draw(&request);
     }
     let drawing = Drawing::open(&arguments.common, None)?;
@@ -185,10 +198,16 @@ fn change(
 }
 
 impl EditArguments {
-    /// The picture, expanded where that is asked for, and what of it is repainted.
-    fn inpaint(&self, image: RgbImage) -> Result<(RgbImage, Option<Inpaint>), Box<dyn Error>> {
+    /// The picture, expanded where that is asked for, with `seed` for its noise and a mask that
+    /// `keeps` the old bytes or not; and that mask.
+    fn canvas(
+        &self,
+        image: RgbImage,
+        seed: u64,
+        keeps: bool,
+    ) -> Result<(RgbImage, Option<GrayImage>), Box<dyn Error>> {
         let mask = self.mask.as_ref().map(read_mask).transpose()?;
-        let (image, mask) = match self.expand {
+        Ok(match self.expand {
             None => (image, mask),
             Some([left, top, right, bottom]) => {
                 let fill = self.fill.map_or_else(Default::default, Into::into);
@@ -199,18 +218,19 @@ impl EditArguments {
                     right,
                     bottom,
                     // What is old keeps its bytes.
-                    overlap: (self.overlap).unwrap_or(if self.keep_unmasked {
-                        0
-                    } else {
-                        own.overlap
-                    }),
-                    seed: self.common.seed.value,
+                    overlap: self.overlap.unwrap_or(if keeps { 0 } else { own.overlap }),
+                    seed,
                     ..own
                 };
                 let (image, mask) = expand.apply(&image, mask.as_ref())?;
                 (image, Some(mask))
             }
-        };
+        })
+    }
+
+    /// The picture, expanded where that is asked for, and what of it is repainted.
+    fn inpaint(&self, image: RgbImage) -> Result<(RgbImage, Option<Inpaint>), Box<dyn Error>> {
+        let (image, mask) = self.canvas(image, self.common.seed.value, self.keep_unmasked)?;
         let Some(mask) = mask else {
             let asked = [
                 ("--rule", self.rule.is_some()),

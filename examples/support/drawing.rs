@@ -5,8 +5,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use sd_pipeline::{
-    OpenOptions, OutputFile, Picture, Pipeline, Preview, Record, Request, Resampling, Residency,
-    Run, device, resize, write_latents, write_picture,
+    DenoiserPair, OpenOptions, OutputFile, Picture, Pipeline, Preview, Record, Request, Resampling,
+    Residency, Run, device, resize, write_latents, write_picture,
 };
 
 use super::{Arguments, Report, open_model, progress_bar, tell};
@@ -103,6 +103,11 @@ impl<'a> Drawing<'a> {
             return Err(
                 format!("the picture was drawn with adapters {drew}, not {draws}: {give}").into(),
             );
+        }
+        if let Some(model) = arguments.second_model()? {
+            let second = open_model(model, arguments.offline, &options)?;
+            let pair = DenoiserPair::new(pipeline.denoiser.get()?, second.denoiser.get()?)?;
+            pipeline.denoiser = pair.into();
         }
         let refiner = arguments.refiner.as_ref();
         let refiner = refiner.map(|model| open_model(model, arguments.offline, &options));

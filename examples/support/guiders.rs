@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sd_pipeline::core::Linear;
 use sd_pipeline::{
     Combination, Composed, Contrast, FreeU, PerpendicularNegative, Perturbation, Perturbed,
-    Projected, ScaleCurve, StepCache, Thresholded, ZeroStar,
+    Projected, ScaleCurve, StepCache, Thresholded, Tiles, ZeroStar,
 };
 
 /// Help on `--guider`, whose names and keys these are.
@@ -31,6 +32,8 @@ A way to guide; several go together, of the first kind one alone.
                         smoothed energy; sigma of the blur, in tokens
     slg:scale=2.8,layers=mid_block,start=0.01,stop=0.2
                         skipped layers
+    autoguidance:model=PATH,scale=2,start=0,stop=1
+                        a weaker model of the same family, a folder or file; its path without a comma
   layers are paths joined by +, such as mid_block+up_blocks.1; start and stop are fractions of the steps";
 
 /// Help on `--cache`.
@@ -50,6 +53,20 @@ pub(crate) enum Guider {
         cosine: bool,
     },
     Contrast(Contrast),
+    /// A contrast to a second model.
+    Second {
+        contrast: Contrast,
+        model: PathBuf,
+    },
+}
+
+/// Windows of tiled diffusion, in pixels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    /// Height and width.
+    window: [usize; 2],
+    stride: Option<usize>,
+    circular: bool,
 }
 
 pub(crate) fn guider(text: &str) -> Result<Guider, String> {
@@ -94,9 +111,23 @@ pub(crate) fn guider(text: &str) -> Result<Guider, String> {
             };
             keys.contrast(Perturbation::BlurredQueries { sigma }, 3.0, 0.0..1.0)?
         }
+        "autoguidance" => {
+            let model = keys.take("model").filter(|path| !path.is_empty());
+            let model =
+                model.ok_or("'autoguidance' needs the key 'model': a second model's path")?;
+            let interval = keys.number("start", 0.0)?..keys.number("stop", 1.0)?;
+            Guider::Second {
+                contrast: Contrast {
+                    interval,
+                    ..Contrast::second_network(keys.number("scale", 2.0)?)
+                },
+                model: model.into(),
+            }
+        }
         "slg" => keys.contrast(Perturbation::Skipped, 2.8, 0.01..0.2)?,
         _ => {
-            let known = "cfg, apg, cfg-zero, threshold, perp-neg, schedule, pag, seg, slg";
+            let known =
+                "cfg, apg, cfg-zero, threshold, perp-neg, schedule, pag, seg, slg, autoguidance";
             return Err(format!("no guider is called '{name}', known are {known}"));
         }
     };
@@ -125,6 +156,61 @@ pub(crate) fn cache(text: &str) -> Result<StepCache, String> {
 pub(crate) fn freeu(text: &str) -> Result<FreeU, String> {
     let [b1, b2, s1, s2] = list(text, "four numbers B1,B2,S1,S2")?;
     Ok(FreeU::new([b1, b2], [s1, s2]))
+}
+
+/// The second model that `guiders` ask for.
+///
+/// # Errors
+/// More than one.
+pub(crate) fn second_model(guiders: &[Guider]) -> Result<Option<&Path>, String> {
+    let models = guiders.iter().filter_map(|guider| match guider {
+        Guider::Second { model, .. } => Some(model.as_path()),
+        _ => None,
+    });
+    match models.collect::<Vec<_>>()[..] {
+        [] => Ok(None),
+        [model] => Ok(Some(model)),
+        _ => Err("one second model can guide: autoguidance is there twice".into()),
+    }
+}
+
+pub(crate) fn windows(text: &str) -> Result<Windows, String> {
+    let (size, mut keys) = Keys::of(text)?;
+    let side = |text: &str| {
+        let side = text.parse::<usize>().ok().filter(|side| *side > 0);
+        side.ok_or_else(|| wrong("the window", size, "SIDE or WIDTHxHEIGHT in pixels"))
+    };
+    let (width, height) = size.split_once('x').unwrap_or((size, size));
+    let windows = Windows {
+        window: [side(height)?, side(width)?],
+        stride: match keys.whole("stride", 0)? {
+            0 => None,
+            stride => Some(stride),
+        },
+        circular: keys.choice("circular", ["no", "yes"])? == 1,
+    };
+    keys.finish("--tiles").map(|()| windows)
+}
+
+impl Windows {
+    /// The same in latents, of `factor` pixels each.
+    pub(crate) fn tiles(self, factor: usize) -> Result<Tiles, String> {
+        let latents = |pixels: usize| match pixels.is_multiple_of(factor) {
+            true => Ok(pixels / factor),
+            false => Err(format!("--tiles: {pixels} is no multiple of {factor}")),
+        };
+        let [height, width] = self.window;
+        let window = [latents(height)?, latents(width)?];
+        let stride = match self.stride {
+            Some(stride) => [latents(stride)?; 2],
+            None => window.map(|side| side.div_ceil(2)),
+        };
+        Ok(Tiles {
+            window,
+            stride,
+            circular: self.circular,
+        })
+    }
 }
 
 pub(crate) fn interval(text: &str) -> Result<Range<f64>, String> {
@@ -164,7 +250,9 @@ pub(crate) fn guidance(
                     true => ScaleCurve::Cosine(from, to),
                 });
             }
-            Guider::Contrast(contrast) => contrasts.push(contrast),
+            Guider::Contrast(contrast) | Guider::Second { contrast, .. } => {
+                contrasts.push(contrast);
+            }
         }
     }
     if combinations.len() > 1 || curves.len() > 1 {

@@ -6,6 +6,7 @@ mod drawing;
 mod guiders;
 mod memory;
 mod model;
+mod regions;
 
 use std::collections::hash_map::RandomState;
 use std::error::Error;
@@ -26,15 +27,16 @@ use memory::peak_memory;
 pub(crate) use model::open_model;
 use sd_pipeline::{
     ComponentFolders, Extensions, FloatDType, FreeU, Guidance, HiRes, OnFlagged, OutputFile,
-    PhasePeaks, PictureFormat, Pipeline, PipelineMemory, PredictionType, Prompt, Request,
+    PhasePeaks, PictureFormat, Pipeline, PipelineMemory, PredictionType, Prompt, Region, Request,
     StepCache, Syntax, UnknownSettings, Upscale, Watermark, WeightBytes, WeightStorage,
 };
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 29] = [
+const RECORDED: [&str; 31] = [
     "prompt",
     "negative",
+    "regions",
     "second",
     "negative_second",
     "prompt_syntax",
@@ -53,6 +55,7 @@ const RECORDED: [&str; 29] = [
     "guidance_interval",
     "freeu",
     "cache",
+    "tiles",
     "scheduler",
     "seed",
     "count",
@@ -111,6 +114,11 @@ pub(crate) struct Arguments {
     /// skip 2" is 1. As in diffusers a plain negative prompt leaves out none
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) clip_skip: usize,
+    /// A prompt for a part of the picture: a rectangle of its left, upper, right and lower edge in
+    /// fractions of the sides, or a mask's white (grey is a share); and the share of its prompt there,
+    /// of which the whole picture's prompt has the rest [default: 1]. May be given several times
+    #[arg(long = "region", value_name = "L,T,R,B|MASK[:SHARE]=PROMPT", value_parser = regions::region)]
+    regions: Vec<regions::RegionArgument>,
     /// Another autoencoder: a file or a folder of its own or of a model
     #[arg(long, value_name = "PATH")]
     pub(crate) vae: Option<PathBuf>,
@@ -164,6 +172,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME[:KEY=VALUE,…]", value_parser = guiders::cache)]
     #[arg(help = "Features of earlier steps used again: deep, first-block [see --help]", long_help = CACHES)]
     cache: Option<StepCache>,
+    /// Windows of that many pixels through which the network sees a large picture, with
+    /// stride=PIXELS from one to the next [default: half a window], and circular=yes for a panorama of
+    /// 360 degrees (MultiDiffusion)
+    #[arg(long, value_name = "SIDE|WxH[:KEY=VALUE,…]", value_parser = guiders::windows)]
+    tiles: Option<guiders::Windows>,
     /// Scheduler, for example "DPM++ 2M Karras" [default: the model's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
@@ -388,10 +401,15 @@ impl Arguments {
         Ok(Request {
             prompt: positive.in_syntax(syntax).with_clip_skip(self.clip_skip),
             negative_prompt: negative,
+            regions: self.regions(syntax)?,
             guidance_scale,
             guidance: guidance.map(|guidance| Arc::new(guidance) as Arc<dyn Guidance>),
             extensions,
             image_prompts: self.adapters.image_prompts()?,
+            tiles: match self.tiles {
+                Some(windows) => Some(windows.tiles(pipeline.autoencoder.spec().factor)?),
+                None => None,
+            },
             steps: self.steps.unwrap_or(request.steps),
             width: self.width,
             height: self.height,
@@ -400,6 +418,21 @@ impl Arguments {
             end: self.refiner.as_ref().map(|_| self.handover),
             ..request
         })
+    }
+
+    /// The regions, their masks read.
+    fn regions(&self, syntax: Syntax) -> Result<Vec<Region>, Box<dyn Error>> {
+        let region = |region: &regions::RegionArgument| {
+            let mut region = region.read()?;
+            region.prompt = (region.prompt.in_syntax(syntax)).with_clip_skip(self.clip_skip);
+            Ok(region)
+        };
+        self.regions.iter().map(region).collect()
+    }
+
+    /// The path of the weaker model that guides.
+    pub(crate) fn second_model(&self) -> Result<Option<&Path>, String> {
+        guiders::second_model(&self.guider)
     }
 
     fn second_pass(&self, factor: f64) -> HiRes {

@@ -21,6 +21,7 @@ pub struct TiledDenoiser {
 
 /// Windows of a [`TiledDenoiser`], in latent pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tiles {
     /// Height and width of a window; a latent that is smaller is one window.
     pub window: [usize; 2],
@@ -38,21 +39,32 @@ impl TiledDenoiser {
     /// [`Error::Unsupported`] for a denoiser that takes channels beside the latent, of which no
     /// window is cut.
     pub fn new(inner: Arc<dyn Denoiser>, tiles: Tiles) -> Result<Self> {
-        for (window, stride) in tiles.window.into_iter().zip(tiles.stride) {
-            if stride == 0 || stride > window {
-                let expected = format!("expected 1 to the window's side, {window}");
-                return Err(Error::invalid("the windows' stride", stride, expected));
-            }
-        }
-        if inner.spec().concat_channels > 0 {
-            let reason = "windows for a network that takes channels beside the latent";
-            return Err(Error::Unsupported(reason.into()));
-        }
+        tiles.check(inner.spec())?;
         Ok(Self { inner, tiles })
     }
 }
 
 impl Tiles {
+    /// A check that a denoiser of that `spec` can be seen through these windows.
+    ///
+    /// # Errors
+    /// Those of [`TiledDenoiser::new`].
+    pub fn check(self, spec: &DenoiserSpec) -> Result<()> {
+        for (window, stride) in self.window.into_iter().zip(self.stride) {
+            if stride == 0 || stride > window {
+                let expected = format!("expected 1 to the window's side, {window}");
+                return Err(Error::invalid("the windows' stride", stride, expected));
+            }
+        }
+        match spec.concat_channels {
+            0 => Ok(()),
+            _ => {
+                let reason = "windows for a network that takes channels beside the latent";
+                Err(Error::Unsupported(reason.into()))
+            }
+        }
+    }
+
     /// The first rows or columns of all windows along a side, and a window's own side.
     fn along(self, axis: usize, side: usize) -> (Vec<usize>, usize) {
         let (window, stride) = (self.window[axis], self.stride[axis]);

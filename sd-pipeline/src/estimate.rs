@@ -9,6 +9,7 @@ use sd_models::memory::{kept_bytes, resident_bytes};
 
 use crate::devices;
 use crate::memory::weights_of;
+use crate::run;
 use crate::slot::Component;
 use crate::work::Work;
 use crate::{
@@ -257,8 +258,13 @@ impl Pipeline {
 
         let guidance = request.guidance(self);
         let texts = guidance.texts().len();
-        let branches =
-            (0..request.steps.min(1000)).map(|step| guidance.evaluations(step, request.steps));
+        let prompts = run::parts(request)?;
+        // What is made of the prompt is there once for each of its parts.
+        let further = prompts.saturating_sub(1);
+        let branches = (0..request.steps.min(1000)).map(|step| {
+            let one = guidance.evaluations(step, request.steps);
+            one + further * (one + 1).saturating_sub(texts)
+        });
         let together = match request.evaluation {
             BranchEvaluation::Together => branches.max().unwrap_or(texts),
             BranchEvaluation::InTurn => 1,
@@ -269,15 +275,18 @@ impl Pipeline {
         };
         // A run does one after the other, and what is kept of the memory of one serves the next.
         let mut outputs = OutputReplay::new(true);
-        let prompts = Work::Text { prompts: texts };
-        let text = self.text_encoder.work_bytes(prompts, &mut outputs);
+        let encode_text = Work::Text {
+            prompts: texts + further,
+        };
+        let text = self.text_encoder.work_bytes(encode_text, &mut outputs);
         let encode = encodes.then(|| {
             let encode = Work::Encode { size };
             self.autoencoder.work_bytes(encode, &mut outputs)
         });
+        let window = request.tiles.map_or([h, w], |tiles| tiles.window);
         let denoise = Work::Denoise {
             samples: (together * at_once).max(1),
-            latent: [h, w],
+            latent: [h.min(window[0]), w.min(window[1])],
         };
         let beside = self.controls.iter();
         let beside = beside.filter_map(|c| c.network.work_bytes(denoise, &mut outputs));

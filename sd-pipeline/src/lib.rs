@@ -56,6 +56,7 @@ mod picture_to_change;
 mod pipeline;
 mod recipe;
 mod record;
+mod regions;
 mod request;
 mod resample;
 mod run;
@@ -100,7 +101,11 @@ pub use picture_reader::{
 pub use picture_start::{PictureStart, SampleMode};
 pub use picture_to_change::PictureToChange;
 pub use pipeline::Pipeline;
-pub use record::{OriginalRecord, Record, RecordError, RecordedHiRes};
+pub use record::{
+    OriginalRecord, Record, RecordError, RecordedCombination, RecordedContrast, RecordedGuidance,
+    RecordedHiRes, RecordedInpaint, RecordedRegion,
+};
+pub use regions::{Area, Rectangle, Region};
 pub use request::{Request, Start};
 pub use resample::{Opaque, Resampling, Resize, resize};
 #[cfg(feature = "stream")]

@@ -3,11 +3,12 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use sd_core::{
     AutoencoderSpec, BranchEvaluation, ClassifierFree, DenoiserSpec, Embedded, Error, Extensions,
-    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Unguided,
+    Guidance, Layer, Prompt, SizeConditioning, TextAndPicture, Tiles, Unguided,
 };
 
 use crate::{
     ControlPicture, Handover, HiRes, ImagePrompt, Marking, PictureStart, PictureToChange, Pipeline,
+    Region,
 };
 
 /// Order for one run: what to draw, and how.
@@ -30,6 +31,8 @@ pub struct Request {
     /// Text that says what it should not show: that of the unconditional branch. Without one the
     /// text encoder puts in what it has for that, which for some models is not an empty prompt.
     pub negative_prompt: Option<Prompt>,
+    /// Parts of the picture with prompts of their own; elsewhere the [`prompt`](Self::prompt) holds.
+    pub regions: Vec<Region>,
     /// Guidance scale (Ho & Salimans 2022, arXiv:2207.12598): distance to go beyond the
     /// unconditional prediction. At 1 or below guidance is off, and only the prompt is evaluated.
     /// A network that embeds the scale (LCM) gets it whatever it is.
@@ -81,6 +84,9 @@ pub struct Request {
     /// branch is steered, at the finest resolution a tenth as much as at the coarsest. Guidance of 3 to
     /// 5 goes with it.
     pub guess_mode: bool,
+    /// Windows through which the network sees a large latent (MultiDiffusion); it sees all at once
+    /// without.
+    pub tiles: Option<Tiles>,
     /// Channels beside the latent, `[1 or count, c, height/8, width/8]`, for a network that takes
     /// some (inpainting).
     #[cfg_attr(
@@ -159,6 +165,7 @@ impl Request {
         Self {
             prompt: prompt.into(),
             negative_prompt: None,
+            regions: Vec::new(),
             guidance_scale: 7.5,
             image_guidance_scale: None,
             guidance: None,
@@ -176,6 +183,7 @@ impl Request {
             image_prompts: Vec::new(),
             controls: Vec::new(),
             guess_mode: false,
+            tiles: None,
             concat: None,
             extensions: Extensions::new(),
             layers: Vec::new(),
@@ -207,6 +215,12 @@ impl Request {
         Self {
             prompt: alone(&self.prompt),
             negative_prompt: self.negative_prompt.as_ref().map(alone),
+            regions: (self.regions.iter())
+                .map(|region| Region {
+                    prompt: alone(&region.prompt),
+                    ..region.clone()
+                })
+                .collect(),
             start: Start::Handover(Box::new(handover)),
             end: None,
             image_prompts: Vec::new(),

@@ -8,10 +8,10 @@ use burn::tensor::Tensor;
 use sd_fixtures::Fixture;
 use sd_pipeline::core::{Error as CoreError, Linear};
 use sd_pipeline::{
-    BranchEvaluation, Combination, Composed, Conditioning, Contrast, Denoiser, DenoiserPair,
-    DenoiserSpec, Device, Error, FloatDType, FreeU, Guidance, Network, OpenOptions,
-    PerpendicularNegative, Perturbation, Perturbed, Pipeline, Projected, Request, Run, ScaleCurve,
-    StepCache, Thresholded, TiledDenoiser, Tiles, ZeroStar, device,
+    Area, BranchEvaluation, Combination, Composed, Conditioning, Contrast, Denoiser, DenoiserPair,
+    DenoiserSpec, Device, Error, FloatDType, FreeU, GrayImage, Guidance, Network, OpenOptions,
+    PerpendicularNegative, Perturbation, Perturbed, Pipeline, Projected, Region, Request, Run,
+    ScaleCurve, StepCache, Thresholded, TiledDenoiser, Tiles, ZeroStar, device,
 };
 use serde_json::Value;
 
@@ -261,6 +261,67 @@ fn latents_equal_diffusers_and_the_papers_formulas() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?} (fixtures/gen/guiders.py)");
+}
+
+/// The regions of a case, and what else it asks for.
+fn regional(settings: &Value, case: &Value, mask: &GrayImage) -> Request {
+    let regions = case["regions"].as_array().unwrap().iter().map(|region| {
+        let area = match serde_json::from_value::<[f64; 4]>(region["area"].clone()) {
+            Ok([left, top, right, bottom]) => Area::rectangle(left, top, right, bottom),
+            Err(_) => Area::Mask(mask.clone()),
+        };
+        Region {
+            weight: number(region, "weight"),
+            ..Region::new(region["prompt"].as_str().unwrap(), area)
+        }
+    });
+    let mut settings = settings.clone();
+    settings["prompt"] = case["prompt"].clone();
+    let mut request = Request {
+        regions: regions.collect(),
+        ..plain(&settings)
+    };
+    let rescale = number(case, "rescale");
+    if rescale > 0.0 {
+        request.guidance = Some(Arc::new(Composed {
+            rescale,
+            ..Composed::classifier_free(request.guidance_scale)
+        }));
+    }
+    request
+}
+
+/// As diffusers' U-Net under each prompt, blended: fixtures/gen/regions.py.
+#[test]
+fn regions_have_prompts_of_their_own() {
+    let fixture = Fixture::open("regions");
+    let settings = fixture.settings();
+    let [height, width] = fixture.shape("mask")[..] else {
+        panic!("a mask has two sides");
+    };
+    let mask = GrayImage::from_raw(
+        width as u32,
+        height as u32,
+        fixture.values("mask").iter().map(|v| *v as u8).collect(),
+    )
+    .unwrap();
+    let tiny = tiny();
+    let cases = settings["cases"].as_object().unwrap();
+    assert_eq!(cases.len(), 5);
+    for (name, case) in cases {
+        let request = regional(&settings, case, &mask);
+        let latents = values(&drawn(&tiny, &request));
+        fixture.assert_close(&format!("{name}.latents"), &latents, 2e-4);
+        let turns = Request {
+            evaluation: BranchEvaluation::InTurn,
+            ..request.clone()
+        };
+        fixture.assert_close(
+            &format!("{name}.latents"),
+            &values(&drawn(&tiny, &turns)),
+            2e-4,
+        );
+    }
 }
 
 /// In half precision the layers are Burn's operations, whatever the backend.

@@ -85,3 +85,91 @@ fn numbered(text: &str) -> Option<(&str, f64)> {
     let (text, number) = text.rsplit_once(':')?;
     Some((text, float(number)?)).filter(|_| !text.is_empty())
 }
+
+/// A part of a piece of text, as ComfyUI takes it apart before it is tokenized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// The name of a word that was learned (textual inversion).
+    Embedding(String),
+}
+
+/// Mark before a name.
+const EMBEDDING: &str = "embedding:";
+
+/// The parts of `text`, a piece of a prompt: `embedding:NAME` at its beginning and behind a space or a
+/// line's end is a name up to the next white space, and what follows is text until the next. Of a name
+/// that is not `known`, commas at its ends are no part.
+pub fn parts(text: &str, known: impl Fn(&str) -> bool) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        // The sign before a mark goes with it.
+        let marks = rest.match_indices(EMBEDDING);
+        let mut marks = marks.filter(|(at, _)| rest[..*at].ends_with([' ', '\n']));
+        let next = marks.next().map(|(at, _)| at);
+        let part = &rest[..next.map_or(rest.len(), |at| at - 1)];
+        match part.strip_prefix(EMBEDDING) {
+            Some(named) => embedding(named, &known, &mut parts),
+            None if part.is_empty() => {}
+            None => parts.push(Part::Text(part.into())),
+        }
+        match next {
+            Some(at) => rest = &rest[at..],
+            None => return parts,
+        }
+    }
+}
+
+/// The name that `named` begins with, and the text behind it.
+fn embedding(named: &str, known: impl Fn(&str) -> bool, parts: &mut Vec<Part>) {
+    let mut words = named.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let behind: Vec<&str> = words.collect();
+    let mut behind = behind.join(" ");
+    let bare = name.trim_matches(',');
+    let mut name = name;
+    if bare.len() < name.len() && !known(name) {
+        // As many characters as the bare name has are taken off, wherever the commas are.
+        let commas: String = name.chars().skip(bare.chars().count()).collect();
+        behind = format!("{commas} {behind}");
+        name = bare;
+    }
+    parts.push(Part::Embedding(name.into()));
+    if !behind.is_empty() {
+        parts.push(Part::Text(behind));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_out_as_comfyui_takes_them() {
+        let read = |text: &str| {
+            let known = |name: &str| ["cat", "a,"].contains(&name);
+            let part = |part| match part {
+                Part::Text(text) => format!("'{text}'"),
+                Part::Embedding(name) => format!("<{name}>"),
+            };
+            let parts = parts(text, known).into_iter().map(part);
+            parts.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(read("a photo of x"), "'a photo of x'");
+        assert_eq!(read("a embedding:cat, on  grass"), "'a' <cat> ', on grass'");
+        assert_eq!(read("embedding:cat"), "<cat>");
+        assert_eq!(read("embedding:cat,,"), "<cat> ',, '");
+        assert_eq!(read("embedding:,cat"), "<cat> 't '");
+        assert_eq!(read("embedding:a, b"), "<a,> 'b'");
+        assert_eq!(
+            read("x embedding:cat embedding:dog\nembedding:cat y"),
+            "'x' <cat> <dog> <cat> 'y'"
+        );
+        // Within a word it is text, and so is what has no white space before it.
+        assert_eq!(read("noembedding:cat"), "'noembedding:cat'");
+        assert_eq!(read("embedding:"), "<>");
+        assert_eq!(read(""), "");
+    }
+}

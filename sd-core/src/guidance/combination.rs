@@ -1,5 +1,6 @@
 //! Ways to make one output of those under the prompt and under another text.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
@@ -12,7 +13,7 @@ use crate::{Error, Result, SavedState};
 /// [`Composed`](super::Composed) does first.
 ///
 /// It holds settings only; what a run remembers is in the state it is lent.
-pub trait Combination: Debug + Send + Sync {
+pub trait Combination: Any + Debug + Send + Sync {
     /// The texts whose outputs it takes, a branch each. The prompt is among them, and the first is
     /// the unconditional one.
     fn texts(&self) -> Vec<Text> {
@@ -69,6 +70,7 @@ impl Combination for Linear {
 /// On the network's raw output, with norms and products over a whole sample, as diffusers'
 /// `AdaptiveProjectedGuidance` has it; the paper has it on x₀.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Projected {
     /// Share of the part along the prompt's output, η: 1 is plain guidance, 0 the paper's.
     pub eta: f64,
@@ -148,6 +150,7 @@ impl Combination for Projected {
 ///
 /// It was found for flows, whose output of zero leaves the latent as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ZeroStar {
     /// Number of steps at the beginning whose output is zero; 1 in diffusers.
     pub zero_steps: usize,
@@ -183,6 +186,7 @@ impl Combination for ZeroStar {
 /// clipped, and its deviation from its mean is scaled to what a lower guidance scale would give. Two
 /// branches.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Thresholded {
     /// The guidance scale whose range of values is kept.
     pub mimic: f64,
@@ -240,6 +244,7 @@ impl Combination for Thresholded {
 /// `u + w·(p − weight·n⊥)` with `p = c − u` and `n` likewise, `u` under the empty prompt. Three
 /// branches.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PerpendicularNegative {
     /// Weight of the negative prompt.
     pub weight: f64,

@@ -69,6 +69,7 @@ impl Contrast {
 ///
 /// Who reads it refuses a path that selects nothing.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Perturbed {
     /// The layers, by paths as checkpoints have them: `mid_block`, `up_blocks.1`,
     /// `down_blocks.2.attentions.0.transformer_blocks.0`. A path selects all transformer blocks under
@@ -84,6 +85,8 @@ impl Extension for Perturbed {
 
 /// What becomes of a perturbed layer, a transformer block.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Perturbation {
     /// Self-attention in which each token sees itself alone: the attention map is the identity
     /// (perturbed-attention guidance, Ahn et al. 2024, arXiv:2403.17377).

@@ -7,6 +7,7 @@ mod interval;
 mod samples;
 mod scale;
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
@@ -26,7 +27,7 @@ pub use scale::ScaleCurve;
 /// A guidance holds settings only and serves any number of runs at once. Everything one run
 /// changes is in the [`Guide`] that [`start`](Self::start) makes, as with
 /// [`Scheduler`](crate::Scheduler) and [`Sampler`](crate::Sampler).
-pub trait Guidance: Debug + Send + Sync {
+pub trait Guidance: Any + Debug + Send + Sync {
     /// The texts to encode for it, in the order in which [`branches`](Self::branches) gets them.
     fn texts(&self) -> Vec<Text>;
 

@@ -2,6 +2,8 @@ use crate::{Error, Result};
 
 /// A guidance scale over the steps of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum ScaleCurve {
     /// The same in every step.
     Constant(f64),

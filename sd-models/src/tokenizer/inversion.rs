@@ -8,6 +8,8 @@ use std::collections::HashSet;
 pub(super) struct Inversions {
     /// The word and all its tokens in a text, sorted.
     words: Vec<(String, String)>,
+    /// All words that were added to the vocabulary, those of one vector too.
+    names: HashSet<String>,
 }
 
 impl Inversions {
@@ -21,7 +23,8 @@ impl Inversions {
         });
         let mut words: Vec<_> = words.collect();
         words.sort();
-        Self { words }
+        let names = added.iter().map(ToString::to_string).collect();
+        Self { words, names }
     }
 
     /// One word more, of `count` tokens.
@@ -33,6 +36,12 @@ impl Inversions {
             self.words.push((word.into(), all));
             self.words.sort();
         }
+        self.names.insert(word.into());
+    }
+
+    /// `true` of a word that was added to the vocabulary.
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.names.contains(word)
     }
 
     /// The text with all tokens of each word that is among its `tokens`; `None` where there is no

@@ -165,6 +165,11 @@ impl ClipTokenizer {
         Ok(self.encoding(text)?.0.get_ids().to_vec())
     }
 
+    /// `true` of a word that the vocabulary was taught.
+    pub(crate) fn is_taught(&self, word: &str) -> bool {
+        self.inversions.has(word)
+    }
+
     /// The start, end and padding tokens.
     pub(crate) fn frame(&self) -> Frame {
         let (start, end, pad) = (self.start, self.end, self.pad);

@@ -9,7 +9,8 @@ use super::config::UNetConfig;
 ///
 /// The features are the run's: they are saved with it. Evaluations are counted, so a solver that
 /// evaluates twice in a step counts two.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StepCache {
     /// DeepCache (Ma et al. 2023, arXiv:2312.00858): only each `interval`-th evaluation, from the
     /// first on, is whole. The others go down no further than to the skip connection of number

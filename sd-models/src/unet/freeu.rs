@@ -9,7 +9,7 @@ use crate::layers::{SideMap, mix, to_picture, to_tokens};
 /// damped. An [`Extension`] of a branch's conditioning, usually of all.
 ///
 /// Each pair of numbers is of two places: [`at`](Self::at) says which.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FreeU {
     /// Factors of the channels from below, `b1` and `b2`; 1 leaves them.
     pub backbone: [f64; 2],
@@ -23,7 +23,8 @@ pub struct FreeU {
 }
 
 /// The two places of [`FreeU`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FreeUPlaces {
     /// The first two blocks on the way up, as diffusers has it. In Stable Diffusion 1 both are of the
     /// widest channels.

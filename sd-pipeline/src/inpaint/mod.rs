@@ -56,9 +56,8 @@ pub struct Inpaint {
 const MOST_FEATHER: u32 = 254;
 
 /// Means by which a run keeps what a mask says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MaskRule {
     /// Putting the kept part back after each step ([`Blend`]): diffusers' inpainting pipelines. White
     /// is what is at least 128, and at strength 1 the run begins in pure noise.

@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use image::RgbImage;
+use image::ImageBuffer;
+
+use crate::Opaque;
 
 /// Places of a file that are read, and bytes at each: a model of gigabytes takes milliseconds.
 const PLACES: u64 = 64;
@@ -74,7 +76,7 @@ fn hash(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Short hash of a picture's pixels.
-pub(super) fn of_picture(picture: &RgbImage) -> String {
+pub(super) fn of_picture<P: Opaque>(picture: &ImageBuffer<P, Vec<u8>>) -> String {
     let size = [picture.width(), picture.height()].map(u32::to_le_bytes);
     digits(fnv(fnv(START, size.as_flattened()), picture.as_raw()))
 }

@@ -9,6 +9,7 @@ mod container;
 mod exif;
 mod fingerprint;
 mod foreign;
+mod guidance;
 mod request;
 mod xmp;
 
@@ -17,10 +18,14 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
-use crate::{Error, PictureFormat, Resize, Result, SampleMode, Watermark};
+use sd_core::{Prompt, Tiles};
+use sd_models::unet::{FreeU, StepCache};
+
+use crate::{Error, MaskRule, PictureFormat, Rectangle, Resize, Result, SampleMode, Watermark};
 use container::Found;
 
 pub(crate) use fingerprint::Fingerprint;
+pub use guidance::{RecordedCombination, RecordedContrast, RecordedGuidance};
 
 /// Name and version of this library, as records have them.
 const SOFTWARE: &str = concat!("sd-pipeline ", env!("CARGO_PKG_VERSION"));
@@ -69,6 +74,21 @@ pub struct Record {
     pub scheduler: Option<String>,
     /// Guidance scale.
     pub guidance_scale: Option<f64>,
+    /// Prompts of parts of the picture.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RecordedRegion>,
+    /// Guidance of another kind, in which the guidance scale has no say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<RecordedGuidance>,
+    /// FreeU's factors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeu: Option<FreeU>,
+    /// Cache of features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<StepCache>,
+    /// Windows through which the network saw the latent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Tiles>,
     /// Guidance scale of the picture that was changed, where it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_guidance_scale: Option<f64>,
@@ -133,6 +153,46 @@ pub struct OriginalRecord {
     pub resize: Resize,
     /// The latent that was taken of it.
     pub sample_mode: SampleMode,
+    /// The area that was drawn anew, where not all was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inpaint: Option<RecordedInpaint>,
+    /// `true` of a picture that the network saw beside the latent (InstructPix2Pix).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
+}
+
+/// Record of an area that was drawn anew: [`Inpaint`](crate::Inpaint) in plain values. The mask
+/// itself is in no record.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct RecordedInpaint {
+    /// Short hash of the mask's pixels.
+    pub mask: String,
+    /// Rule by which black was kept.
+    pub rule: MaskRule,
+    /// Pixels by which white grew.
+    pub grow: i32,
+    /// Deviation by which the mask was blurred.
+    pub blur: f32,
+    /// Pixels around the area with which it was drawn alone.
+    pub masked_only: Option<u32>,
+    /// `true` where the old bytes were kept.
+    pub keep_unmasked: bool,
+    /// Pixels in which the old picture faded into the new.
+    pub feather: u32,
+}
+
+/// Record of a [`Region`](crate::Region) that is a rectangle.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct RecordedRegion {
+    /// Its prompt.
+    pub prompt: Prompt,
+    /// Its place.
+    pub area: Rectangle,
+    /// Share of its prompt there.
+    pub weight: f64,
 }
 
 /// Why a file gives no record, or a record no request.
@@ -169,6 +229,23 @@ pub enum RecordError {
     /// A picture that was made from no other.
     #[error("it was made from no other picture, expected a record of one that was")]
     NoOriginal,
+    /// A picture of which a part was drawn anew, and the mask of that is not there.
+    #[error(
+        "a part of it was drawn anew by a mask, which no record holds: it can be drawn again from its \
+         record, the picture it was made from and that mask together"
+    )]
+    NeedsMask,
+    /// A mask by which a picture was not drawn, though by one.
+    #[error("it was drawn by a mask with the hash {expected}, that of the one given is {found}")]
+    OtherMask {
+        /// The hash in the record.
+        expected: String,
+        /// The hash of the mask given.
+        found: String,
+    },
+    /// A picture that was drawn by no mask.
+    #[error("it was drawn by no mask, expected the picture that it was made from alone")]
+    NoMask,
     /// A picture into which went what no record holds.
     #[error("it was drawn with what its record does not hold: {}", .0.join(", "))]
     Unrecorded(Vec<String>),

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
-use image::RgbImage;
-use sd_core::{BranchEvaluation, Prompt, Syntax};
+use image::{GrayImage, RgbImage};
+use sd_core::{BranchEvaluation, Extensions, Prompt, Syntax};
 
-use super::{OriginalRecord, Record, RecordError, RecordedHiRes, SOFTWARE, fingerprint};
-use crate::{HiRes, Marking, PictureStart, Pipeline, Request, Start};
+use super::{
+    OriginalRecord, Record, RecordError, RecordedGuidance, RecordedHiRes, RecordedInpaint,
+    RecordedRegion, SOFTWARE, fingerprint,
+};
+use crate::{
+    Area, HiRes, Inpaint, Marking, PictureStart, PictureToChange, Pipeline, Region, Request, Start,
+};
 
 impl RecordedHiRes {
     fn of(hires: &HiRes) -> Self {
@@ -30,6 +35,57 @@ impl RecordedHiRes {
     }
 }
 
+impl RecordedInpaint {
+    fn of(inpaint: &Inpaint) -> Self {
+        Self {
+            mask: fingerprint::of_picture(&inpaint.mask),
+            rule: inpaint.rule,
+            grow: inpaint.grow,
+            blur: inpaint.blur,
+            masked_only: inpaint.masked_only,
+            keep_unmasked: inpaint.keep_unmasked,
+            feather: inpaint.feather,
+        }
+    }
+
+    fn inpaint(&self, mask: GrayImage) -> Result<Inpaint, RecordError> {
+        let (expected, found) = (self.mask.clone(), fingerprint::of_picture(&mask));
+        if expected != found {
+            return Err(RecordError::OtherMask { expected, found });
+        }
+        Ok(Inpaint {
+            mask,
+            rule: self.rule,
+            grow: self.grow,
+            blur: self.blur,
+            masked_only: self.masked_only,
+            keep_unmasked: self.keep_unmasked,
+            feather: self.feather,
+        })
+    }
+}
+
+impl RecordedRegion {
+    /// `None` of a mask, which no record holds.
+    fn of(region: &Region) -> Option<Self> {
+        match region.area {
+            Area::Rectangle(area) => Some(Self {
+                prompt: region.prompt.clone(),
+                area,
+                weight: region.weight,
+            }),
+            Area::Mask(_) => None,
+        }
+    }
+
+    fn region(&self) -> Region {
+        Region {
+            weight: self.weight,
+            ..Region::new(self.prompt.clone(), Area::Rectangle(self.area))
+        }
+    }
+}
+
 impl Record {
     /// The record of what `request` draws on `pipeline`, at `height` and `width`, all but the seed
     /// of each picture.
@@ -46,14 +102,20 @@ impl Record {
             Start::Latents { strength, .. } => (None, Some(*strength)),
             _ => (None, None),
         };
+        let guidance = request.guidance.as_deref().and_then(RecordedGuidance::of);
+        let mut extensions = request.extensions.clone();
+        let (freeu, cache) = (extensions.take(), extensions.take());
         let unrecorded = [
             ("scheduler", scheduler.is_none()),
             (
                 "start",
                 !matches!(request.start, Start::Noise | Start::Picture(_)),
             ),
-            ("mask", picture.is_some_and(|start| start.inpaint.is_some())),
-            ("guidance", request.guidance.is_some()),
+            (
+                "regions",
+                (request.regions.iter()).any(|region| RecordedRegion::of(region).is_none()),
+            ),
+            ("guidance", request.guidance.is_some() && guidance.is_none()),
             ("size", request.size.is_some()),
             ("negative_size", request.negative_size.is_some()),
             (
@@ -64,11 +126,11 @@ impl Record {
                     .is_some_and(|hires| hires.upscaler.name().is_none()),
             ),
             ("end", request.end.is_some()),
-            ("picture", request.picture.is_some()),
+            ("picture", request.picture.is_some() && picture.is_some()),
             ("image_prompts", !request.image_prompts.is_empty()),
             ("controls", !request.controls.is_empty()),
             ("concat", request.concat.is_some()),
-            ("extensions", !request.extensions.is_empty()),
+            ("extensions", !extensions.is_empty()),
             ("layers", !request.layers.is_empty()),
             (
                 "evaluation",
@@ -94,16 +156,36 @@ impl Record {
             steps: Some(request.steps),
             scheduler: scheduler.map(|(name, _)| name.clone()),
             guidance_scale: Some(request.guidance_scale),
+            regions: request
+                .regions
+                .iter()
+                .filter_map(RecordedRegion::of)
+                .collect(),
+            guidance,
+            freeu,
+            cache,
+            tiles: request.tiles,
             image_guidance_scale: request.image_guidance_scale,
             width: Some(width),
             height: Some(height),
             strength,
             hires: request.hires.as_ref().map(RecordedHiRes::of),
-            original: picture.map(|start| OriginalRecord {
-                hash: fingerprint::of_picture(&start.image),
-                resize: start.resize,
-                sample_mode: start.sample_mode,
-            }),
+            original: match (picture, &request.picture) {
+                (Some(start), _) => Some(OriginalRecord {
+                    hash: fingerprint::of_picture(&start.image),
+                    resize: start.resize,
+                    sample_mode: start.sample_mode,
+                    inpaint: start.inpaint.as_ref().map(RecordedInpaint::of),
+                    beside: false,
+                }),
+                (None, Some(beside)) => Some(OriginalRecord {
+                    hash: fingerprint::of_picture(&beside.image),
+                    resize: beside.resize,
+                    beside: true,
+                    ..OriginalRecord::default()
+                }),
+                (None, None) => None,
+            },
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.products.unwrap_or(spec.dtype))),
             watermark: request
@@ -133,14 +215,39 @@ impl Record {
         }
     }
 
-    /// As [`request`](Self::request), of a picture that was made from `original`.
+    /// As [`request`](Self::request), of a picture that was made from `original`, all of it.
     ///
     /// # Errors
     /// Those of [`request`](Self::request), but for [`RecordError::NeedsOriginal`];
     /// [`RecordError::NoOriginal`] and [`RecordError::OtherOriginal`] for a picture that was made from
-    /// no other, or not from this one.
+    /// no other, or not from this one; [`RecordError::NeedsMask`].
     pub fn request_from(&self, original: RgbImage) -> Result<Request, RecordError> {
+        self.request_with(original, None)
+    }
+
+    /// As [`request_from`](Self::request_from), of a picture of which `mask`'s white was drawn anew.
+    /// Of an expanded picture both are what [`Expand`](crate::Expand) made.
+    ///
+    /// # Errors
+    /// Those of [`request_from`](Self::request_from), but for [`RecordError::NeedsMask`];
+    /// [`RecordError::NoMask`] and [`RecordError::OtherMask`] for a picture that was drawn by no
+    /// mask, or not by this one.
+    pub fn request_masked(
+        &self,
+        original: RgbImage,
+        mask: GrayImage,
+    ) -> Result<Request, RecordError> {
+        self.request_with(original, Some(mask))
+    }
+
+    fn request_with(
+        &self,
+        original: RgbImage,
+        mask: Option<GrayImage>,
+    ) -> Result<Request, RecordError> {
+        let is_beside = self.original.as_ref().is_some_and(|record| record.beside);
         let strength = match (&self.original, self.strength) {
+            (Some(_), _) if is_beside => 1.0,
             (Some(_), Some(strength)) => strength,
             // Another program's, of which it is not said what the picture was.
             (None, Some(strength)) if strength < 1.0 => strength,
@@ -157,9 +264,28 @@ impl Record {
             }
             None => Default::default(),
         };
+        let inpaint = match (
+            self.original.as_ref().and_then(|o| o.inpaint.as_ref()),
+            mask,
+        ) {
+            (Some(record), Some(mask)) => Some(record.inpaint(mask)?),
+            (Some(_), None) => return Err(RecordError::NeedsMask),
+            (None, Some(_)) => return Err(RecordError::NoMask),
+            (None, None) => None,
+        };
+        if is_beside {
+            return Ok(Request {
+                picture: Some(PictureToChange {
+                    image: original,
+                    resize,
+                }),
+                ..self.begun_with(Start::Noise)?
+            });
+        }
         self.begun_with(Start::Picture(PictureStart {
             resize,
             sample_mode,
+            inpaint,
             ..PictureStart::new(original, strength)
         }))
     }
@@ -195,7 +321,18 @@ impl Record {
             ));
         }
         let seed = self.seed.ok_or(RecordError::Lacks("seed"))?;
+        let mut extensions = Extensions::new();
+        if let Some(freeu) = self.freeu {
+            extensions.insert(freeu);
+        }
+        if let Some(cache) = self.cache {
+            extensions.insert(cache);
+        }
         Ok(Request {
+            regions: self.regions.iter().map(RecordedRegion::region).collect(),
+            guidance: self.guidance.as_ref().map(RecordedGuidance::guidance),
+            extensions,
+            tiles: self.tiles,
             negative_prompt: negative.transpose()?,
             guidance_scale: self
                 .guidance_scale

@@ -1,20 +1,20 @@
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 use sd_core::{
     AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Syntax,
     Text, TextEmbedding, TextEncoder,
 };
 
 use super::images::ImagesOver;
-use super::script::{Part, Script, Steps, of_one_length, script};
+use super::script::{Part, Script, Steps, of_one_length, script, scripts};
 use super::varying::Varying;
 
 use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
 use crate::synchronized::synchronized;
-use crate::{Pipeline, Request, Result};
+use crate::{Pipeline, Request, Result, regions};
 
 /// The texts that `guidance` wants, encoded, for a pass behind one of `behind` steps or none.
 pub(super) fn texts(
@@ -79,6 +79,7 @@ pub(super) fn branches(
             let texts = part.texts.into_iter();
             let texts = texts.map(|(end, text)| Ok((end, conditioning(kind, text, end)?)));
             Ok(Part {
+                region: part.region,
                 weight: part.weight,
                 texts: texts.collect::<Result<_>>()?,
             })
@@ -98,7 +99,15 @@ pub(super) fn branches(
             (guidance, branches)
         }
         false => {
-            let (varying, branches) = Varying::new(guidance, &scripts, first, request.steps)?;
+            let factor = pipeline.autoencoder.spec().factor;
+            let shares = shares(request, spec, size.map(|side| side / factor))?;
+            // A prompt for which the regions leave no room is not evaluated.
+            let prompts = kinds.iter().zip(&mut scripts);
+            for (_, script) in prompts.filter(|(kind, _)| **kind == Text::Prompt) {
+                script.retain(|part| shares.get(part.region).is_none_or(Option::is_some));
+            }
+            let steps = request.steps;
+            let (varying, branches) = Varying::new(guidance, &scripts, shares, first, steps)?;
             (Arc::new(varying) as Arc<dyn Guidance>, branches)
         }
     };
@@ -118,6 +127,27 @@ pub(super) fn branches(
         return Err(Error::invalid(name, "absent", expected).into());
     }
     Ok((guidance, conditioning))
+}
+
+/// Shares of the request's own prompt and of its regions in a latent of that size, `[1, 1, h, w]`,
+/// f32; none of those that have no share, and nothing at all without regions.
+fn shares(
+    request: &Request,
+    spec: &DenoiserSpec,
+    size: [usize; 2],
+) -> Result<Vec<Option<Tensor<4>>>> {
+    if request.regions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let [height, width] = size;
+    let tensor = |shares: Vec<f64>| {
+        let any = shares.iter().any(|share| *share > 0.0);
+        let shares: Vec<f32> = shares.into_iter().map(|share| share as f32).collect();
+        let data = TensorData::new(shares, [1, 1, height, width]);
+        any.then(|| Tensor::from_data(data, (&spec.device, DType::F32)))
+    };
+    let shares = regions::shares(&request.regions, size)?.into_iter();
+    Ok(shares.map(tensor).collect())
 }
 
 /// Aesthetic scores of the prompt's branch and of the others (diffusers'
@@ -168,16 +198,15 @@ fn encoded(
     // Of a text that is `None` all is zero.
     let script = |text: &Text| {
         let prompt = match (text, &request.negative_prompt) {
-            (Text::Prompt, _) => Some(request.prompt.clone()),
+            (Text::Prompt, _) => return scripts(request, steps).map(Some),
             (Text::Negative, Some(negative)) => {
                 Some(negative.clone()).filter(|negative| !(zeros && is_absent(negative)))
             }
             (Text::Negative, None) if zeros => None,
             _ => Some(Prompt::default()),
         };
-        let composed = *text == Text::Prompt;
         prompt
-            .map(|prompt| script(&prompt, steps, composed))
+            .map(|prompt| script(&prompt, steps, false))
             .transpose()
     };
     let scripts = texts

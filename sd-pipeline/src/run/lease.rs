@@ -1,7 +1,7 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Tensor;
-use sd_core::{Cancel, Conditioning, Denoiser, Network, Result, SavedState};
+use sd_core::{Cancel, Conditioning, Denoiser, Network, Result, SavedState, TiledDenoiser, Tiles};
 
 use crate::Slot;
 use crate::finite::Witness;
@@ -11,19 +11,23 @@ use crate::guard::guard;
 /// needed, which keeps the weights loaded as long as it is there.
 pub(super) struct Lease {
     denoiser: Slot<dyn Denoiser>,
+    tiles: Option<Tiles>,
     branches: Vec<Conditioning>,
     network: Mutex<Option<Box<dyn Network>>>,
     witnesses: Mutex<Vec<Witness>>,
 }
 
 impl Lease {
-    /// A lease on `denoiser` for `branches`, taken at once.
+    /// A lease on `denoiser`, seen through `tiles` where there are some, for `branches`, taken at
+    /// once.
     pub(super) fn new(
         denoiser: Slot<dyn Denoiser>,
+        tiles: Option<Tiles>,
         branches: Vec<Conditioning>,
     ) -> crate::Result<Self> {
         let lease = Self {
             denoiser,
+            tiles,
             branches,
             network: Mutex::new(None),
             witnesses: Mutex::new(Vec::new()),
@@ -37,6 +41,10 @@ impl Lease {
         let mut network = self.network();
         if network.is_none() {
             let denoiser = self.denoiser.get()?;
+            let denoiser = match self.tiles {
+                Some(tiles) => Arc::new(TiledDenoiser::new(denoiser, tiles)?),
+                None => denoiser,
+            };
             let branches = self.branches.clone();
             *network = Some(guard("the denoiser", || denoiser.prepare(branches))?);
         }

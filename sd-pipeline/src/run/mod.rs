@@ -30,7 +30,7 @@ use crate::finite;
 use crate::inpaint::Paste;
 use crate::memory::{DENOISE, PhasePeaks, Phases};
 use crate::safety::Gate;
-use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start};
+use crate::{LatentRgb, Marking, Pipeline, Record, Request, Result, Slot, Start, regions};
 use from_picture::FromPicture;
 use handover::Cut;
 use images::Images;
@@ -43,6 +43,7 @@ pub(crate) use begin::{encoded, pixels};
 pub use handover::Handover;
 pub(crate) use passes::Passed;
 pub use preview::Preview;
+pub(crate) use script::parts;
 pub(crate) use solving::SavedSolving;
 #[cfg(feature = "stream")]
 pub use stream::RunStream;
@@ -120,6 +121,10 @@ impl Run {
         let spec = pipeline.denoiser.spec().clone();
         let [.., h, w] = request.latent_shape(&spec, pipeline.autoencoder.spec())?;
         begin::check(pipeline, request)?;
+        regions::shares(&request.regions, [h, w])?;
+        if let Some(tiles) = request.tiles {
+            tiles.check(&spec)?;
+        }
         let factor = pipeline.autoencoder.spec().factor;
         let drawn = [h * factor, w * factor];
         let ahead = SecondPass::of(pipeline, request, drawn)?;
@@ -217,7 +222,7 @@ impl Run {
             pipeline, request, guidance, size, behind, concat, texts, &images,
         )?;
         let denoiser = pipeline.denoiser.clone();
-        let lease = phases.watch(DENOISE, || Lease::new(denoiser, branches))?;
+        let lease = phases.watch(DENOISE, || Lease::new(denoiser, request.tiles, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;
         let (plan, first, cut) = planned(&*pipeline.scheduler, &schedule, request)?;
 

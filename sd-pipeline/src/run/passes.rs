@@ -94,7 +94,11 @@ impl SecondPass {
     ) -> Result<Self> {
         let negative = self.request.negative_prompt.as_ref();
         let changes = |prompt: &Prompt| matches!(prompt.syntax, Syntax::A1111(_));
-        let texts = match changes(&self.request.prompt) || negative.is_some_and(changes) {
+        let mut regions = self.request.regions.iter();
+        let any = changes(&self.request.prompt)
+            || negative.is_some_and(changes)
+            || regions.any(|region| changes(&region.prompt));
+        let texts = match any {
             true => branches::texts(&self.pipeline, &self.request, behind, guidance, phases)?,
             false => prompts.texts.clone(),
         };

@@ -1,8 +1,10 @@
 //! Prompts over a run: which text holds in which step, and what is evaluated beside what.
 
 use sd_core::{Error, Prompt, Result, Syntax, TextEmbedding};
-use sd_prompts::a1111::{parts, schedule, without_comments};
+use sd_prompts::a1111::{self, schedule, without_comments};
 use sd_prompts::{SyntaxError, Weighted};
+
+use crate::Request;
 
 /// Steps of a run, and of the pass before it.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +19,9 @@ pub(super) type Script<T> = Vec<Part<T>>;
 /// A part of a prompt, with its texts as prompts or as embeddings.
 #[derive(Debug, Clone)]
 pub(super) struct Part<T> {
-    /// Its weight beside the other parts.
+    /// Number of the region that it is for, 0 for the request's own prompt.
+    pub(super) region: usize,
+    /// Its weight beside the other parts of the region.
     pub(super) weight: f64,
     /// Its texts, each with the last step that it holds for, from 0.
     pub(super) texts: Vec<(usize, T)>,
@@ -27,6 +31,7 @@ impl<T> Part<T> {
     /// A text for all of a run.
     pub(super) fn constant(text: T) -> Self {
         Self {
+            region: 0,
             weight: 1.0,
             texts: vec![(usize::MAX, text)],
         }
@@ -50,6 +55,7 @@ impl<T> Part<T> {
         all.dedup();
         let text = |end: usize| Some((end, self.texts.get(self.at(end))?.1.clone()));
         Self {
+            region: self.region,
             weight: self.weight,
             texts: all.into_iter().filter_map(text).collect(),
         }
@@ -58,6 +64,7 @@ impl<T> Part<T> {
     /// The same of other texts.
     pub(super) fn map<U>(self, text: impl FnMut((usize, T)) -> (usize, U)) -> Part<U> {
         Part {
+            region: self.region,
             weight: self.weight,
             texts: self.texts.into_iter().map(text).collect(),
         }
@@ -75,7 +82,7 @@ pub(super) fn script(prompt: &Prompt, steps: Steps, composed: bool) -> Result<Sc
     let second = second.map(|text| without_comments(text).map_err(unreadable));
     let second = second.transpose()?;
     let parts = match composed {
-        true => parts(&text).map_err(unreadable)?,
+        true => a1111::parts(&text).map_err(unreadable)?,
         false => vec![Weighted::new(text, 1.0)],
     };
     if second.is_some() && parts.len() > 1 {
@@ -86,9 +93,35 @@ pub(super) fn script(prompt: &Prompt, steps: Steps, composed: bool) -> Result<Sc
     let part = |part: Weighted| {
         let texts = timed(prompt, &part.text, second.as_deref(), steps)?;
         let weight = part.weight;
-        Ok(Part { weight, texts })
+        let region = 0;
+        Ok(Part {
+            region,
+            weight,
+            texts,
+        })
     };
     parts.into_iter().map(part).collect()
+}
+
+/// The script of `request`'s prompt and behind it those of its regions'.
+pub(super) fn scripts(request: &Request, steps: Steps) -> Result<Script<Prompt>> {
+    let mut all = script(&request.prompt, steps, true)?;
+    for (k, region) in request.regions.iter().enumerate() {
+        let parts = script(&region.prompt, steps, true)?.into_iter();
+        let region = k + 1;
+        all.extend(parts.map(|part| Part { region, ..part }));
+    }
+    Ok(all)
+}
+
+/// Number of parts that `request`'s prompt and its regions' have, which are evaluated beside each
+/// other.
+pub(crate) fn parts(request: &Request) -> Result<usize> {
+    let steps = Steps {
+        own: request.steps,
+        behind: 0,
+    };
+    Ok(scripts(request, steps)?.len())
 }
 
 /// The texts of both encoders, which change where either does.
@@ -110,7 +143,7 @@ fn timed(
     ends.sort_unstable();
     ends.dedup();
     let at = |end: usize| {
-        let of = |all: &[sd_prompts::a1111::Timed]| {
+        let of = |all: &[a1111::Timed]| {
             let found = all.iter().find(|timed| end <= timed.end);
             found.map_or_else(String::new, |timed| timed.text.clone())
         };
@@ -126,12 +159,17 @@ fn unreadable(error: SyntaxError) -> Error {
     Error::Other(error.into())
 }
 
-/// `parts` with as many tokens in each: to shorter ones their last vector is repeated, as in A1111.
+/// `parts` with as many tokens in each of a region: to shorter ones their last vector is repeated,
+/// as in A1111.
 pub(super) fn of_one_length(parts: Script<TextEmbedding>) -> Script<TextEmbedding> {
     let tokens = |text: &TextEmbedding| text.tokens.dims()[1];
-    let all = parts.iter().flat_map(|part| &part.texts);
-    let most = all.map(|(_, text)| tokens(text)).max().unwrap_or_default();
-    let lengthened = |(end, mut text): (usize, TextEmbedding)| {
+    let of_region = |region: usize| {
+        let parts = parts.iter().filter(|part| part.region == region);
+        let all = parts.flat_map(|part| &part.texts);
+        all.map(|(_, text)| tokens(text)).max().unwrap_or_default()
+    };
+    let most: Vec<usize> = parts.iter().map(|part| of_region(part.region)).collect();
+    let lengthened = |most: usize, (end, mut text): (usize, TextEmbedding)| {
         let missing = most - tokens(&text);
         if missing > 0 {
             let last = text.tokens.clone().narrow(1, tokens(&text) - 1, 1);
@@ -140,5 +178,7 @@ pub(super) fn of_one_length(parts: Script<TextEmbedding>) -> Script<TextEmbeddin
         }
         (end, text)
     };
-    parts.into_iter().map(|part| part.map(lengthened)).collect()
+    let parts = parts.into_iter().zip(most);
+    let parts = parts.map(|(part, most)| part.map(|text| lengthened(most, text)));
+    parts.collect()
 }

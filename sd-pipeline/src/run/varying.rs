@@ -13,7 +13,8 @@ use super::script::Script;
 /// they are together.
 ///
 /// Parts are composed as in A1111 (Liu et al. 2022, arXiv:2206.01714): from the output of the branch
-/// that is not the prompt's each part goes its own way as far as its weight says.
+/// that is not the prompt's each part goes its own way as far as its weight says. Regions are blended
+/// by their shares, each of its own parts.
 #[derive(Debug, Clone)]
 pub(super) struct Varying {
     inner: Arc<dyn Guidance>,
@@ -23,8 +24,10 @@ pub(super) struct Varying {
 /// Branches of the network by what holds when.
 #[derive(Debug)]
 struct Scenes {
-    /// Weights of the prompt's parts.
-    weights: Vec<f64>,
+    /// Region and weight of each of the prompt's parts, those of a region one behind the other.
+    parts: Vec<(usize, f64)>,
+    /// Shares of the regions, `[1, 1, h, w]`; nothing where there are none.
+    shares: Vec<Option<Tensor<4>>>,
     /// Number of the scene of each step.
     by_step: Vec<usize>,
     /// The step that the run begins with, where it goes on with another's.
@@ -37,6 +40,34 @@ impl Scenes {
     fn at(&self, step: usize) -> &Scene {
         let last = self.by_step.len() - 1;
         &self.all[self.by_step[(self.first + step).min(last)]]
+    }
+
+    /// One output of those of the prompt's parts, which go their ways `from` another.
+    fn composed(&self, from: Tensor<4>, parts: Vec<Tensor<4>>) -> Option<Tensor<4>> {
+        let mut parts = parts.into_iter();
+        if self.parts.is_empty() {
+            return parts.next();
+        }
+        let regions = self.parts.chunk_by(|a, b| a.0 == b.0).map(|weights| {
+            let own = parts.by_ref().take(weights.len());
+            let (region, _) = weights[0];
+            let output = match weights {
+                [(_, 1.0)] => own.last()?,
+                _ => own
+                    .zip(weights)
+                    .fold(from.clone(), |sum, (part, (_, weight))| {
+                        sum + (part - from.clone()) * *weight
+                    }),
+            };
+            Some(match self.shares.get(region).cloned().flatten() {
+                Some(share) => output * share,
+                None => output,
+            })
+        });
+        regions
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .reduce(|a, b| a + b)
     }
 }
 
@@ -62,18 +93,20 @@ impl Extension for Origin {
 }
 
 impl Varying {
-    /// `inner` over `steps` steps from number `first` on, under the `scripts` of its texts, and the
-    /// branches of the network for it.
+    /// `inner` over `steps` steps from number `first` on, under the `scripts` of its texts, of which
+    /// the prompt's is for regions of these `shares`, and the branches of the network for it.
     pub(super) fn new(
         inner: Arc<dyn Guidance>,
         scripts: &[Script<Conditioning>],
+        shares: Vec<Option<Tensor<4>>>,
         first: usize,
         steps: usize,
     ) -> Result<(Self, Vec<Conditioning>)> {
         let kinds = inner.texts();
         let of_prompt = kinds.iter().position(|kind| *kind == Text::Prompt);
         let parts = of_prompt.map_or(&[][..], |k| &scripts[k]);
-        let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
+        let parts = parts.iter().map(|part| (part.region, part.weight));
+        let parts: Vec<(usize, f64)> = parts.collect();
         let (mut by_step, mut all, mut branches) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = HashMap::new();
         for step in 0..=first + steps {
@@ -84,7 +117,7 @@ impl Varying {
                 continue;
             }
             let mut scene = Scene(Vec::new());
-            for number in 0..weights.len().max(1) {
+            for number in 0..parts.len().max(1) {
                 let texts = kinds.iter().zip(scripts).map(|(kind, script)| {
                     let part = &script[number.min(script.len() - 1)];
                     let mut text = part.texts[part.at(step)].1.clone();
@@ -113,7 +146,8 @@ impl Varying {
             all.push(scene);
         }
         let scenes = Scenes {
-            weights,
+            parts,
+            shares,
             by_step,
             first,
             all,
@@ -172,18 +206,14 @@ impl Guide for VaryingGuide {
         let each: Vec<(bool, Vec<Tensor<4>>)> = each.collect();
         let beside = each.iter().find(|(is_prompts, _)| !is_prompts);
         let beside = beside.and_then(|(_, of)| of.first().cloned());
-        let weights = &self.scenes.weights;
         let one = |(is_prompts, of): (bool, Vec<Tensor<4>>)| {
-            // Without another branch the first part stands for it.
-            let from = beside.as_ref().or(of.first())?.clone();
-            let plain = !is_prompts || weights.as_slice() == [1.0];
-            if plain {
-                return of.into_iter().next();
+            match is_prompts {
+                // Without another branch the first part stands for it.
+                true => self
+                    .scenes
+                    .composed(beside.as_ref().or(of.first())?.clone(), of),
+                false => of.into_iter().next(),
             }
-            let parts = weights.iter().zip(of);
-            Some(parts.fold(from.clone(), |sum, (weight, part)| {
-                sum + (part - from.clone()) * *weight
-            }))
         };
         let outputs = each.into_iter().filter_map(one).collect();
         self.inner.combine(at, outputs)
@@ -236,7 +266,7 @@ mod tests {
     /// was asked for.
     fn run(inner: Arc<dyn Guidance>, prompts: &[(&str, bool)], first: usize) -> Vec<(f32, String)> {
         let (scripts, texts) = scripts(prompts);
-        let (varying, branches) = Varying::new(inner, &scripts, first, 6).unwrap();
+        let (varying, branches) = Varying::new(inner, &scripts, Vec::new(), first, 6).unwrap();
         let number = |branch: &Conditioning| branch.text.tokens.clone().into_scalar::<f32>();
         let numbers: Vec<f32> = branches.iter().map(number).collect();
         let mut guide = varying.start();
@@ -289,6 +319,36 @@ mod tests {
         let made: Vec<f32> = found.iter().map(|(made, _)| *made).collect();
         let way = |second: f32| 3.0 * (1.0 + 0.5 * second - 4.0);
         assert_eq!(made[..3], [way(2.0), way(2.0), way(3.0)]);
+    }
+
+    #[test]
+    fn regions_are_blended_by_their_shares_each_of_its_own_parts() {
+        let (mut scripts, _) = scripts(&[("n", false), ("a", true), ("b AND c:0.5", true)]);
+        for part in &mut scripts[2] {
+            part.region = 1;
+        }
+        let second = scripts.pop().unwrap();
+        scripts[1].extend(second);
+        let row = |values: [f32; 2]| Some(Tensor::<4>::from_data([[[values]]], &Device::flex()));
+        let shares = vec![row([1.0, 0.25]), row([0.0, 0.75])];
+        let guided = Arc::new(ClassifierFree { scale: 2.0 });
+        let (varying, branches) = Varying::new(guided, &scripts, shares, 0, 3).unwrap();
+        // Numbers of texts: n 0, a 1, b 2, c 3.
+        assert_eq!((branches.len(), varying.evaluations(0, 3)), (4, 4));
+        let x = Tensor::zeros([1, 1, 1, 2], &Device::flex());
+        let at = At::new(
+            &x,
+            Level::variance_preserving(500.0, 0.5),
+            Parameterization::Sample,
+        );
+        let mut guide = varying.start();
+        let outputs = guide.wanted(&at).into_iter();
+        let outputs =
+            outputs.map(|k| x.clone() + branches[k].text.tokens.clone().into_scalar::<f32>());
+        let made = guide.combine(&at, outputs.collect()).unwrap().guided;
+        let second = 2.0 + 0.5 * 3.0;
+        let expected = [2.0 * 1.0, 2.0 * (0.25 * 1.0 + 0.75 * second)];
+        assert_eq!(made.try_into_vec_as::<f32>().unwrap(), expected);
     }
 
     #[test]

@@ -8,8 +8,11 @@ use sd_fixtures::Fixture;
 use sd_pipeline::models::Files;
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
-    Error, GrayImage, Inpaint, OpenOptions, Picture, PictureStart, Pipeline, Record, RecordError,
-    Request, Resize, RgbImage, SampleMode, Start, device, image,
+    Area, Combination, Composed, Contrast, DenoiserPair, Error, FreeU, GrayImage, Inpaint,
+    MaskRule, OpenOptions, PerpendicularNegative, Perturbation, Perturbed, Picture, PictureStart,
+    Pipeline, Projected, Prompt, Record, RecordError, Region, Request, Resize, RgbImage,
+    SampleMode, ScaleCurve, Start, StepCache, Thresholded, Tiles, Unguided, ZeroStar, device,
+    image,
 };
 use serde_json::Value;
 
@@ -268,16 +271,31 @@ fn what_records_do_not_hold() {
             other => panic!("{other:?}"),
         }
     };
-    let white = GrayImage::from_pixel(64, 72, [255].into());
-    let masked = PictureStart {
-        inpaint: Some(Inpaint::new(white)),
-        ..PictureStart::new(RgbImage::new(64, 72), 1.0)
-    };
-    let masked = Request {
-        start: Start::Picture(masked),
+    let own = Request {
+        guidance: Some(Arc::new(Unguided)),
+        regions: vec![Region::new(
+            "a",
+            Area::Mask(GrayImage::from_pixel(2, 2, [255].into())),
+        )],
         ..request()
     };
-    assert_eq!(unrecorded(&masked, &pipeline), ["mask"]);
+    assert_eq!(unrecorded(&own, &pipeline), ["regions", "guidance"]);
+    // A second network is in no record.
+    let pair = Composed {
+        contrasts: vec![Contrast::second_network(2.0)],
+        interval: 0.0..0.0,
+        ..Composed::classifier_free(2.0)
+    };
+    let denoiser = pipeline.denoiser.get().unwrap();
+    let mut two = pipeline.clone();
+    two.denoiser = DenoiserPair::new(denoiser.clone(), denoiser)
+        .unwrap()
+        .into();
+    let pair = Request {
+        guidance: Some(Arc::new(pair)),
+        ..request()
+    };
+    assert_eq!(unrecorded(&pair, &two), ["guidance"]);
     pipeline.scheduler = Arc::new(Euler::default());
     assert_eq!(unrecorded(&request(), &pipeline), ["scheduler"]);
 
@@ -286,6 +304,165 @@ fn what_records_do_not_hold() {
     record.steps = Some(2);
     let lacking = record.request().unwrap_err();
     assert_eq!(lacking, RecordError::Lacks("guidance scale"));
+}
+
+/// What a person can ask for by name is in the record, and draws the same picture.
+#[test]
+fn guided_pictures() {
+    let pipeline = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let perturbed = |perturbation, scale| {
+        let layers = vec!["mid_block".into(), "up_blocks.1".into()];
+        Contrast::perturbed(
+            Perturbed {
+                layers,
+                perturbation,
+            },
+            scale,
+        )
+    };
+    let composed = |combination: Arc<dyn Combination>| Composed {
+        combination: Some(combination),
+        ..Composed::classifier_free(3.3)
+    };
+    let apg = Projected {
+        eta: 0.2,
+        momentum: -0.5,
+        rescale: 4.0,
+        from_prompt: true,
+    };
+    let guidances = [
+        Composed {
+            contrasts: vec![perturbed(Perturbation::IdentityAttention, 2.0)],
+            rescale: 0.7,
+            interval: 0.2..0.9,
+            ..composed(Arc::new(apg))
+        },
+        Composed {
+            scale: ScaleCurve::Cosine(1.5, 4.0),
+            contrasts: vec![
+                perturbed(Perturbation::Skipped, 1.5),
+                Contrast {
+                    interval: 0.0..0.6,
+                    ..perturbed(
+                        Perturbation::BlurredQueries {
+                            sigma: f64::INFINITY,
+                        },
+                        2.0,
+                    )
+                },
+            ],
+            ..Composed::prompt_alone()
+        },
+        composed(Arc::new(ZeroStar { zero_steps: 1 })),
+        composed(Arc::new(Thresholded {
+            mimic: 2.0,
+            percentile: 0.9,
+        })),
+        composed(Arc::new(PerpendicularNegative { weight: 0.8 })),
+        Composed::classifier_free(2.5),
+    ];
+    let guided = guidances.map(|guidance| Request {
+        guidance: Some(Arc::new(guidance)),
+        ..request()
+    });
+    let mut freed = Request {
+        prompt: Prompt::a1111("a (red:1.3) cube AND a [blue:green:0.5] sphere:0.5")
+            .with_clip_skip(1),
+        negative_prompt: Some(Prompt::a1111("(yellow)")),
+        ..request()
+    };
+    freed
+        .extensions
+        .insert(FreeU::second_version([1.2, 1.4], [0.9, 0.2]));
+    freed.extensions.insert(StepCache::Deep {
+        interval: 2,
+        depth: 0,
+    });
+    let regional = Request {
+        regions: vec![Region {
+            weight: 0.8,
+            ..Region::new(
+                Prompt::compel("a star++"),
+                Area::rectangle(0.1, 0.0, 0.6, 1.0),
+            )
+        }],
+        tiles: Some(Tiles {
+            window: [6, 6],
+            stride: [3, 3],
+            circular: true,
+        }),
+        ..request()
+    };
+    for (k, request) in guided.into_iter().chain([freed, regional]).enumerate() {
+        let pictures = pipeline.generate(&request).unwrap();
+        let path = folder.path().join("guided.png");
+        pictures[0].write(&path).unwrap();
+        let record = Record::read(&path).unwrap();
+        let again = pipeline.generate(&record.request().unwrap()).unwrap();
+        assert!(again == pictures, "{k}");
+        let plain = Request {
+            guidance: None,
+            extensions: Default::default(),
+            regions: Vec::new(),
+            tiles: None,
+            prompt: request.prompt.text.clone().into(),
+            ..request
+        };
+        assert!(
+            pipeline.generate(&plain).unwrap() != pictures,
+            "{k} changes nothing"
+        );
+    }
+}
+
+/// A picture of which a part was drawn anew needs the picture and the mask again.
+#[test]
+fn pictures_of_which_a_part_was_drawn_anew() {
+    let pipeline = tiny();
+    let original = RgbImage::from_fn(70, 75, |x, y| [3 * x as u8, 3 * y as u8, 90].into());
+    let mask = GrayImage::from_fn(70, 75, |x, _| [if x < 30 { 0 } else { 255 }].into());
+    let inpaint = Inpaint {
+        rule: MaskRule::Model,
+        grow: 3,
+        blur: 1.5,
+        masked_only: Some(5),
+        keep_unmasked: true,
+        feather: 4,
+        ..Inpaint::new(mask.clone())
+    };
+    let edited = Request {
+        start: Start::Picture(PictureStart {
+            inpaint: Some(inpaint),
+            ..PictureStart::new(original.clone(), 0.7)
+        }),
+        steps: 5,
+        ..request()
+    };
+    let pictures = pipeline.generate(&edited).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edited.png");
+    pictures[0].write(&path).unwrap();
+    let record = Record::read(&path).unwrap();
+    assert_eq!(record.request().unwrap_err(), RecordError::NeedsOriginal);
+    let alone = record.request_from(original.clone());
+    assert_eq!(alone.unwrap_err(), RecordError::NeedsMask);
+    let mut other = mask.clone();
+    other.put_pixel(3, 3, [1].into());
+    let error = record.request_masked(original.clone(), other).unwrap_err();
+    assert!(matches!(error, RecordError::OtherMask { .. }), "{error}");
+    let again = record
+        .request_masked(original.clone(), mask.clone())
+        .unwrap();
+    assert_eq!(pipeline.generate(&again).unwrap(), pictures);
+
+    let whole = Request {
+        start: Start::Picture(PictureStart::new(original.clone(), 0.7)),
+        ..edited
+    };
+    let record = pipeline.generate(&whole).unwrap().remove(0).record;
+    let error = record.request_masked(original, mask).unwrap_err();
+    assert_eq!(error, RecordError::NoMask);
 }
 
 /// A picture made from another needs that again, and no other.

@@ -1,6 +1,7 @@
 //! compel's grammar: of several readings of a text the first one that its parser tries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::words::{free_word, keyword, literal, number, quoted, signs, skip, word};
 use crate::python::{float, is_space};
@@ -8,11 +9,22 @@ use crate::python::{float, is_space};
 /// Brackets that may lie in one another; compel's own reader takes minutes for a dozen.
 const DEEPEST: usize = 64;
 
-/// A piece of text, or several with a weight.
+/// A piece of text, or several with a weight. A copy is cheap, for many rules begin alike.
 #[derive(Debug, Clone)]
 pub(super) enum Node {
-    Text(String),
-    Group(f64, Vec<Node>),
+    Text(Rc<str>),
+    Group(f64, Rc<[Node]>),
+}
+
+impl Node {
+    fn text(text: String) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Several as one.
+    fn group(nodes: Vec<Self>) -> Self {
+        Self::Group(1.0, nodes.into())
+    }
 }
 
 /// What a whole prompt is.
@@ -58,7 +70,11 @@ pub(super) struct Reader<'a> {
     /// Brackets around the one that is read.
     depth: usize,
     /// What brackets were found to be, by their place: many rules begin with one.
-    brackets: HashMap<usize, Option<(usize, Vec<Node>)>>,
+    brackets: HashMap<usize, Option<(usize, Node)>>,
+    /// What quoted texts were found to be, by their place and whether they are free.
+    quotes: HashMap<(usize, bool), Option<(usize, Node)>>,
+    /// Places where nothing is swapped.
+    unswapped: HashSet<usize>,
 }
 
 impl<'a> Reader<'a> {
@@ -67,6 +83,8 @@ impl<'a> Reader<'a> {
             text,
             depth: 0,
             brackets: HashMap::new(),
+            quotes: HashMap::new(),
+            unswapped: HashSet::new(),
         }
     }
 
@@ -157,10 +175,10 @@ impl<'a> Reader<'a> {
                 Some(found) => Some(found),
                 None => self.quoted(at, true)?,
             };
-            let Some((end, nodes)) = found else {
+            let Some((end, node)) = found else {
                 return Ok(None);
             };
-            texts.push(nodes);
+            texts.push(vec![node]);
             at = end;
             match literal(self.text, at, ",") {
                 Some(comma) => at = comma,
@@ -180,11 +198,10 @@ impl<'a> Reader<'a> {
                 Some(found) => Some(found),
                 None => self.quoted_or_bracket(at)?,
             };
-            let free = || free_word(self.text, at).map(|(at, word)| (at, vec![Node::Text(word)]));
-            let white = || Some((skip(self.text, at), Vec::new()));
-            let Some((end, found)) = found.or_else(free).or_else(white) else {
-                break;
-            };
+            let found = found.map(|(at, node)| (at, Some(node)));
+            let free = || free_word(self.text, at).map(|(at, word)| (at, Some(Node::text(word))));
+            let white = || (skip(self.text, at), None);
+            let (end, found) = found.or_else(free).unwrap_or_else(white);
             if end == at {
                 break;
             }
@@ -206,7 +223,7 @@ impl<'a> Reader<'a> {
                     self.quoted_or_bracket(at)?
                 }
             };
-            let text = |(at, text)| (at, vec![Node::Text(text)]);
+            let text = |(at, text)| (at, Node::text(text));
             let plain = || word(self.text, at).map(text);
             let sign = || {
                 let signs = [",", "."].into_iter().filter(|_| commas);
@@ -217,13 +234,13 @@ impl<'a> Reader<'a> {
             let Some((end, found)) = found.or_else(plain).or_else(sign) else {
                 break;
             };
-            nodes.extend(found);
+            nodes.push(found);
             at = end;
         }
         Ok((at, nodes))
     }
 
-    fn quoted_or_bracket(&mut self, at: usize) -> Found<Vec<Node>> {
+    fn quoted_or_bracket(&mut self, at: usize) -> Found<Node> {
         match self.quoted(at, false)? {
             Some(found) => Ok(Some(found)),
             None => self.bracket(at),
@@ -231,19 +248,29 @@ impl<'a> Reader<'a> {
     }
 
     /// What a weight may be of.
-    fn target(&mut self, at: usize) -> Found<Vec<Node>> {
+    fn target(&mut self, at: usize) -> Found<Node> {
         let found = self.quoted_or_bracket(at)?;
-        let word = || word(self.text, at).map(|(at, word)| (at, vec![Node::Text(word)]));
+        let word = || word(self.text, at).map(|(at, word)| (at, Node::text(word)));
         Ok(found.or_else(word))
     }
 
     /// `"a b"`: of a text that follows the rules, or a `free` one.
-    fn quoted(&mut self, at: usize, free: bool) -> Found<Vec<Node>> {
+    fn quoted(&mut self, at: usize, free: bool) -> Found<Node> {
+        let key = (skip(self.text, at), free);
+        if let Some(found) = self.quotes.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = self.unknown_quoted(at, free)?;
+        self.quotes.insert(key, found.clone());
+        Ok(found)
+    }
+
+    fn unknown_quoted(&mut self, at: usize, free: bool) -> Found<Node> {
         let Some((end, inner)) = quoted(self.text, at) else {
             return Ok(None);
         };
         if inner.chars().all(is_space) {
-            return Ok(Some((end, vec![Node::Text(String::new())])));
+            return Ok(Some((end, Node::text(String::new()))));
         }
         let inner = inner.replace('"', "\\\"").replace('\t', " ");
         let mut reader = Reader::new(&inner);
@@ -255,56 +282,62 @@ impl<'a> Reader<'a> {
         // Its places are not those of this text.
         let (inner_end, nodes) = read.map_err(|refusal| Refusal { at, ..refusal })?;
         let is_whole = skip(&inner, inner_end) == inner.len();
-        Ok(is_whole.then_some((end, nodes)))
+        Ok(is_whole.then(|| (end, Node::group(nodes))))
     }
 
     /// `(a b)`
-    fn bracket(&mut self, at: usize) -> Found<Vec<Node>> {
+    fn bracket(&mut self, at: usize) -> Found<Node> {
         let Some(inner) = literal(self.text, at, "(") else {
             return Ok(None);
         };
         if let Some(found) = self.brackets.get(&inner) {
             return Ok(found.clone());
         }
+        let (end, nodes) = self.within(inner, true)?;
+        let found = literal(self.text, end, ")").map(|end| (end, Node::group(nodes)));
+        self.brackets.insert(inner, found.clone());
+        Ok(found)
+    }
+
+    /// The fragments behind the opening bracket that ends at `inner`.
+    fn within(&mut self, inner: usize, commas: bool) -> Result<(usize, Vec<Node>), Refusal> {
         if self.depth == DEEPEST {
             let expected = format!("expected at most {DEEPEST} brackets in one another");
             return Err(Refusal::new(inner - 1, expected));
         }
         self.depth += 1;
-        let (end, nodes) = self.fragments(inner, true)?;
+        let found = self.fragments(inner, commas)?;
         self.depth -= 1;
-        let found = literal(self.text, end, ")").map(|end| (end, nodes));
-        self.brackets.insert(inner, found.clone());
         Ok(found)
     }
 
     /// A text with a weight.
-    fn attention(&mut self, at: usize) -> Found<Vec<Node>> {
-        let group = |(end, weight), nodes| Some((end, vec![Node::Group(weight, nodes)]));
+    fn attention(&mut self, at: usize) -> Found<Node> {
+        let group = |(end, weight), node| Some((end, Node::Group(weight, Rc::new([node]))));
         let text = self.text;
         let weight = |at| signs(text, at).or_else(|| number(text, at));
-        if let Some((at, nodes)) = self.target(at)? {
+        if let Some((at, node)) = self.target(at)? {
             let explicit = || {
                 let at = literal(text, literal(text, at, ".attend")?, "(")?;
                 let (at, weight) = weight(at)?;
                 Some((literal(text, at, ")")?, weight))
             };
             if let Some(found) = explicit() {
-                return Ok(group(found, nodes));
+                return Ok(group(found, node));
             }
         }
         let is_apart = |at: usize| skip(text, at) > at;
-        if let Some((at, nodes)) = self.quoted_or_bracket(at)?
+        if let Some((at, node)) = self.quoted_or_bracket(at)?
             && !is_apart(at)
             && let Some(found) = weight(at)
         {
-            return Ok(group(found, nodes));
+            return Ok(group(found, node));
         }
         if let Some((at, word)) = word(text, at)
             && !is_apart(at)
             && let Some(found) = signs(text, at)
         {
-            return Ok(group(found, vec![Node::Text(word)]));
+            return Ok(group(found, Node::text(word)));
         }
         Ok(None)
     }
@@ -319,7 +352,11 @@ impl<'a> Reader<'a> {
         else {
             return Ok(());
         };
-        let (mut inner, _) = self.fragments(inner, false)?;
+        if self.unswapped.contains(&inner) {
+            return Ok(());
+        }
+        let place = inner;
+        let (mut inner, _) = self.within(inner, false)?;
         if let Some(comma) = literal(self.text, inner, ",") {
             inner = self.choices(comma).0;
         }
@@ -331,7 +368,10 @@ impl<'a> Reader<'a> {
                     "expected no .swap(): attention maps are not changed",
                 ))
             }
-            None => Ok(()),
+            None => {
+                self.unswapped.insert(place);
+                Ok(())
+            }
         }
     }
 

@@ -128,7 +128,7 @@ fn pieces(nodes: &[Node]) -> Vec<Weighted> {
                     last.text.push(' ');
                     last.text.push_str(text);
                 }
-                _ => pieces.push(Weighted::new(text, scale)),
+                _ => pieces.push(Weighted::new(&**text, scale)),
             },
         }
     }
@@ -185,5 +185,46 @@ impl Spaced {
     fn error(&self, text: &str, refusal: Refusal) -> SyntaxError {
         let at = self.origins.get(refusal.at).copied();
         SyntaxError::new(text, at.unwrap_or(text.len()), refusal.expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many brackets are begun, the reader's own stack does not grow with them.
+    #[test]
+    fn what_lies_too_deep_is_refused() {
+        for sign in ["a.swap(", "(", "(a ", "\"a\".swap((", "(a.swap("] {
+            for text in [
+                sign.repeat(100_000),
+                format!("\"{}\"", sign.replace('"', "").repeat(1000)),
+            ] {
+                let error = parts(&text).unwrap_err().to_string();
+                assert!(error.contains("64"), "{sign}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn as_deep_as_may_be_is_read() {
+        let text = format!(
+            "{}{}{}",
+            "(".repeat(64),
+            "a, (b)- ".repeat(500),
+            ")".repeat(64)
+        );
+        let read = parts(&text).unwrap();
+        let [
+            Part {
+                content: Content::Text(pieces),
+                ..
+            },
+        ] = &read[..]
+        else {
+            panic!("{read:?}");
+        };
+        assert_eq!(pieces.len(), 1000);
+        assert_eq!(pieces[1], Weighted::new("b", 0.9));
     }
 }

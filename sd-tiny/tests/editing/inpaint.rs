@@ -117,7 +117,7 @@ fn compare(kind: &str, expected: usize) {
 
 #[test]
 fn blending_after_each_step_equals_diffusers() {
-    compare("step", 89);
+    compare("step", 91);
 }
 
 #[test]

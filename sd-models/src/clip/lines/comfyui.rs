@@ -1,8 +1,8 @@
 //! Chunks and weights of ComfyUI (`comfy/sd1_clip.py`).
 
 use burn::tensor::{Tensor, TensorData};
-use sd_core::{Result, TextEmbedding};
-use sd_prompts::comfyui::weights;
+use sd_core::{Error, Result, TextEmbedding};
+use sd_prompts::comfyui::{Part, parts, weights};
 
 use super::super::ClipTextEncoder;
 use super::chunk::Chunk;
@@ -62,6 +62,41 @@ pub(super) fn interpolated(tokens: Tensor<3>, empty: &Tensor<3>, chunks: &[Chunk
     tokens.clone() + (tokens - empty.clone()) * more
 }
 
+/// Tokens of a piece of text, in groups that ComfyUI tokenizes apart: its words that were learned,
+/// `embedding:NAME`, and what is between them.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for a name that no word has, which ComfyUI leaves out with a warning.
+fn groups(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<Vec<u32>>> {
+    // A file may be named whole.
+    let name_of = |name: &str| {
+        let stem = [".safetensors", ".pt", ".bin"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end));
+        [Some(name), stem]
+            .into_iter()
+            .flatten()
+            .find(|name| tokenizer.is_taught(name))
+            .map(String::from)
+    };
+    let mut groups = Vec::new();
+    for part in parts(text, |name| name_of(name).is_some()) {
+        let group = match part {
+            Part::Text(text) => tokenizer.words(&text)?,
+            Part::Embedding(name) => match name_of(&name) {
+                Some(word) => tokenizer.words(&word)?,
+                None => {
+                    let expected = "expected the name of a word that was given to the model, a file \
+                                    of textual inversion";
+                    return Err(Error::invalid("embedding", name, expected));
+                }
+            },
+        };
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
 /// The chunks of a text, at least one. A piece of fewer than 8 tokens is in one of them.
 fn chunks(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<Chunk>> {
     let room = tokenizer.max_length() - 2;
@@ -73,21 +108,22 @@ fn chunks(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<Chunk>> {
         check_length(chunks.len())
     };
     for piece in weights(text).map_err(unreadable)? {
-        let words = tokenizer.words(&piece.text)?;
-        let mut words = words.as_slice();
-        let is_large = words.len() >= LARGE.min(room);
-        while !words.is_empty() {
-            let free = room - ids.len();
-            let fitting = match (words.len() <= free, is_large) {
-                (true, _) => words.len(),
-                (false, true) => free,
-                (false, false) => 0,
-            };
-            ids.extend(&words[..fitting]);
-            of.resize(ids.len(), piece.weight);
-            words = &words[fitting..];
-            if !words.is_empty() {
-                end(&mut ids, &mut of)?;
+        for words in groups(tokenizer, &piece.text)? {
+            let mut words = words.as_slice();
+            let is_large = words.len() >= LARGE.min(room);
+            while !words.is_empty() {
+                let free = room - ids.len();
+                let fitting = match (words.len() <= free, is_large) {
+                    (true, _) => words.len(),
+                    (false, true) => free,
+                    (false, false) => 0,
+                };
+                ids.extend(&words[..fitting]);
+                of.resize(ids.len(), piece.weight);
+                words = &words[fitting..];
+                if !words.is_empty() {
+                    end(&mut ids, &mut of)?;
+                }
             }
         }
     }
