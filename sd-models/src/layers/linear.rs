@@ -1,12 +1,17 @@
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedMatrix, WeightStorage};
 
+use super::beside::Product;
 use super::cpu::Packed;
 use super::pack::bytes_of;
-use super::{Epilogue, Input, PackLayer, dispatch, pack_itself, parameter};
+use super::{
+    Addition, AnySide, Beside, Epilogue, Input, PackLayer, Side, dispatch, pack_itself, parameter,
+};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -19,6 +24,8 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub(super) packed: Option<Packed<PackedMatrix>>,
+    #[module(skip)]
+    beside: Beside<Self>,
 }
 
 impl Linear {
@@ -28,7 +35,26 @@ impl Linear {
             weight: parameter([outputs, inputs], device),
             bias: bias.then(|| parameter([outputs], device)),
             packed: None,
+            beside: Beside::default(),
         }
+    }
+
+    /// A layer of a weight `[outputs, inputs]` without a bias.
+    fn of(
+        weight: Vec<f32>,
+        [outputs, inputs]: [usize; 2],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let mut layer = Self::new(inputs, outputs, false, device);
+        if dispatch::has_kernels(device, dtype) {
+            let weight = PackedMatrix::new(Isa::best(), &weight, outputs, inputs)?;
+            layer.packed = Some(Packed::bare(weight));
+        } else {
+            let data = TensorData::new(weight, [outputs, inputs]);
+            layer.weight = Param::from_tensor(Tensor::from_data(data, (device, dtype)));
+        }
+        Ok(layer)
     }
 
     /// `[…, in]` to `[…, out]`.
@@ -37,7 +63,43 @@ impl Linear {
         x: impl Into<Input<'a, D>>,
         epilogue: Epilogue<D>,
     ) -> Tensor<D> {
-        dispatch::linear(self, x.into(), epilogue)
+        if self.beside.is_empty() {
+            return dispatch::linear(self, x.into(), epilogue);
+        }
+        let own = |x: Input<'_, D>, epilogue| dispatch::linear(self, x, epilogue);
+        (self.beside).around(x.into(), epilogue, Self::product, own)
+    }
+
+    /// The sum of what lies beside the product of `x`, where anything does.
+    pub(super) fn beside(&self, x: &mut Tensor<3>) -> Option<Tensor<3>> {
+        if self.beside.is_empty() {
+            return None;
+        }
+        let mut input = Input::Lent(x);
+        let sum = self.beside.sum(&mut input, None, Self::product);
+        match (sum, self.beside.shift(None)) {
+            (Some(sum), Some(shift)) => Some(sum + shift),
+            (None, Some(shift)) => {
+                let [n, tokens, _] = input.get().dims();
+                let width = shift.dims()[2];
+                Some(shift.expand([n, tokens, width]))
+            }
+            (sum, None) => sum,
+        }
+    }
+}
+
+impl<const D: usize> Product<D> for Linear {
+    fn product(&self, x: Input<'_, D>, epilogue: Epilogue<D>) -> Tensor<D> {
+        dispatch::linear(self, x, epilogue)
+    }
+
+    fn shift(bias: Tensor<1>) -> Tensor<D> {
+        bias.unsqueeze()
+    }
+
+    fn scaled(x: Tensor<D>, factor: f32) -> Tensor<D> {
+        x * factor
     }
 }
 
@@ -69,5 +131,34 @@ impl PackLayer for Linear {
         bytes_of(name, weights, storage, bias, |dtype| {
             PackedMatrix::bytes_of(Isa::best(), outputs, inputs, dtype)
         })
+    }
+
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        let low = |rank, weight| Self::of(weight, [rank, inputs], device, dtype);
+        let high = |rank: Option<usize>, weight| {
+            Self::of(weight, [outputs, rank.unwrap_or(inputs)], device, dtype)
+        };
+        let side = Side::new(addition, device, dtype, low, high);
+        Some(side.map(|side| AnySide::Linear(Arc::new(side))))
+    }
+
+    fn accepts(&self, side: &AnySide) -> bool {
+        let sides = |layer: &Self| layer.weight.lazy_shape().dims::<2>();
+        let [outputs, inputs] = sides(self);
+        match side {
+            AnySide::Linear(side) => side.fits(
+                [inputs, outputs],
+                |layer| sides(layer)[1],
+                |layer| sides(layer)[0],
+            ),
+            AnySide::Conv2d(_) => false,
+        }
+    }
+
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        if let AnySide::Linear(side) = side {
+            self.beside.push(side.clone(), factor);
+        }
     }
 }

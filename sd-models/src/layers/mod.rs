@@ -4,6 +4,7 @@
 //! checkpoint's tensors go into the modules as they are: no renaming, no transposition.
 
 mod attention;
+mod beside;
 mod conv;
 mod cpu;
 mod dispatch;
@@ -22,6 +23,7 @@ mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub(crate) use attention::{to_picture, to_tokens};
+pub(crate) use beside::{Addition, AnySide, Beside, Factors, Side};
 pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};
 pub(crate) use cpu::expect_shapes;

@@ -1,8 +1,10 @@
 //! Reading a network's weights as the kernels want them.
 
+use burn::tensor::{DType, Device};
 use sd_core::WeightBytes;
 use sd_kernels::{WeightRows, WeightStorage};
 
+use super::{Addition, AnySide};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -30,6 +32,25 @@ pub(crate) trait PackLayer: Send {
         weights: &Weights,
         storage: WeightStorage,
     ) -> Result<WeightBytes>;
+
+    /// `addition` as what can be [put beside](Self::put_beside) this layer; `None`, the default, of
+    /// one that nothing can be beside.
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        let _ = (addition, device, dtype);
+        None
+    }
+
+    /// `true` where `side` fits the layer.
+    fn accepts(&self, side: &AnySide) -> bool {
+        let _ = side;
+        false
+    }
+
+    /// Adds `factor` times the product of `side`, which it [accepts](Self::accepts), to the layer's
+    /// own from now on.
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        let _ = (side, factor);
+    }
 }
 
 /// The bytes of a packed weight, of which `weight` says how many for a number type, and of its bias
