@@ -7,11 +7,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, PackedConv, WeightStorage};
 
-use super::beside::Product;
 use super::cpu::Packed;
 use super::pack::bytes_of;
+use super::sides::Product;
 use super::{
-    Addition, AnySide, Beside, Epilogue, Input, PackLayer, Side, dispatch, pack_itself, parameter,
+    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
 };
 use crate::Result;
 use crate::weights::Weights;
@@ -62,7 +62,7 @@ pub struct Conv2d {
     #[module(skip)]
     pub(super) packed: Option<Packed<PackedConv>>,
     #[module(skip)]
-    beside: Beside<Self>,
+    beside: Sides<Self>,
 }
 
 impl Conv2d {
@@ -89,7 +89,7 @@ impl Conv2d {
             padding,
             doubles: false,
             packed: None,
-            beside: Beside::default(),
+            beside: Sides::default(),
         }
     }
 

@@ -6,11 +6,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedMatrix, WeightStorage};
 
-use super::beside::Product;
 use super::cpu::Packed;
 use super::pack::bytes_of;
+use super::sides::Product;
 use super::{
-    Addition, AnySide, Beside, Epilogue, Input, PackLayer, Side, dispatch, pack_itself, parameter,
+    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
 };
 use crate::Result;
 use crate::weights::Weights;
@@ -25,7 +25,7 @@ pub struct Linear {
     #[module(skip)]
     pub(super) packed: Option<Packed<PackedMatrix>>,
     #[module(skip)]
-    beside: Beside<Self>,
+    beside: Sides<Self>,
 }
 
 impl Linear {
@@ -35,7 +35,7 @@ impl Linear {
             weight: parameter([outputs, inputs], device),
             bias: bias.then(|| parameter([outputs], device)),
             packed: None,
-            beside: Beside::default(),
+            beside: Sides::default(),
         }
     }
 

@@ -4,7 +4,6 @@
 //! checkpoint's tensors go into the modules as they are: no renaming, no transposition.
 
 mod attention;
-mod beside;
 mod conv;
 mod cpu;
 mod dispatch;
@@ -19,11 +18,11 @@ mod pack;
 mod plain;
 mod resample;
 mod resnet;
+mod sides;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub(crate) use attention::{to_picture, to_tokens};
-pub(crate) use beside::{Addition, AnySide, Beside, Factors, Side};
 pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};
 pub(crate) use cpu::expect_shapes;
@@ -43,6 +42,7 @@ pub(crate) use plain::SCORES;
 pub(crate) use resample::{Downsample2D, Upsample2D};
 pub use resnet::TimeEffect;
 pub(crate) use resnet::{ResnetBlock2D, ResnetConfig};
+pub(crate) use sides::{Addition, AnySide, Factors, Side, Sides};
 pub(crate) use transformer::{BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;

@@ -45,9 +45,9 @@ pub(crate) enum AnySide {
 
 /// What lies beside one layer, each with its factor.
 #[derive(Debug, Clone)]
-pub(crate) struct Beside<L>(Vec<(Arc<Side<L>>, f32)>);
+pub(crate) struct Sides<L>(Vec<(Arc<Side<L>>, f32)>);
 
-impl<L> Default for Beside<L> {
+impl<L> Default for Sides<L> {
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -118,7 +118,7 @@ impl<L> Side<L> {
     }
 }
 
-impl<L> Beside<L> {
+impl<L> Sides<L> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
