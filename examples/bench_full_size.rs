@@ -2,13 +2,15 @@
 //! the safety checker.
 //!
 //! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
-//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error]`
+//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error] [--lora 8]`
 //!
 //! DIR is a folder in diffusers layout; only `text_encoder`, `unet`, `vae` and, where it is there,
 //! `safety_checker` are read. One line of JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
 //! encoder always sees two prompts and the VAE one picture. `benches/rounds.py` runs this beside
 //! PyTorch and OpenVINO.
 
+#[path = "support/lora_cost.rs"]
+mod lora_cost;
 #[path = "support/memory.rs"]
 mod memory;
 
@@ -52,6 +54,13 @@ struct Arguments {
     /// longest wait for an answer
     #[arg(long, default_value_t = 0)]
     cancel: usize,
+    /// Measure a LoRA of this rank on the U-Net's transformers too: how long it takes to be opened,
+    /// merged, put beside the layers, and a step with it
+    #[arg(long)]
+    lora: Option<usize>,
+    /// Have that LoRA change the residual blocks' convolutions too
+    #[arg(long, requires = "lora")]
+    lora_convolutions: bool,
     #[arg(long, default_value = "flex")]
     device: String,
     /// Precision to compute in; bf16 on flex: that of the products
@@ -205,6 +214,17 @@ fn denoise(
     work: &str,
     report: &mut Report<'_>,
 ) -> Result<(), BoxError> {
+    if let Some(rank) = arguments.lora {
+        let (kind, batch) = ((rank, arguments.lora_convolutions), arguments.batch);
+        let latents = latents(arguments, 1, &options.device)?;
+        lora_cost::measure((files, options), kind, batch, &mut |work, network| {
+            let branches: Vec<usize> = (0..batch).collect();
+            report.measure(&arguments.name(work), &|| {
+                let made = network.predict(&latents, 500.0, &branches, &Cancel::new())?;
+                Ok(Tensor::cat(made, 0).flatten(0, 3))
+            })
+        })?;
+    }
     let (schedule, kind) = (
         Arc::new(NoiseSchedule::stable_diffusion()),
         Parameterization::Epsilon,

@@ -8,8 +8,8 @@ use clap::Args;
 use sd_pipeline::models::LoadOptions;
 use sd_pipeline::models::lora::AdapterReport;
 use sd_pipeline::{
-    ImagePrompt, IpAdapter, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency,
-    TextualInversion, read_picture,
+    BlockScales, ImagePrompt, IpAdapter, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency,
+    StepScales, TextualInversion, read_picture,
 };
 use serde_json::json;
 
@@ -17,9 +17,15 @@ use serde_json::json;
 #[derive(Args)]
 pub(crate) struct Adapters {
     /// A LoRA or one of its kin, a file or peft's folder, and its strength [default: 1]; may be
-    /// given several times
-    #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = scaled)]
-    loras: Vec<(PathBuf, f32)>,
+    /// given several times. Behind that further factors, as in style.safetensors:0.8:IN=0,OUT05=0.5:
+    /// of blocks, BASE (text encoders), IN00 to IN11, MID, OUT00 to OUT11, IN and OUT alone for all
+    /// of a side; or with --lora-at-run-time from a share of the steps on, as in 0.5=0
+    #[arg(long = "lora", value_name = "FILE[:SCALE][:FACTORS]", value_parser = given)]
+    loras: Vec<Given>,
+    /// Have the LoRAs act beside the weights instead of merging them: opening takes less time and each
+    /// step more, and strengths may change with the steps
+    #[arg(long)]
+    pub(crate) lora_at_run_time: bool,
     /// A textual inversion; its word in prompts is the file's name without the ending. May be given
     /// several times
     #[arg(long = "embedding", value_name = "FILE")]
@@ -39,11 +45,13 @@ pub(crate) struct Adapters {
 impl Adapters {
     /// The files of changes, opened.
     pub(crate) fn loras(&self) -> sd_pipeline::Result<Vec<Lora>> {
-        let all = self.loras.iter().map(|(file, strength)| {
+        let all = self.loras.iter().map(|given| {
             Ok(Lora {
-                strength: *strength,
+                strength: given.strength,
                 lenient: self.lenient,
-                ..Lora::open(file)?
+                blocks: given.blocks.clone(),
+                steps: given.steps.clone(),
+                ..Lora::open(&given.file)?
             })
         });
         all.collect()
@@ -183,6 +191,36 @@ fn image_prompt(text: &str) -> Result<ImagePromptPaths, String> {
     })
 }
 
+/// A LoRA's file, how strongly it acts, and where.
+#[derive(Debug, Clone, PartialEq)]
+struct Given {
+    file: PathBuf,
+    strength: f32,
+    blocks: BlockScales,
+    steps: StepScales,
+}
+
+/// A path with a scale behind it, and factors of blocks and from shares of the steps on behind that.
+fn given(text: &str) -> Result<Given, String> {
+    let split = text.rsplit_once(':');
+    let split = split.filter(|(_, last)| last.contains('=') && !PathBuf::from(text).exists());
+    let (rest, factors) = split.unwrap_or((text, ""));
+    let (file, strength) = scaled(rest)?;
+    let is_step = |part: &&str| {
+        let name = part.split('=').next();
+        name.is_some_and(|name| name.parse::<f64>().is_ok())
+    };
+    let factors = factors.split(',').filter(|part| !part.is_empty());
+    let (steps, blocks): (Vec<&str>, Vec<&str>) = factors.partition(is_step);
+    let some = |parts: &[&str]| (!parts.is_empty()).then(|| parts.join(","));
+    Ok(Given {
+        file,
+        strength,
+        blocks: some(&blocks).map_or(Ok(BlockScales::default()), |text| text.parse())?,
+        steps: some(&steps).map_or(Ok(StepScales::default()), |text| text.parse())?,
+    })
+}
+
 /// A path with a number behind its last colon, or a path alone.
 fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
     let whole = || (PathBuf::from(text), 1.0);
@@ -195,5 +233,43 @@ fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
         // A drive's letter, or a name with a colon.
         Err(_) if scale.contains(['/', '\\', '.']) || PathBuf::from(text).exists() => Ok(whole()),
         Err(_) => Err(format!("the scale is {scale:?}, expected a number")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lora_is_a_file_a_scale_and_factors() {
+        let plain = |file: &str, strength| Given {
+            file: file.into(),
+            strength,
+            blocks: BlockScales::default(),
+            steps: StepScales::default(),
+        };
+        for (text, expected) in [
+            ("a.safetensors", plain("a.safetensors", 1.0)),
+            ("a.safetensors:-0.5", plain("a.safetensors", -0.5)),
+            ("C:\\a.safetensors", plain("C:\\a.safetensors", 1.0)),
+        ] {
+            assert_eq!(given(text), Ok(expected), "{text}");
+        }
+        for (text, strength) in [
+            ("a:2:IN=0.5,0.25=0,MID=2", 2.0),
+            ("a:IN=0.5,MID=2,0.25=0", 1.0),
+        ] {
+            let found = given(text).unwrap();
+            assert_eq!(
+                (found.file, found.strength),
+                ("a".into(), strength),
+                "{text}"
+            );
+            assert_eq!(found.blocks.to_string(), "IN=0.5,MID=2", "{text}");
+            assert_eq!(found.steps.to_string(), "0.25=0", "{text}");
+        }
+        for text in ["a:x", "a:1:IN77=1", "a:1:2=1", "a:1:IN=x"] {
+            assert!(given(text).is_err(), "{text}");
+        }
     }
 }

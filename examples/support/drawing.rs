@@ -58,7 +58,7 @@ impl<'a> Drawing<'a> {
             prediction: arguments.prediction(),
             family: arguments.family.clone(),
             config: arguments.config.clone(),
-            loras: match arguments.adapters.report_only {
+            loras: match arguments.adapters.report_only || arguments.adapters.lora_at_run_time {
                 true => Vec::new(),
                 false => arguments.adapters.loras()?,
             },
@@ -81,6 +81,9 @@ impl<'a> Drawing<'a> {
         if !controls.is_empty() {
             pipeline = pipeline.with_controls(&controls)?;
         }
+        if arguments.adapters.lora_at_run_time && !arguments.adapters.report_only {
+            pipeline = pipeline.with_loras_at_run_time(&arguments.adapters.loras()?)?;
+        }
         arguments.check_safety(&pipeline);
         if arguments.model.is_none() {
             pipeline.name = Some("sd-tiny".into());
@@ -99,7 +102,8 @@ impl<'a> Drawing<'a> {
                     [] => String::from("none"),
                     names => names.join(", "),
                 });
-            let give = "give the same with --lora FILE:SCALE and --embedding FILE";
+            let give =
+                "give the same with --lora FILE:SCALE, --lora-at-run-time and --embedding FILE";
             return Err(
                 format!("the picture was drawn with adapters {drew}, not {draws}: {give}").into(),
             );

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::{
-    AbsentPrompt, Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Network,
-    Noise, NoiseSchedule, Plan, Prompt, Result, Sampler, Scheduler, TextEmbedding, TextEncoder,
+    AbsentPrompt, Autoencoder, AutoencoderSpec, Conditioning, Denoiser, DenoiserSpec, Extensions,
+    Network, Noise, NoiseSchedule, Plan, Prompt, Result, Sampler, Scheduler, TextEmbedding,
+    TextEncoder,
 };
 
 macro_rules! delegate {
@@ -18,6 +19,10 @@ macro_rules! delegate {
 
             fn absent(&self) -> AbsentPrompt {
                 (**self).absent()
+            }
+
+            fn told(&self, told: &mut Extensions) -> Result<Option<Box<dyn TextEncoder>>> {
+                (**self).told(told)
             }
         }
 

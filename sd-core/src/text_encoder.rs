@@ -1,4 +1,4 @@
-use crate::{Prompt, Result, TextEmbedding};
+use crate::{Extensions, Prompt, Result, TextEmbedding};
 
 /// Turns prompts into the embeddings that steer a [`Denoiser`](crate::Denoiser).
 ///
@@ -24,6 +24,16 @@ pub trait TextEncoder: Send + Sync {
     /// default is the empty prompt's embedding.
     fn absent(&self) -> AbsentPrompt {
         AbsentPrompt::Empty
+    }
+
+    /// This encoder as `told` says, out of which it takes what it reads: an adapter's changes. It
+    /// shares its weights with this one. `None`, the default, where it reads nothing of it.
+    ///
+    /// # Errors
+    /// Those of parts that do not fit it.
+    fn told(&self, told: &mut Extensions) -> Result<Option<Box<dyn TextEncoder>>> {
+        let _ = told;
+        Ok(None)
     }
 }
 

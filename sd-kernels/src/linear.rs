@@ -119,6 +119,7 @@ impl PackedGeglu {
 /// GEGLU: `out = (x·Wᵥᵀ + bᵥ) · gelu(x·W_gᵀ + b_g)`, with the exact GELU.
 ///
 /// `x` is `[rows, inputs]`, `out` `[rows, columns]`; `weight` was packed by [`PackedGeglu::new`].
+/// `beside`, `[rows, 2·columns]`, is added to both products, the values' first.
 ///
 /// # Errors
 /// A slice whose length does not fit the weight's size.
@@ -127,12 +128,14 @@ pub fn geglu(
     rows: usize,
     weight: &PackedGeglu,
     bias: Option<&[f32]>,
+    beside: Option<&[f32]>,
     out: &mut [f32],
 ) -> Result<()> {
     let (inputs, columns) = (weight.matrix.depth(), weight.columns);
     check_len("the input", x.len(), &[rows, inputs])?;
     check_len("the output", out.len(), &[rows, columns])?;
     check_option("the bias", bias, &[2, columns])?;
+    check_option("what is beside", beside, &[rows, 2, columns])?;
     let source = Rows {
         data: x.as_ptr(),
         stride: inputs,
@@ -142,6 +145,7 @@ pub fn geglu(
         out: Shared(out.as_mut_ptr()),
         columns,
         bias: pointer(bias),
+        beside: pointer(beside),
     };
     if rows > 0 && columns > 0 {
         product_whole(rows, source, &weight.matrix, gate);

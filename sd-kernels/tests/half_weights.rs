@@ -122,7 +122,7 @@ fn check_geglu(rows: usize, inputs: usize, columns: usize) {
         check_both(&weight, |packing| {
             let packed = packing.geglu(isa, columns, inputs);
             let mut out = vec![f32::NAN; rows * columns];
-            geglu(&x, rows, &packed, Some(&bias), &mut out).unwrap();
+            geglu(&x, rows, &packed, Some(&bias), None, &mut out).unwrap();
             out
         });
     });

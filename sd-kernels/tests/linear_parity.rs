@@ -76,16 +76,23 @@ fn check_geglu(rows: usize, inputs: usize, columns: usize) {
     let weight = scaled(2, 2 * columns * inputs, inputs);
     let bias = values(3, 2 * columns);
     let sums = product(&x, &weight, &bias, inputs);
-    let expected: Vec<f64> = sums
-        .chunks_exact(2 * columns)
-        .flat_map(|row| (0..columns).map(|c| row[c] * gelu(row[columns + c])))
+    let gated = |sums: &[f64]| -> Vec<f64> {
+        let rows = sums.chunks_exact(2 * columns);
+        rows.flat_map(|row| (0..columns).map(|c| row[c] * gelu(row[columns + c])))
+            .collect()
+    };
+    let beside = values(5, sums.len());
+    let more: Vec<f64> = (sums.iter().zip(&beside))
+        .map(|(sum, x)| sum + f64::from(*x))
         .collect();
     each_isa(|isa| {
         let packed = PackedGeglu::new(isa, &weight, columns, inputs).unwrap();
-        let mut out = vec![f32::NAN; rows * columns];
-        geglu(&x, rows, &packed, Some(&bias), &mut out).unwrap();
-        let what = format!("{} geglu {rows}×{inputs}→{columns}", isa.name());
-        assert_close(&what, &out, &expected, 3e-6);
+        for (beside, sums) in [(None, &sums), (Some(&beside[..]), &more)] {
+            let mut out = vec![f32::NAN; rows * columns];
+            geglu(&x, rows, &packed, Some(&bias), beside, &mut out).unwrap();
+            let what = format!("{} geglu {rows}×{inputs}→{columns}", isa.name());
+            assert_close(&what, &out, &gated(sums), 3e-6);
+        }
     });
 }
 

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use sd_core::{Denoiser, TextEncoder};
 use sd_models::TextualInversion;
-use sd_models::lora::{AdapterReport, LoraFile, Matches};
+use sd_models::lora::{AdapterReport, BlockScales, LoraFile, LoraStrength, Matches};
 
+use crate::beside::Beside;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
-use crate::{Error, Pipeline, Result, Slot, Source};
+use crate::{Error, Pipeline, Result, Slot, Source, StepScales};
 
 /// LoRA, or one of its kin, and how strongly it changes a model.
 ///
@@ -28,6 +29,10 @@ pub struct Lora {
     pub file: LoraFile,
     /// Factor of all its changes: 1 as trained, 0 none, less than 0 the other way.
     pub strength: f32,
+    /// Further factors of the networks' blocks.
+    pub blocks: BlockScales,
+    /// Further factors over the steps of a run, in the denoiser; of a LoRA that is merged none.
+    pub steps: StepScales,
     /// `true` where modules that the model does not have are a warning. Nothing matched is an error
     /// all the same.
     pub lenient: bool,
@@ -42,6 +47,8 @@ impl Lora {
         Ok(Self {
             file: LoraFile::open(path)?,
             strength: 1.0,
+            blocks: BlockScales::default(),
+            steps: StepScales::default(),
             lenient: false,
         })
     }
@@ -50,6 +57,32 @@ impl Lora {
     #[must_use]
     pub fn strength(self, strength: f32) -> Self {
         Self { strength, ..self }
+    }
+
+    /// The strength of each block.
+    fn strengths(&self) -> Result<LoraStrength> {
+        if !self.strength.is_finite() {
+            let expected = "expected a finite number, 1 as trained";
+            return Err(sd_core::Error::invalid("lora strength", self.strength, expected).into());
+        }
+        Ok(LoraStrength {
+            whole: self.strength,
+            blocks: self.blocks.clone(),
+        })
+    }
+
+    /// Its name in records: the file's without the ending, and the strength behind it with all further
+    /// factors.
+    fn name(&self) -> String {
+        let stem = self.file.path().file_stem().unwrap_or_default();
+        let mut name = format!("{}:{}", stem.to_string_lossy(), self.strength);
+        let factors = [self.blocks.to_string(), self.steps.to_string()];
+        let mut factors = factors.iter().filter(|factors| !factors.is_empty());
+        if let Some(first) = factors.next() {
+            name += &format!(":{first}");
+        }
+        factors.for_each(|more| name += &format!(",{more}"));
+        name
     }
 
     fn check(&self, report: &AdapterReport, model: Option<&'static str>) -> Result<()> {
@@ -86,13 +119,30 @@ pub(crate) fn merge(
         reports: Vec::new(),
     };
     for lora in loras {
-        if !lora.strength.is_finite() {
-            let expected = "expected a finite number, 1 as trained";
-            return Err(sd_core::Error::invalid("lora strength", lora.strength, expected).into());
+        let strength = lora.strengths()?;
+        if !lora.steps.is_empty() {
+            let expected = "expected none: merged weights are the same in all steps, a LoRA at run \
+                            time need not be";
+            let name = "the steps of a LoRA to merge";
+            return Err(sd_core::Error::invalid(name, &lora.steps, expected).into());
         }
         let mut matches = lora.file.unmatched();
-        step(&mut changed.text_encoder, text_encoder, lora, &mut matches)?;
-        step(&mut changed.denoiser, denoiser, lora, &mut matches)?;
+        let file = &lora.file;
+        step(
+            &mut changed.text_encoder,
+            text_encoder,
+            file,
+            &strength,
+            &mut matches,
+        )?;
+        step(
+            &mut changed.denoiser,
+            denoiser,
+            file,
+            &strength,
+            &mut matches,
+        )?;
+        file.check_blocks(&strength, &matches)?;
         changed.reports.push(lora.file.report(&matches));
     }
     Ok(changed)
@@ -102,16 +152,17 @@ pub(crate) fn merge(
 fn step<T: Component + ?Sized>(
     changed: &mut Option<Box<dyn Source<T>>>,
     original: Option<&dyn Source<T>>,
-    lora: &Lora,
+    lora: &LoraFile,
+    strength: &LoraStrength,
     matches: &mut Matches,
 ) -> Result<()> {
     let Some(source) = changed.as_deref().or(original) else {
         return Ok(());
     };
-    let before = matches.clone();
-    let next = source.with_lora(&lora.file, lora.strength, matches)?;
+    let before = matches.found();
+    let next = source.with_lora(lora, strength, matches)?;
     // One in which nothing was found stays what it is, and need not be read again.
-    if *matches != before && next.is_some() {
+    if matches.found() > before && next.is_some() {
         *changed = next;
     }
     Ok(())
@@ -152,16 +203,12 @@ pub(crate) fn teach(
     Ok(taught)
 }
 
-/// Names by which records tell adapters: a file's without its ending, with the strength behind it, and
-/// a word's.
+/// Names by which records tell adapters: those of LoRAs, and words.
 pub(crate) fn names<'a>(
     loras: &'a [Lora],
     words: &'a [TextualInversion],
 ) -> impl Iterator<Item = String> + 'a {
-    let loras = loras.iter().map(|lora| {
-        let stem = lora.file.path().file_stem().unwrap_or_default();
-        format!("{}:{}", stem.to_string_lossy(), lora.strength)
-    });
+    let loras = loras.iter().map(Lora::name);
     loras.chain(words.iter().map(|word| word.word().into()))
 }
 
@@ -217,6 +264,46 @@ impl Pipeline {
         Ok(changed)
     }
 
+    /// The same pipeline with `loras` beside its layers: their changes are added to what the layers
+    /// make, and no weight is read again or touched. This one stays as it is and shares all weights, so
+    /// that strengths, even of blocks and steps, and the LoRAs themselves may be others with every
+    /// picture at no cost but that of opening a file: what is read of one stays in memory as long as
+    /// its [`LoraFile`] is open. What is drawn is what [merged](Self::with_loras) weights draw, but for
+    /// rounding; each step takes somewhat longer, the more the higher the rank.
+    ///
+    /// They come on top of what this pipeline has.
+    ///
+    /// # Errors
+    /// As [`with_loras`](Self::with_loras), and [`sd_models::Error::Adapter`] for changes that are no
+    /// sum with the weights (DoRA, OFT, BOFT) or are of a normalisation: these can only be merged.
+    pub fn with_loras_at_run_time(&self, loras: &[Lora]) -> Result<Self> {
+        let mut changed = self.clone();
+        let mut reports = Vec::new();
+        for lora in loras {
+            let (file, strength) = (&lora.file, lora.strengths()?);
+            let mut matches = file.unmatched();
+            let mut beside = Beside {
+                text: Vec::new(),
+                denoiser: Vec::new(),
+                steps: lora.steps.clone(),
+            };
+            if let Some(source) = self.text_encoder.source() {
+                beside.text = source.lora_beside(file, &strength, &mut matches)?;
+            }
+            if let Some(source) = self.denoiser.source() {
+                beside.denoiser = source.lora_beside(file, &strength, &mut matches)?;
+            }
+            file.check_blocks(&strength, &matches)?;
+            reports.push(file.report(&matches));
+            changed.beside.push(beside);
+            changed
+                .adapters
+                .push(format!("{} at run time", lora.name()));
+        }
+        check(loras, &reports, self.denoiser.spec().context_width)?;
+        Ok(changed)
+    }
+
     /// Report on each of `words`: whether this pipeline's text encoder can learn it. Nothing is
     /// changed or read.
     pub fn match_words(&self, words: &[TextualInversion]) -> Vec<AdapterReport> {
@@ -238,7 +325,12 @@ impl Pipeline {
     /// # Errors
     /// As [`with_loras`](Self::with_loras), but for incomplete matches.
     pub fn match_loras(&self, loras: &[Lora]) -> Result<Vec<AdapterReport>> {
-        let merged = merge(self.text_encoder.source(), self.denoiser.source(), loras)?;
+        let whole = |lora: &Lora| Lora {
+            steps: StepScales::default(),
+            ..lora.clone()
+        };
+        let loras: Vec<Lora> = loras.iter().map(whole).collect();
+        let merged = merge(self.text_encoder.source(), self.denoiser.source(), &loras)?;
         Ok(merged.reports)
     }
 }

@@ -27,6 +27,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapters;
+mod beside;
 mod control;
 mod convert;
 mod defaults;
@@ -67,6 +68,7 @@ mod serde_values;
 mod similarity;
 mod single_file;
 mod slot;
+mod step_scales;
 mod stored;
 mod synchronized;
 mod variants;
@@ -118,6 +120,7 @@ pub use safety::{Concept, ConceptChecker, OnFlagged, SafetyChecker, Verdict};
 pub use sd_hub as hub;
 pub use similarity::Similarity;
 pub use slot::{Component, Residency, Slot, Source};
+pub use step_scales::StepScales;
 pub use warm_up::{WarmUp, WarmUpStage};
 pub use watermark::{Channel, Marking, TooSmall, Watermark, WatermarkError};
 pub use work::{Footprint, Work};
@@ -138,6 +141,7 @@ pub use sd_core::{
 };
 pub use sd_models::OutputReplay;
 pub use sd_models::ip_adapter::IpAdapterFiles;
+pub use sd_models::lora::BlockScales;
 pub use sd_models::unet::{FreeU, FreeUPlaces, LayerScale, StepCache};
 pub use sd_models::vae::Tiling;
 pub use sd_models::{PredictionType, SingleFile, TextualInversion, UnknownSettings, WeightStorage};

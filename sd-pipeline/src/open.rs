@@ -345,6 +345,7 @@ impl Pipeline {
             latent_rgb: Some(folder.latent_rgb()),
             name: path.and_then(model_path::name),
             adapters: adapters::names(&options.loras, &options.words).collect(),
+            beside: Vec::new(),
             fingerprint: Fingerprint::new(path),
             scheduler_name: Some((scheduler_name, scheduler.clone())),
             scheduler,

@@ -6,6 +6,7 @@ use image::RgbImage;
 use sd_core::{Autoencoder, Denoiser, Scheduler, SeededNoise, TextEncoder};
 use sd_schedulers::{ConfigError, SchedulerConfig, SchedulerName};
 
+use crate::beside::Beside;
 use crate::defaults::{Defaults, Kind};
 use crate::memory::Phases;
 use crate::record::Fingerprint;
@@ -51,6 +52,8 @@ pub struct Pipeline {
     pub name: Option<String>,
     /// Adapters in the weights and words in the vocabulary, for the records of its pictures.
     pub(crate) adapters: Vec<String>,
+    /// LoRAs that the components are told.
+    pub(crate) beside: Vec<Beside>,
     /// Of the folder that was opened.
     pub(crate) fingerprint: Fingerprint,
     /// The scheduler that was chosen by name: the one above, unless that was assigned.
@@ -80,6 +83,7 @@ impl Pipeline {
             memory_limit: None,
             name: None,
             adapters: Vec::new(),
+            beside: Vec::new(),
             fingerprint: Fingerprint::default(),
             scheduler_name: None,
             scheduler_config: None,

@@ -13,10 +13,12 @@ use sd_core::{
     Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, NoiseSchedule, Parameterization,
     TextEncoder, WeightBytes,
 };
-use sd_models::lora::{LoraFile, Matches};
+use sd_models::lora::{LoraFile, LoraStrength, Matches};
 use sd_models::unet::UNetFiles;
 use sd_models::vae::{Limits, Tiling, TinyVaeFiles, VaeFiles};
-use sd_models::{ClipPairFiles, ClipTextFiles, ConfigFile, Files, LoadOptions, TextualInversion};
+use sd_models::{
+    ClipPairFiles, ClipTextFiles, ConfigFile, Files, LayerChanges, LoadOptions, TextualInversion,
+};
 
 use crate::devices::compiles_kernels;
 use crate::work::Footprint;
@@ -148,12 +150,22 @@ impl Source<dyn TextEncoder> for ClipTextFiles {
     fn with_lora(
         &self,
         lora: &LoraFile,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
         Ok(Some(Box::new(ClipTextFiles::with_lora(
             self, 0, lora, strength, matches,
         )?)))
+    }
+
+    fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Vec<LayerChanges>> {
+        let changes = ClipTextFiles::lora_beside(self, 0, lora, strength, matches)?;
+        Ok(vec![changes])
     }
 
     fn footprint(&self) -> Option<&dyn Footprint> {
@@ -188,12 +200,22 @@ impl Source<dyn TextEncoder> for ClipPairFiles {
     fn with_lora(
         &self,
         lora: &LoraFile,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<Option<Box<dyn Source<dyn TextEncoder>>>> {
         Ok(Some(Box::new(ClipPairFiles::with_lora(
             self, lora, strength, matches,
         )?)))
+    }
+
+    fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Vec<LayerChanges>> {
+        let changes = ClipPairFiles::lora_beside(self, lora, strength, matches)?;
+        Ok(changes.into())
     }
 
     fn footprint(&self) -> Option<&dyn Footprint> {
@@ -226,12 +248,22 @@ impl Source<dyn Denoiser> for UNetFiles {
     fn with_lora(
         &self,
         lora: &LoraFile,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<Option<Box<dyn Source<dyn Denoiser>>>> {
         Ok(Some(Box::new(UNetFiles::with_lora(
             self, lora, strength, matches,
         )?)))
+    }
+
+    fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Vec<LayerChanges>> {
+        let changes = UNetFiles::lora_beside(self, lora, strength, matches)?;
+        Ok(vec![changes])
     }
 
     fn footprint(&self) -> Option<&dyn Footprint> {

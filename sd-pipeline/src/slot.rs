@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
-use sd_models::lora::{LoraFile, Matches};
-use sd_models::{OutputReplay, TextualInversion};
+use sd_models::lora::{LoraFile, LoraStrength, Matches};
+use sd_models::{LayerChanges, OutputReplay, TextualInversion};
 
 use crate::work::{Footprint, Work};
 use crate::{Error, Result};
@@ -86,11 +86,27 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     fn with_lora(
         &self,
         lora: &LoraFile,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<Option<Box<dyn Source<T>>>> {
         let _ = (lora, strength, matches);
         Ok(None)
+    }
+
+    /// The changes of `lora` as what acts beside the layers of the component's networks, one entry for
+    /// each of them; the component is told them as [`BesideLayers`](sd_models::BesideLayers). None,
+    /// the default, of a component that reads no such.
+    ///
+    /// # Errors
+    /// [`sd_models::Error::Adapter`] for changes that cannot act so.
+    fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Vec<LayerChanges>> {
+        let _ = (lora, strength, matches);
+        Ok(Vec::new())
     }
 
     /// Memory that the component takes, as far as its files tell.

@@ -3,9 +3,11 @@
 
 mod control;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sd_fixtures::Fixture;
+use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::{Error, Lora, OpenOptions, Pipeline, Request, TextualInversion, device};
 use sd_tiny::micro::{Family, Layout, Micro};
 
@@ -28,9 +30,13 @@ fn file(name: &str) -> std::path::PathBuf {
 }
 
 fn check(fixture: &Fixture, case: &str, pipeline: &Pipeline, prompt: &str) {
+    fixture.assert_tensor(case, latents(pipeline, prompt, 3), LATENTS);
+}
+
+fn latents(pipeline: &Pipeline, prompt: &str, steps: usize) -> Tensor<4> {
     let request = Request {
         guidance_scale: 1.5,
-        steps: 3,
+        steps,
         width: Some(72),
         height: Some(64),
         seed: 3,
@@ -40,7 +46,14 @@ fn check(fixture: &Fixture, case: &str, pipeline: &Pipeline, prompt: &str) {
     for step in &mut run {
         step.unwrap();
     }
-    fixture.assert_tensor(case, run.latents().clone(), LATENTS);
+    run.latents().clone()
+}
+
+/// Largest difference of `found` from `expected`, of the largest that there is.
+fn difference(found: Tensor<4>, expected: Tensor<4>) -> f64 {
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
+    let difference = (found - expected).abs().max().into_scalar::<f32>();
+    f64::from(difference / largest)
 }
 
 #[test]
@@ -129,4 +142,155 @@ fn a_word_is_what_diffusers_makes_of_it() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("wide"), "{error}");
+}
+
+/// A LoRA of rank 2 on every layer of `family`'s networks.
+fn of_every_layer(family: Family, folder: &Path) -> Lora {
+    let files = Micro::new(family, Layout::Diffusers, 0).unwrap().files();
+    let mut tensors = Vec::new();
+    for (network, stem) in [
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model"),
+    ] {
+        let Ok(weights) = files.folder(network).weights(stem, None) else {
+            continue;
+        };
+        let prefix = if network == "unet" { "" } else { "text_model." };
+        for (name, shape) in weights.shapes() {
+            let Some(module) = name.strip_suffix(".weight") else {
+                continue;
+            };
+            if shape.len() < 2 || name.contains("embeddings") {
+                continue;
+            }
+            let mut low = shape.to_vec();
+            low[0] = 2;
+            let mut high = vec![1; shape.len()];
+            (high[0], high[1]) = (shape[0], 2);
+            tensors.push((format!("{network}.{prefix}{module}.lora_A.weight"), low));
+            tensors.push((format!("{network}.{prefix}{module}.lora_B.weight"), high));
+        }
+    }
+    let mut state = 7u64;
+    let mut bytes = |count: usize| -> Vec<u8> {
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.3
+        };
+        (0..count).flat_map(|_| next().to_le_bytes()).collect()
+    };
+    let tensors: Vec<_> = tensors
+        .into_iter()
+        .map(|(name, shape)| {
+            let bytes = bytes(shape.iter().product());
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    let path = folder.join("every.safetensors");
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    Lora::open(path).unwrap()
+}
+
+#[test]
+fn at_run_time_it_draws_what_merged_weights_draw() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "a photo of nothing";
+    for family in [Family::Sd1, Family::Sd2, Family::Sdxl] {
+        let every = of_every_layer(family, folder.path());
+        let plain = open(family, Vec::new(), Vec::new()).unwrap();
+        let own = latents(&plain, prompt, 2);
+        let mut blocks = every.clone().strength(0.6);
+        blocks.blocks = "IN=0.5,IN04=-1,MID=2,OUT05=0,BASE=1.5".parse().unwrap();
+        // Alone, two at once, with factors of blocks, and taken back.
+        let half = every.clone().strength(-0.5);
+        for loras in [
+            vec![every.clone()],
+            vec![every.clone(), half.clone()],
+            vec![blocks],
+            vec![every.clone().strength(0.0)],
+        ] {
+            let merged = plain.with_loras(&loras).unwrap();
+            let beside = plain.with_loras_at_run_time(&loras).unwrap();
+            let merged = latents(&merged, prompt, 2);
+            let found = difference(latents(&beside, prompt, 2), merged.clone());
+            assert!(found <= 1e-5, "{family:?} {loras:?}: {found:e}");
+            let changes = loras[0].strength != 0.0;
+            assert_eq!(difference(own.clone(), merged) > 1e-3, changes);
+            // No weight was read again.
+            let networks = [&plain, &beside].map(|p| p.denoiser.get().unwrap());
+            assert!(Arc::ptr_eq(&networks[0], &networks[1]));
+        }
+        assert_eq!(difference(latents(&plain, prompt, 2), own), 0.0);
+    }
+}
+
+#[test]
+fn scales_of_steps_and_blocks_are_diffusers() {
+    let fixture = Fixture::open("lora_at_run_time");
+    let settings = fixture.settings();
+    let prompt = "a photo of nothing";
+    for (name, family) in FAMILIES {
+        let style = Lora::open(file(&format!("{name}_style.safetensors"))).unwrap();
+        let plain = open(family, Vec::new(), Vec::new()).unwrap();
+        let mut steps = style.clone();
+        steps.steps = settings["steps"].as_str().unwrap().parse().unwrap();
+        let drawn = plain.with_loras_at_run_time(&[steps.clone()]).unwrap();
+        let names = [format!("{name}_style:1:0.25=0.25,0.75=1.5 at run time")];
+        assert_eq!(drawn.adapters(), names);
+        let case = format!("{name}/steps");
+        fixture.assert_tensor(&case, latents(&drawn, prompt, 4), LATENTS);
+        let error = plain.with_loras(&[steps]).unwrap_err().to_string();
+        assert!(error.contains("the steps of a LoRA to merge"), "{error}");
+        let mut blocks = style.clone();
+        blocks.blocks = settings["blocks"].as_str().unwrap().parse().unwrap();
+        let case = format!("{name}/blocks");
+        let loras = [blocks];
+        for drawn in [
+            plain.with_loras_at_run_time(&loras).unwrap(),
+            plain.with_loras(&loras).unwrap(),
+        ] {
+            fixture.assert_tensor(&case, latents(&drawn, prompt, 4), LATENTS);
+        }
+    }
+    // SDXL has no twelfth block.
+    let plain = open(Family::Sdxl, Vec::new(), Vec::new()).unwrap();
+    let mut lost = Lora::open(file("sdxl_style.safetensors")).unwrap();
+    lost.blocks = "OUT11=0".parse().unwrap();
+    let loras = [lost];
+    for error in [
+        plain.with_loras(&loras).unwrap_err(),
+        plain.with_loras_at_run_time(&loras).unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(
+            error.contains("no block OUT11") && error.contains("OUT08"),
+            "{error}"
+        );
+    }
+}
+
+/// A network in another's place does not take what is not of its layers.
+#[test]
+fn what_is_beside_another_network_is_an_error() {
+    let style = Lora::open(file("sd1_style.safetensors")).unwrap();
+    let mut drawn = open(Family::Sd1, Vec::new(), Vec::new())
+        .unwrap()
+        .with_loras_at_run_time(&[style])
+        .unwrap();
+    drawn.denoiser = open(Family::TinySd, Vec::new(), Vec::new())
+        .unwrap()
+        .denoiser;
+    let error = drawn
+        .start(&Request::for_pipeline(&drawn, ""))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("a layer to change"), "{error}");
 }

@@ -280,7 +280,7 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             let weight = numbers(2 * outputs * inputs);
             let packed = PackedGeglu::read(isa, &weight[..], outputs, inputs, packing)?;
             let (x, mut out) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
-            fastest(&mut || geglu(&x, rows, &packed, None, &mut out))
+            fastest(&mut || geglu(&x, rows, &packed, None, None, &mut out))
         }
         Op::Attention {
             n,

@@ -109,9 +109,11 @@ pub(crate) struct Gate {
     pub(crate) columns: usize,
     /// Null where absent; `[2·columns]`, the values' then the gates'.
     pub(crate) bias: *const f32,
+    /// Null where absent; `[rows, 2·columns]`, added before the gate: the values', then the gates'.
+    pub(crate) beside: *const f32,
 }
 
-// SAFETY: the constant pointer is read only.
+// SAFETY: the constant pointers are read only.
 unsafe impl Send for Gate {}
 // SAFETY: as above; writes go to disjoint tiles.
 unsafe impl Sync for Gate {}
@@ -132,9 +134,13 @@ impl Finish for Gate {
             gate_bias = V::load_up_to(self.bias.add(self.columns + column), count);
         }
         for (r, sums) in tile.iter().enumerate() {
-            let x = sums[0]
-                .add(value_bias)
-                .mul(gelu(sums[N - 1].add(gate_bias)));
+            let (mut value, mut gate) = (sums[0].add(value_bias), sums[N - 1].add(gate_bias));
+            if !self.beside.is_null() {
+                let beside = self.beside.add((row + r) * 2 * self.columns + column);
+                value = value.add(V::load_up_to(beside, count));
+                gate = gate.add(V::load_up_to(beside.add(self.columns), count));
+            }
+            let x = value.mul(gelu(gate));
             x.store_up_to(self.out.get().add((row + r) * self.columns + column), count);
         }
     }

@@ -1,13 +1,17 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
-use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
+use sd_core::{AbsentPrompt, Extensions, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::lines::Line;
 use super::{ClipReading, ClipTextConfig, ClipTextModel};
-use crate::lora::{LoraFile, Matches, Names, Target};
+use crate::layer_changes::changed;
+use crate::lora::{LoraFile, LoraStrength, Matches, Names, Target};
 use crate::textual_inversion::{Extended, TextualInversion};
-use crate::{ClipTokenizer, ConfigFile, Error, Files, LoadOptions, Result, Weights};
+use crate::{
+    BesideLayers, ClipTokenizer, ConfigFile, Error, Files, LayerChanges, LoadOptions, Result,
+    Weights,
+};
 
 /// A text encoder's files, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
@@ -134,20 +138,47 @@ impl ClipTextFiles {
         &self,
         index: usize,
         lora: &LoraFile,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<Self> {
         let mut changed = self.clone();
-        let names = Names::of_text(self.weights.shapes().map(|(name, _)| name));
         lora.merge_into(
             &mut changed.weights,
             Target::TextEncoder(index),
-            &names,
+            &self.names(),
             self.options.weight_storage,
             strength,
             matches,
         )?;
         Ok(changed)
+    }
+
+    /// The changes of `lora` for the text encoder of number `index` as what acts beside the layers of
+    /// an encoder of these files, `strength` times each, as
+    /// [`UNetFiles::lora_beside`](crate::unet::UNetFiles::lora_beside).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lora_beside(
+        &self,
+        index: usize,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<LayerChanges> {
+        let model = ClipTextModel::new(self.config.clone(), &self.options.device);
+        lora.beside(
+            (&self.weights, model),
+            Target::TextEncoder(index),
+            &self.names(),
+            &self.options,
+            strength,
+            matches,
+        )
+    }
+
+    fn names(&self) -> Names {
+        Names::of_text(self.weights.shapes().map(|(name, _)| name))
     }
 
     /// The bytes that the weights take once they are loaded, told from the files' headers.
@@ -209,7 +240,7 @@ impl ClipTextFiles {
 
 /// CLIP text encoder with its tokenizer: what Stable Diffusion 1 and 2 understand prompts with, and
 /// SDXL with a [pair](super::ClipPair) of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClipTextEncoder {
     tokenizer: Arc<ClipTokenizer>,
     model: ClipTextModel,
@@ -277,6 +308,14 @@ impl ClipTextEncoder {
         self.bytes
     }
 
+    /// The same with `changes` beside its layers.
+    pub(super) fn changed(&self, changes: &[LayerChanges]) -> sd_core::Result<Self> {
+        Ok(Self {
+            model: changed(&self.model, changes)?,
+            ..self.clone()
+        })
+    }
+
     pub(super) fn reading(&self) -> ClipReading {
         self.reading
     }
@@ -330,5 +369,14 @@ impl TextEncoder for ClipTextEncoder {
 
     fn absent(&self) -> AbsentPrompt {
         self.absent
+    }
+
+    /// Reads [`BesideLayers`] of one network.
+    fn told(&self, told: &mut Extensions) -> sd_core::Result<Option<Box<dyn TextEncoder>>> {
+        let Some(beside) = told.take::<BesideLayers>() else {
+            return Ok(None);
+        };
+        let [changes] = beside.of()?;
+        Ok(Some(Box::new(self.changed(&changes)?)))
     }
 }

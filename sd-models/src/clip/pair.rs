@@ -1,11 +1,11 @@
 use burn::tensor::{Device, Tensor};
-use sd_core::{AbsentPrompt, Prompt, TextEmbedding, TextEncoder, WeightBytes};
+use sd_core::{AbsentPrompt, Extensions, Prompt, TextEmbedding, TextEncoder, WeightBytes};
 
 use super::encoder::warn_of_cuts;
 use super::lines::Line;
 use super::{ClipTextEncoder, ClipTextFiles};
-use crate::lora::{LoraFile, Matches};
-use crate::{Error, Result, TextualInversion};
+use crate::lora::{LoraFile, LoraStrength, Matches};
+use crate::{BesideLayers, Error, LayerChanges, Result, TextualInversion};
 
 /// Files of two text encoders side by side, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
@@ -45,12 +45,33 @@ impl ClipPairFiles {
     ///
     /// # Errors
     /// As there.
-    pub fn with_lora(&self, lora: &LoraFile, strength: f32, matches: &mut Matches) -> Result<Self> {
+    pub fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Self> {
         Ok(Self {
             first: self.first.with_lora(0, lora, strength, matches)?,
             second: self.second.with_lora(1, lora, strength, matches)?,
             absent: self.absent,
         })
+    }
+
+    /// The changes of `lora` for either encoder, as [`ClipTextFiles::lora_beside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<[LayerChanges; 2]> {
+        Ok([
+            self.first.lora_beside(0, lora, strength, matches)?,
+            self.second.lora_beside(1, lora, strength, matches)?,
+        ])
     }
 
     /// The same with a word more in the vocabulary of both.
@@ -189,5 +210,18 @@ impl TextEncoder for ClipPair {
 
     fn absent(&self) -> AbsentPrompt {
         self.absent
+    }
+
+    /// Reads [`BesideLayers`] of two networks.
+    fn told(&self, told: &mut Extensions) -> sd_core::Result<Option<Box<dyn TextEncoder>>> {
+        let Some(beside) = told.take::<BesideLayers>() else {
+            return Ok(None);
+        };
+        let [first, second] = beside.of()?;
+        Ok(Some(Box::new(Self {
+            first: self.first.changed(&first)?,
+            second: self.second.changed(&second)?,
+            absent: self.absent,
+        })))
     }
 }

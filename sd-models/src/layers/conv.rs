@@ -1,14 +1,18 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, PackedConv, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
-use super::{Epilogue, PackLayer, dispatch, pack_itself, parameter};
+use super::sides::Product;
+use super::{
+    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
+};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -57,6 +61,8 @@ pub struct Conv2d {
     pub(super) doubles: bool,
     #[module(skip)]
     pub(super) packed: Option<Packed<PackedConv>>,
+    #[module(skip)]
+    beside: Sides<Self>,
 }
 
 impl Conv2d {
@@ -83,6 +89,36 @@ impl Conv2d {
             padding,
             doubles: false,
             packed: None,
+            beside: Sides::default(),
+        }
+    }
+
+    /// The same layer with the weight `[out, in, kernel, kernel]` and no bias.
+    fn with_weight(self, weight: Vec<f32>, device: &Device, dtype: DType) -> Result<Self> {
+        let mut layer = self.without_bias();
+        if dispatch::has_kernels(device, dtype) {
+            let weight = PackedConv::new(Isa::best(), &weight, layer.shape())?;
+            layer.packed = Some(Packed::bare(weight));
+        } else {
+            let shape: [usize; 4] = layer.weight.lazy_shape().dims();
+            let data = TensorData::new(weight, shape);
+            layer.weight = Param::from_tensor(Tensor::from_data(data, (device, dtype)));
+        }
+        Ok(layer)
+    }
+
+    /// A layer that sees a picture as this one does, of as many outputs.
+    fn like(&self, outputs: usize, device: &Device) -> Self {
+        let [inputs, _] = self.channels();
+        Self {
+            doubles: self.doubles,
+            ..Self::new(
+                [inputs, outputs],
+                self.kernel,
+                self.stride,
+                self.padding,
+                device,
+            )
         }
     }
 
@@ -141,7 +177,24 @@ impl Conv2d {
 
     /// `[n, in, h, w]` to `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>, epilogue: Epilogue<4>) -> Tensor<4> {
-        dispatch::conv2d(self, x, self.doubles, epilogue)
+        self.forward_as(self.doubles, x, epilogue)
+    }
+
+    /// [`forward`](Self::forward) of a picture that is seen twice as high and wide, or as it is.
+    pub(crate) fn forward_as(
+        &self,
+        doubled: bool,
+        x: Tensor<4>,
+        epilogue: Epilogue<4>,
+    ) -> Tensor<4> {
+        if self.beside.is_empty() {
+            return dispatch::conv2d(self, x, doubled, epilogue);
+        }
+        let product = |layer: &Self, x: Input<'_, 4>, epilogue| {
+            dispatch::conv2d(layer, x.into_tensor(), doubled, epilogue)
+        };
+        let own = |x: Input<'_, 4>, epilogue| product(self, x, epilogue);
+        self.beside.around(x.into(), epilogue, product, own)
     }
 }
 
@@ -170,7 +223,14 @@ impl Conv2d {
         rows: Range<usize>,
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
-        dispatch::conv2d_rows(self, x, top, rows, epilogue)
+        if self.beside.is_empty() {
+            return dispatch::conv2d_rows(self, x, top, rows, epilogue);
+        }
+        let product = |layer: &Self, x: Input<'_, 4>, epilogue| {
+            dispatch::conv2d_rows(layer, x.into_tensor(), top, rows.clone(), epilogue)
+        };
+        let own = |x: Input<'_, 4>, epilogue| product(self, x, epilogue);
+        self.beside.around(x.into(), epilogue, product, own)
     }
 
     /// The row of a strip that the kernel's first one is at for the first of `rows`, negative where
@@ -183,6 +243,22 @@ impl Conv2d {
     /// Rows that the kernel sees for one of the input.
     fn repeats(&self) -> usize {
         if self.doubles { 2 } else { 1 }
+    }
+}
+
+impl Product<4> for Conv2d {
+    fn product(&self, x: Input<'_, 4>, epilogue: Epilogue<4>) -> Tensor<4> {
+        dispatch::conv2d(self, x.into_tensor(), self.doubles, epilogue)
+    }
+
+    fn shift(bias: Tensor<1>) -> Tensor<4> {
+        let [channels] = bias.dims();
+        bias.reshape([1, channels, 1, 1])
+    }
+
+    fn scaled(x: Tensor<4>, factor: f32) -> Tensor<4> {
+        // In the order in which the kernels lay pictures out.
+        (x.permute([0, 2, 3, 1]) * factor).permute([0, 3, 1, 2])
     }
 }
 
@@ -203,5 +279,35 @@ impl PackLayer for Conv2d {
         bytes_of(name, weights, bias, |rows| {
             PackedConv::bytes_of(Isa::best(), rows, shape, packing)
         })
+    }
+
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        let [_, outputs] = self.channels();
+        let low = |rank, weight| self.like(rank, device).with_weight(weight, device, dtype);
+        let high = |rank, weight| match rank {
+            Some(rank) => Self::same(rank, outputs, 1, device).with_weight(weight, device, dtype),
+            None => (self.like(outputs, device)).with_weight(weight, device, dtype),
+        };
+        let side = Side::new(addition, device, dtype, low, high);
+        Some(side.map(|side| AnySide::Conv2d(Arc::new(side))))
+    }
+
+    fn accepts(&self, side: &AnySide) -> bool {
+        let AnySide::Conv2d(side) = side else {
+            return false;
+        };
+        let way = |layer: &Self| (layer.kernel, layer.stride, layer.padding, layer.doubles);
+        let channels = Self::channels;
+        side.fits(
+            self.channels(),
+            |layer| channels(layer)[0],
+            |layer| channels(layer)[1],
+        ) && side.first().is_none_or(|first| way(first) == way(self))
+    }
+
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        if let AnySide::Conv2d(side) = side {
+            self.beside.push(side.clone(), factor);
+        }
     }
 }

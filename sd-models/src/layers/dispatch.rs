@@ -63,9 +63,12 @@ pub(super) fn linear<const D: usize>(
     }
 }
 
-pub(super) fn geglu(layer: &Geglu, x: Tensor<3>) -> Tensor<3> {
+pub(super) fn geglu(layer: &Geglu, mut x: Tensor<3>) -> Tensor<3> {
     match &layer.packed {
-        Some(packed) => packed.geglu(x),
+        Some(packed) => {
+            let beside = layer.proj.beside(&mut x);
+            packed.geglu(x, beside)
+        }
         None => plain::geglu(layer, x),
     }
 }

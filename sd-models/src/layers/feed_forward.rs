@@ -1,12 +1,12 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedGeglu, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
-use super::{Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
+use super::{Addition, AnySide, Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -84,6 +84,18 @@ impl PackLayer for Geglu {
         bytes_of(name, weights, bias, |rows| {
             PackedGeglu::bytes_of(Isa::best(), rows, outputs / 2, inputs, packing)
         })
+    }
+
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        self.proj.side(addition, device, dtype)
+    }
+
+    fn accepts(&self, side: &AnySide) -> bool {
+        self.proj.accepts(side)
+    }
+
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        self.proj.put_beside(side, factor);
     }
 }
 

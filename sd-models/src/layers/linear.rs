@@ -1,12 +1,17 @@
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedMatrix, Packing, Products};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
-use super::{Epilogue, Input, PackLayer, dispatch, pack_itself, parameter};
+use super::sides::Product;
+use super::{
+    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
+};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -19,6 +24,8 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub(super) packed: Option<Packed<PackedMatrix>>,
+    #[module(skip)]
+    beside: Sides<Self>,
 }
 
 impl Linear {
@@ -28,6 +35,7 @@ impl Linear {
             weight: parameter([outputs, inputs], device),
             bias: bias.then(|| parameter([outputs], device)),
             packed: None,
+            beside: Sides::default(),
         }
     }
 
@@ -37,13 +45,67 @@ impl Linear {
         packed.map_or(Products::F32, Packed::<PackedMatrix>::products)
     }
 
+    /// A layer of a weight `[outputs, inputs]` without a bias.
+    fn of(
+        weight: Vec<f32>,
+        [outputs, inputs]: [usize; 2],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let mut layer = Self::new(inputs, outputs, false, device);
+        if dispatch::has_kernels(device, dtype) {
+            let weight = PackedMatrix::new(Isa::best(), &weight, outputs, inputs)?;
+            layer.packed = Some(Packed::bare(weight));
+        } else {
+            let data = TensorData::new(weight, [outputs, inputs]);
+            layer.weight = Param::from_tensor(Tensor::from_data(data, (device, dtype)));
+        }
+        Ok(layer)
+    }
+
     /// `[…, in]` to `[…, out]`.
     pub fn forward<'a, const D: usize>(
         &self,
         x: impl Into<Input<'a, D>>,
         epilogue: Epilogue<D>,
     ) -> Tensor<D> {
-        dispatch::linear(self, x.into(), epilogue)
+        if self.beside.is_empty() {
+            return dispatch::linear(self, x.into(), epilogue);
+        }
+        let own = |x: Input<'_, D>, epilogue| dispatch::linear(self, x, epilogue);
+        (self.beside).around(x.into(), epilogue, Self::product, own)
+    }
+
+    /// The sum of what lies beside the product of `x`, where anything does.
+    pub(super) fn beside(&self, x: &mut Tensor<3>) -> Option<Tensor<3>> {
+        if self.beside.is_empty() {
+            return None;
+        }
+        let mut input = Input::Lent(x);
+        let sum = self.beside.sum(&mut input, None, Self::product);
+        match (sum, self.beside.shift(None)) {
+            (Some(sum), Some(shift)) => Some(sum + shift),
+            (None, Some(shift)) => {
+                let [n, tokens, _] = input.get().dims();
+                let width = shift.dims()[2];
+                Some(shift.expand([n, tokens, width]))
+            }
+            (sum, None) => sum,
+        }
+    }
+}
+
+impl<const D: usize> Product<D> for Linear {
+    fn product(&self, x: Input<'_, D>, epilogue: Epilogue<D>) -> Tensor<D> {
+        dispatch::linear(self, x, epilogue)
+    }
+
+    fn shift(bias: Tensor<1>) -> Tensor<D> {
+        bias.unsqueeze()
+    }
+
+    fn scaled(x: Tensor<D>, factor: f32) -> Tensor<D> {
+        x * factor
     }
 }
 
@@ -65,5 +127,34 @@ impl PackLayer for Linear {
         bytes_of(name, weights, bias, |rows| {
             PackedMatrix::bytes_of(Isa::best(), rows, outputs, inputs, packing)
         })
+    }
+
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        let low = |rank, weight| Self::of(weight, [rank, inputs], device, dtype);
+        let high = |rank: Option<usize>, weight| {
+            Self::of(weight, [outputs, rank.unwrap_or(inputs)], device, dtype)
+        };
+        let side = Side::new(addition, device, dtype, low, high);
+        Some(side.map(|side| AnySide::Linear(Arc::new(side))))
+    }
+
+    fn accepts(&self, side: &AnySide) -> bool {
+        let sides = |layer: &Self| layer.weight.lazy_shape().dims::<2>();
+        let [outputs, inputs] = sides(self);
+        match side {
+            AnySide::Linear(side) => side.fits(
+                [inputs, outputs],
+                |layer| sides(layer)[1],
+                |layer| sides(layer)[0],
+            ),
+            AnySide::Conv2d(_) => false,
+        }
+    }
+
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        if let AnySide::Linear(side) = side {
+            self.beside.push(side.clone(), factor);
+        }
     }
 }

@@ -19,6 +19,7 @@ mod pack;
 mod plain;
 mod resample;
 mod resnet;
+mod sides;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
@@ -44,6 +45,7 @@ pub(crate) use plain::SCORES;
 pub(crate) use resample::{Downsample2D, Upsample2D};
 pub use resnet::TimeEffect;
 pub(crate) use resnet::{ResnetBlock2D, ResnetConfig};
+pub(crate) use sides::{Addition, AnySide, Factors, Side, Sides};
 pub(crate) use transformer::{BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;

@@ -1,8 +1,10 @@
 //! Reading a network's weights as the kernels want them.
 
+use burn::tensor::{DType, Device};
 use sd_core::WeightBytes;
 use sd_kernels::Packing;
 
+use super::{Addition, AnySide};
 use crate::Result;
 use crate::weights::{Rows, Weights};
 
@@ -20,6 +22,25 @@ pub(crate) trait PackLayer: Send {
 
     /// The bytes that these tensors will take, without reading them.
     fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes>;
+
+    /// `addition` as what can be [put beside](Self::put_beside) this layer; `None`, the default, of
+    /// one that nothing can be beside.
+    fn side(&self, addition: Addition, device: &Device, dtype: DType) -> Option<Result<AnySide>> {
+        let _ = (addition, device, dtype);
+        None
+    }
+
+    /// `true` where `side` fits the layer.
+    fn accepts(&self, side: &AnySide) -> bool {
+        let _ = side;
+        false
+    }
+
+    /// Adds `factor` times the product of `side`, which it [accepts](Self::accepts), to the layer's
+    /// own from now on.
+    fn put_beside(&mut self, side: &AnySide, factor: f32) {
+        let _ = (side, factor);
+    }
 }
 
 /// The bytes of a packed weight, of which `weight` says how many, and of its bias of so many

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::plain::resize_nearest;
-use super::{Conv2d, Epilogue, Padding, dispatch, pack_fields};
+use super::{Conv2d, Epilogue, Padding, pack_fields};
 
 /// Half the height and width, by a 3×3 convolution of stride 2.
 #[derive(Module, Debug)]
@@ -47,9 +47,7 @@ impl Upsample2D {
         let [_, _, h, w] = x.dims();
         match size.filter(|size| *size != [2 * h, 2 * w]) {
             None => self.conv.forward(x, Epilogue::NONE),
-            Some(size) => {
-                dispatch::conv2d(&self.conv, resize_nearest(x, size), false, Epilogue::NONE)
-            }
+            Some(size) => (self.conv).forward_as(false, resize_nearest(x, size), Epilogue::NONE),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::matrix::{Matrix, tucker};
 use super::module::{Form, Module, is_of_inputs};
 use super::rotation::{butterflies, neumann, rotations, side_of, turn_columns, turn_rows};
 use crate::Result;
+use crate::layers::Factors;
 use crate::weights::{TensorSource, values};
 
 /// Change of one tensor.
@@ -229,6 +230,32 @@ impl Change {
     pub(super) fn by_rows(&self) -> bool {
         !matches!(self.kind, Kind::Outputs { .. })
             && !matches!(self.magnitude, Some(Magnitude::Inputs(_)))
+    }
+
+    /// What is added to the weight, as layers beside it have it: a change of low rank as its two
+    /// factors, another one whole. `None` of a change that turns or scales the weight, and is no sum.
+    pub(super) fn factors(&self, shape: &[usize]) -> Option<Factors> {
+        let turns = matches!(self.kind, Kind::Outputs { .. } | Kind::Inputs { .. });
+        if turns || self.magnitude.is_some() {
+            return None;
+        }
+        let outputs = shape.first().copied().unwrap_or(1);
+        let width = shape.iter().skip(1).product::<usize>().max(1);
+        let inputs = shape.get(1).copied().unwrap_or(1);
+        let (rank, low, mut high) = match &self.kind {
+            Kind::LowRank([up, down]) => (down.rows, Some(down.values.clone()), up.values.clone()),
+            _ => (outputs, None, self.difference(0..outputs, inputs, width)),
+        };
+        high.iter_mut().for_each(|x| *x *= self.factor);
+        Some(Factors { rank, low, high })
+    }
+
+    /// The values of a bias' change.
+    pub(super) fn into_bias(self) -> Vec<f32> {
+        match self.kind {
+            Kind::Full(values) => values,
+            _ => Vec::new(),
+        }
     }
 
     /// Rows of the weight with this change, `strength` of it: all of them, where they depend on each

@@ -1,16 +1,18 @@
 //! Tensors of a checkpoint with changes merged in while they are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use half::{bf16, f16};
 
 use super::change::Change;
+use super::grammar::Target;
 use super::module::Module;
 use crate::Result;
+use crate::layers::AnySide;
 use crate::weights::{Stored, TensorInfo, TensorSource};
 
 /// One tensor of a checkpoint with one change of an adapter.
@@ -34,6 +36,8 @@ pub(super) struct Reader {
     pub(super) source: Arc<dyn TensorSource>,
     pub(super) modules: Vec<Module>,
     last: Mutex<Option<Last>>,
+    /// What was made of modules for the layers of a network.
+    pub(super) sides: Mutex<HashMap<(usize, Target), (Device, DType, AnySide)>>,
 }
 
 /// Change of one module, and the tensor that it was made on if that was changed as a whole.
@@ -52,6 +56,7 @@ impl Reader {
             source,
             modules,
             last: Mutex::new(None),
+            sides: Mutex::default(),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`LoraFile`] is taken apart by its tensors' names (`grammar`), each module found in a
 //! network by any of the spellings that trainers have for it (`names`), and its change merged
-//! into the weights while they are read (`merged`): there is never a second copy of them. Which
+//! into the weights while they are read (`merged`), so that there is never a second copy of them, or
+//! put beside the network's layers ([`LayerChanges`]), whose weights are then not touched. Which
 //! forms of change there are, and what they fit, is in `module`, what each does to a tensor in
 //! `change`.
 
@@ -15,22 +16,28 @@ mod names;
 mod report;
 mod rotation;
 mod settings;
+mod strength;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Device};
 
 pub use self::grammar::Target;
 pub(crate) use self::names::Names;
 pub use self::report::AdapterReport;
+pub use self::strength::{BlockScales, LoraStrength};
 
+use self::change::Change;
 use self::grammar::{parse, spelling};
 use self::merged::{Merged, Reader};
 use self::module::Module;
 use self::settings::Settings;
+use crate::layers::{Addition, AnySide, Pack};
 use crate::weights::{TensorSource, Weights, open_source};
-use crate::{Error, Files, Result, WeightStorage, inspect};
+use crate::{Error, Files, LayerChanges, LoadOptions, Result, WeightStorage, inspect};
 
 /// No file of changes has more tensors: the largest known, of every layer of SDXL in LoKr with DoRA,
 /// has 15,000.
@@ -51,8 +58,20 @@ pub struct LoraFile {
 }
 
 /// Modules of a [`LoraFile`] that were found in networks so far.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Matches(Vec<Fate>);
+#[derive(Debug, Clone)]
+pub struct Matches {
+    fates: Vec<Fate>,
+    /// Blocks of the networks.
+    blocks: BTreeSet<String>,
+}
+
+impl Matches {
+    /// Number of modules that were found.
+    pub fn found(&self) -> usize {
+        let found = self.fates.iter().filter(|fate| **fate == Fate::Matched);
+        found.count()
+    }
+}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Fate {
@@ -157,12 +176,15 @@ impl LoraFile {
 
     /// Matches of no network yet.
     pub fn unmatched(&self) -> Matches {
-        Matches(vec![Fate::Unmatched; self.reader.modules.len()])
+        Matches {
+            fates: vec![Fate::Unmatched; self.reader.modules.len()],
+            blocks: BTreeSet::new(),
+        }
     }
 
     /// Report on the file after all networks were searched.
     pub fn report(&self, matches: &Matches) -> AdapterReport {
-        let modules = || self.reader.modules.iter().zip(&matches.0);
+        let modules = || self.reader.modules.iter().zip(&matches.fates);
         let unmatched = modules().filter(|(_, fate)| **fate == Fate::Unmatched);
         let unmatched = unmatched.map(|(module, _)| module.name.clone());
         let misshapen = modules().filter_map(|(module, fate)| match fate {
@@ -172,12 +194,29 @@ impl LoraFile {
         AdapterReport {
             kind: "lora",
             family: self.family.clone(),
-            matched: modules()
-                .filter(|(_, fate)| **fate == Fate::Matched)
-                .count(),
+            matched: matches.found(),
             unmatched: unmatched.chain(self.strays.iter().cloned()).collect(),
             misshapen: misshapen.collect(),
         }
+    }
+
+    /// Checks that every block that `strength` names is one of a network that was searched.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] naming the block and those there are.
+    pub fn check_blocks(&self, strength: &LoraStrength, matches: &Matches) -> Result<()> {
+        let blocks = || matches.blocks.iter().map(String::as_str);
+        let Some(lost) = strength.blocks.lost(blocks()) else {
+            return Ok(());
+        };
+        let there: Vec<&str> = blocks().collect();
+        Err(Error::Adapter {
+            path: self.path.clone(),
+            reason: format!(
+                "the model has no block {lost}, expected one of {}",
+                there.join(", ")
+            ),
+        })
     }
 
     /// Puts the changes of `network`'s modules into `weights`, `strength` times each, and notes in
@@ -188,11 +227,122 @@ impl LoraFile {
         network: Target,
         names: &Names,
         storage: WeightStorage,
-        strength: f32,
+        strength: &LoraStrength,
         matches: &mut Matches,
     ) -> Result<()> {
         let keeps = storage != WeightStorage::F32;
-        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        for Found { module, layer } in self.find(weights, network, names, matches)? {
+            let strength = strength.of(names.block(&layer));
+            let own = &self.reader.modules[module];
+            for (last, is_bias, changes) in [
+                ("weight", false, own.changes_weight()),
+                ("bias", true, own.changes_bias()),
+            ] {
+                let name = format!("{layer}.{last}");
+                if changes && let Some(original) = weights.get(&name) {
+                    let original = original.clone();
+                    let adapter = self.reader.clone();
+                    let place = (module, is_bias);
+                    let merged = Merged::new(original, keeps, adapter, place, strength)?;
+                    weights.replace(&name, merged.stored());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The changes of `network`'s modules as what acts beside the layers of `network_of`, whose
+    /// tensors `weights` are, `strength` times each; `matches` gets what was found. Nothing of
+    /// `weights` is read. What is made of the file is kept as long as it is open, for the next time.
+    pub(crate) fn beside<M: Pack>(
+        &self,
+        (weights, mut network_of): (&Weights, M),
+        network: Target,
+        names: &Names,
+        options: &LoadOptions,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<LayerChanges> {
+        let (mut layers, mut changes) = (Vec::new(), BTreeMap::new());
+        network_of.layers("", &mut layers);
+        let layers: BTreeMap<String, _> = layers
+            .into_iter()
+            .map(|found| (found.name, found.layer))
+            .collect();
+        let (device, dtype) = (&options.device, DType::from(options.dtype));
+        for Found { module, layer } in self.find(weights, network, names, matches)? {
+            let own = &self.reader.modules[module];
+            let refused = |reason: &str| own.error(&*self.reader.source, reason);
+            let place = layers.get(&layer);
+            let place = place.ok_or_else(|| {
+                refused("it changes a layer that nothing can act beside; merge it instead")
+            })?;
+            let kept = {
+                let sides = self.sides();
+                let kept = sides.get(&(module, network)).cloned();
+                kept.filter(|(d, t, side)| d == device && *t == dtype && place.accepts(side))
+            };
+            let side = match kept {
+                Some((_, _, side)) => side,
+                None => {
+                    let addition = self.addition(module, weights, &layer)?;
+                    let addition = addition.ok_or_else(|| {
+                        refused(
+                            "it turns or scales the weight (DoRA, OFT), which is no sum; merge it \
+                             instead",
+                        )
+                    })?;
+                    let side = place.side(addition, device, dtype).ok_or_else(|| {
+                        refused(
+                            "it changes a table, beside which nothing can act; merge it instead",
+                        )
+                    })??;
+                    let entry = (device.clone(), dtype, side.clone());
+                    self.sides().insert((module, network), entry);
+                    side
+                }
+            };
+            let strength = strength.of(names.block(&layer));
+            changes.insert(layer, (side, strength));
+        }
+        Ok(LayerChanges::new(changes))
+    }
+
+    /// The change of module number `module`, read; `None` where it is no sum.
+    fn addition(&self, module: usize, weights: &Weights, layer: &str) -> Result<Option<Addition>> {
+        let own = &self.reader.modules[module];
+        let source = &*self.reader.source;
+        let mut addition = Addition::default();
+        let weight = weights.get(&format!("{layer}.weight"));
+        if let Some(weight) = weight.filter(|_| own.changes_weight()) {
+            let change = Change::read(own, source, &weight.shape)?;
+            let Some(factors) = change.factors(&weight.shape) else {
+                return Ok(None);
+            };
+            addition.product = Some(factors);
+        }
+        if own.changes_bias() {
+            addition.bias = Some(Change::read_bias(own, source)?.into_bias());
+        }
+        Ok(Some(addition))
+    }
+
+    fn sides(&self) -> MutexGuard<'_, HashMap<(usize, Target), (Device, DType, AnySide)>> {
+        let sides = &self.reader.sides;
+        sides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The modules that `network`, of the tensors `weights`, has; what became of each is noted in
+    /// `matches`.
+    fn find(
+        &self,
+        weights: &Weights,
+        network: Target,
+        names: &Names,
+        matches: &mut Matches,
+    ) -> Result<Vec<Found>> {
+        let (mut all, mut taken) = (Vec::new(), BTreeMap::new());
+        matches.blocks.extend(names.blocks().map(String::from));
         for (index, module) in self.reader.modules.iter().enumerate() {
             if !module.network.may_be(network) {
                 continue;
@@ -200,38 +350,38 @@ impl LoraFile {
             let Some(found) = names.find(&module.spelling) else {
                 continue;
             };
-            let [weight, bias] = ["weight", "bias"].map(|last| format!("{found}.{last}"));
-            let shape = |name: &str| weights.get(name).map(|stored| stored.shape.clone());
-            let [weight_shape, bias_shape] = [shape(&weight), shape(&bias)];
+            let shape = |last: &str| {
+                let stored = weights.get(&format!("{found}.{last}"));
+                stored.map(|stored| &*stored.shape)
+            };
             let tensors = self.reader.source.tensors();
-            if let Err(reason) =
-                module.fits(tensors, weight_shape.as_deref(), bias_shape.as_deref())
-            {
+            if let Err(reason) = module.fits(tensors, shape("weight"), shape("bias")) {
                 // Two networks may have modules of one name, of which it fits one.
-                if matches.0[index] != Fate::Matched {
-                    matches.0[index] = Fate::Misshapen(reason);
+                if matches.fates[index] != Fate::Matched {
+                    matches.fates[index] = Fate::Misshapen(reason);
                 }
                 continue;
             }
-            if let Some(other) = taken.insert(found.into(), &module.name) {
+            if let Some(other) = taken.insert(found, &module.name) {
                 let reason = format!("and {other} both change {found}");
                 return Err(module.error(&*self.reader.source, reason));
             }
-            matches.0[index] = Fate::Matched;
-            for (name, is_bias, changes) in [
-                (weight, false, module.changes_weight()),
-                (bias, true, module.changes_bias()),
-            ] {
-                if changes && let Some(original) = weights.get(&name) {
-                    let original = original.clone();
-                    let adapter = self.reader.clone();
-                    let merged = Merged::new(original, keeps, adapter, (index, is_bias), strength)?;
-                    weights.replace(&name, merged.stored());
-                }
-            }
+            matches.fates[index] = Fate::Matched;
+            all.push(Found {
+                module: index,
+                layer: found.into(),
+            });
         }
-        Ok(())
+        Ok(all)
     }
+}
+
+/// A module of an adapter in a network.
+struct Found {
+    /// Its number in the file.
+    module: usize,
+    /// The network's name of it.
+    layer: String,
 }
 
 /// The beginning of the tensor's name that ends with its module's.

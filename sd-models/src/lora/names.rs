@@ -10,6 +10,8 @@ use crate::ldm::{Layout, Storage};
 pub(crate) struct Names {
     /// By [`spelling`]: the module, or `None` where two have the same.
     modules: BTreeMap<String, Option<String>>,
+    /// Blocks of the modules that are in one, as [`BlockScales`](super::BlockScales) names them.
+    blocks: BTreeMap<String, String>,
 }
 
 impl Names {
@@ -24,6 +26,9 @@ impl Names {
             if let Some((theirs, _)) = whole.as_ref().and_then(|place| place.name.rsplit_once('.'))
             {
                 names.add(theirs, module);
+                if let Some(block) = block(theirs) {
+                    names.blocks.insert(module.into(), block);
+                }
             }
             // Before diffusers 0.17 the output projection was no list.
             if let Some(short) = module.strip_suffix(".to_out.0") {
@@ -44,6 +49,7 @@ impl Names {
         ];
         let mut names = Self::default();
         for (module, _) in modules(parameters) {
+            names.blocks.insert(module.into(), "BASE".into());
             let mut add = |theirs: &str| {
                 names.add(theirs, module);
                 names.add(&format!("text_model.{theirs}"), module);
@@ -61,6 +67,16 @@ impl Names {
     /// The module that an adapter spells so.
     pub(super) fn find(&self, spelled: &str) -> Option<&str> {
         self.modules.get(spelled)?.as_deref()
+    }
+
+    /// The block that `module` is in.
+    pub(super) fn block(&self, module: &str) -> Option<&str> {
+        self.blocks.get(module).map(String::as_str)
+    }
+
+    /// All blocks there are.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &str> {
+        self.blocks.values().map(String::as_str)
     }
 
     fn add(&mut self, theirs: &str, module: &str) {
@@ -81,6 +97,18 @@ fn modules<'a>(
         matches!(last, "weight" | "bias").then_some((module, (module, parameter)))
     });
     split.collect::<BTreeMap<_, _>>().into_values()
+}
+
+/// The block of a module of the original code's U-Net.
+fn block(theirs: &str) -> Option<String> {
+    let mut parts = theirs.split('.');
+    let side = match parts.next()? {
+        "middle_block" => return Some("MID".into()),
+        "input_blocks" => "IN",
+        "output_blocks" => "OUT",
+        _ => return None,
+    };
+    Some(format!("{side}{:02}", parts.next()?.parse::<usize>().ok()?))
 }
 
 impl Target {

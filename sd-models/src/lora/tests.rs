@@ -1,13 +1,17 @@
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
 use sd_fixtures::Fixture;
+use sd_kernels::Activation;
 
 use super::*;
 use crate::ConfigFile;
+use crate::layers::{Conv2d, Epilogue, Linear, PackLayer};
 use crate::ldm::Numbering;
 use crate::unet::UNetConfig;
 use crate::weights::Stored;
 
 /// Largest difference of a weight, of values to 4: the tools' own rounding in f32.
-const TOLERANCE: f64 = 2e-6;
+const TOLERANCE: f64 = 1e-6;
 
 /// The layers of `lora.py`: their weights as a file, and their names.
 fn layers(fixture: &Fixture, of_text: bool) -> (Weights, Names) {
@@ -63,8 +67,15 @@ fn merged(
     };
     let (mut weights, mut matches) = (weights.clone(), file.unmatched());
     let storage = WeightStorage::F32;
-    file.merge_into(&mut weights, target, names, storage, strength, &mut matches)
-        .unwrap();
+    file.merge_into(
+        &mut weights,
+        target,
+        names,
+        storage,
+        &strength.into(),
+        &mut matches,
+    )
+    .unwrap();
     (weights, file.report(&matches))
 }
 
@@ -175,8 +186,8 @@ fn what_does_not_fit_is_named_with_its_reason() {
         (&[(&blocks, &[0, 6, 2, 2])], "oft_blocks is [0, 6, 2, 2]"),
         // Sides that no memory holds, in a tensor without a number.
         (
-            &[(&down, &[4, 1 << 40, 1 << 40, 0]), high],
-            "lora_down is [4, 1099511627776",
+            &[(&down, &[4, 0, 1 << 40, 1 << 40]), high],
+            "lora_down is [4, 0, 1099511627776",
         ),
         (&[(&blocks, &[31, 0, 0, 0])], "oft_blocks is [31, 0, 0, 0]"),
         (&[(&down, &[4, 9]), (&up, &[12, 4])], "lora_down is [4, 9]"),
@@ -257,7 +268,7 @@ fn what_does_not_fit_is_named_with_its_reason() {
             Target::Denoiser,
             &layers.1,
             storage,
-            1.0,
+            &1.0.into(),
             &mut matches,
         )
         .unwrap_err();
@@ -305,8 +316,15 @@ fn what_one_network_has_no_other_takes_away() {
             let (mut weights, names) = names(width);
             let target = Target::TextEncoder(index);
             let storage = WeightStorage::F32;
-            file.merge_into(&mut weights, target, &names, storage, 1.0, &mut matches)
-                .unwrap();
+            file.merge_into(
+                &mut weights,
+                target,
+                &names,
+                storage,
+                &1.0.into(),
+                &mut matches,
+            )
+            .unwrap();
         }
         let report = file.report(&matches);
         assert!(report.is_complete(), "{report}");
@@ -322,4 +340,173 @@ fn settings_of_another_series_are_refused() {
     assert!(parse(5).is_ok());
     let error = parse(4).unwrap_err().to_string();
     assert!(error.contains("num_cayley_neumann_terms is 4"), "{error}");
+}
+
+/// What a layer makes of `x` whole and, of a convolution, of some rows, with all that may come behind
+/// its product.
+trait Makes: PackLayer + Sized {
+    fn make(&self, seed: usize) -> Vec<Vec<f32>>;
+
+    fn with(self, values: (Vec<f32>, Option<Vec<f32>>)) -> Self;
+}
+
+fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let values = (0..count).map(|k| (((k * 37 + seed * 101) % 199) as f32 / 99.0 - 1.0).sin());
+    let data = TensorData::new(values.collect::<Vec<f32>>(), shape);
+    Tensor::from_data(data, &Device::flex())
+}
+
+fn behind<const D: usize>(output: [usize; D], shift: [usize; D]) -> [Epilogue<D>; 3] {
+    let some = |activation| Epilogue {
+        shift: Some(numbers(shift, 5)),
+        activation,
+        residual: Some(numbers(output, 6)),
+        rectified: true,
+    };
+    let all = [Activation::None, Activation::QuickGelu].map(some);
+    let [plain, activated] = all;
+    [Epilogue::NONE, plain, activated]
+}
+
+fn read<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_into_vec().unwrap()
+}
+
+impl Makes for Linear {
+    fn make(&self, seed: usize) -> Vec<Vec<f32>> {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        let x = numbers([2, 3, inputs], seed);
+        let each = behind([2, 3, outputs], [2, 1, outputs]).into_iter();
+        each.map(|epilogue| read(self.forward(x.clone(), epilogue)))
+            .collect()
+    }
+
+    fn with(mut self, (weight, bias): (Vec<f32>, Option<Vec<f32>>)) -> Self {
+        let device = &Device::flex();
+        let shape: [usize; 2] = self.weight.lazy_shape().dims();
+        self.weight = Param::from_tensor(Tensor::from_data(TensorData::new(weight, shape), device));
+        self.bias = bias.map(|bias| {
+            let shape = [bias.len()];
+            Param::from_tensor(Tensor::from_data(TensorData::new(bias, shape), device))
+        });
+        self
+    }
+}
+
+impl Makes for Conv2d {
+    fn make(&self, seed: usize) -> Vec<Vec<f32>> {
+        let [inputs, outputs] = self.channels();
+        let x = numbers([1, inputs, 7, 5], seed);
+        let each = behind([1, outputs, 7, 5], [1, outputs, 1, 1]).into_iter();
+        let mut made: Vec<_> = each
+            .map(|epilogue| read(self.forward(x.clone(), epilogue)))
+            .collect();
+        let (rows, reach) = (2..5, self.reach(2..5, 7));
+        let strip = x.narrow(2, reach.start, reach.len());
+        let some = self.forward_rows(strip, reach.start, rows, Epilogue::NONE);
+        made.push(read(some));
+        made
+    }
+
+    fn with(mut self, (weight, bias): (Vec<f32>, Option<Vec<f32>>)) -> Self {
+        let device = &Device::flex();
+        let shape: [usize; 4] = self.weight.lazy_shape().dims();
+        self.weight = Param::from_tensor(Tensor::from_data(TensorData::new(weight, shape), device));
+        self.bias = bias.map(|bias| {
+            let shape = [bias.len()];
+            Param::from_tensor(Tensor::from_data(TensorData::new(bias, shape), device))
+        });
+        self
+    }
+}
+
+/// Largest difference between what the layer `name`, which `new` makes, does with the merged weight,
+/// and what it does with `addition` beside its own, packed and plain.
+fn difference<L: Makes>(
+    new: impl Fn() -> L,
+    name: &str,
+    [base, merged]: [&Weights; 2],
+    addition: &Addition,
+    strength: f32,
+) -> f64 {
+    let device = Device::flex();
+    let packed = |weights: &Weights| {
+        let mut layer = new();
+        layer.pack(name, weights, WeightStorage::F32).unwrap();
+        layer
+    };
+    let of = |last: &str| base.get(&format!("{name}.{last}")).map(values);
+    let expected = packed(merged).make(3);
+    let mut largest = 0.0f64;
+    for mut layer in [
+        packed(base),
+        new().with((of("weight").unwrap(), of("bias"))),
+    ] {
+        let side = layer.side(addition.clone(), &device, DType::F32);
+        let side = side.unwrap().unwrap();
+        assert!(layer.accepts(&side), "{name}");
+        layer.put_beside(&side, strength);
+        for (found, expected) in layer.make(3).iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len());
+            for (x, y) in found.iter().zip(expected) {
+                largest = largest.max(f64::from((x - y).abs()));
+            }
+        }
+    }
+    largest
+}
+
+/// Every change that is a sum makes beside a layer what the merged weight does.
+#[test]
+fn beside_a_layer_it_is_as_merged() {
+    let fixture = Fixture::open("lora");
+    let all = [layers(&fixture, false), layers(&fixture, true)];
+    let (mut sums, mut turning) = (0, Vec::new());
+    let strength = 0.7;
+    for (case, file) in fixture.settings().as_object().unwrap() {
+        let file = open(file.as_str().unwrap());
+        let of_text = fixture.keys().iter().any(|key| {
+            let key = key.strip_prefix(&format!("{case}/"));
+            key.is_some_and(|key| key.starts_with("text_model."))
+        });
+        let layers = &all[usize::from(of_text)];
+        let (weights, _) = merged(&file, layers, of_text, strength);
+        let (base, names) = layers;
+        for (index, module) in file.reader.modules.iter().enumerate() {
+            let layer = names.find(&module.spelling).unwrap();
+            let shape = &base.get(&format!("{layer}.weight")).unwrap().shape;
+            let Some(addition) = file.addition(index, base, layer).unwrap() else {
+                turning.push(case.clone());
+                continue;
+            };
+            let has_bias = base.get(&format!("{layer}.bias")).is_some();
+            let (device, both) = (Device::flex(), [base, &weights]);
+            let largest = match shape[..] {
+                [out, inputs] => {
+                    let new = || Linear::new(inputs, out, has_bias, &device);
+                    difference(new, layer, both, &addition, strength)
+                }
+                [out, inputs, k, _] => {
+                    let new = || {
+                        let layer = Conv2d::same(inputs, out, k, &device);
+                        if has_bias {
+                            layer
+                        } else {
+                            layer.without_bias()
+                        }
+                    };
+                    difference(new, layer, both, &addition, strength)
+                }
+                _ => continue,
+            };
+            assert!(largest <= 1e-5, "{case} {layer}: {largest:e}");
+            sums += 1;
+        }
+    }
+    turning.dedup();
+    assert!(sums > 40, "{sums}");
+    assert!(turning.len() > 5, "{turning:?}");
+    let known = |case: &String| case.contains("dora") || case.contains("oft");
+    assert!(turning.iter().all(known), "{turning:?}");
 }

@@ -12,8 +12,8 @@ use super::prepared::PreparedUNet;
 use super::{UNet2DConditionModel, UNetWork};
 use crate::layers::{Padding, has_kernels};
 use crate::ldm::{Layout, Numbering};
-use crate::lora::{LoraFile, Matches, Names, Target};
-use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
+use crate::lora::{LoraFile, LoraStrength, Matches, Names, Target};
+use crate::{ConfigFile, Files, LayerChanges, LoadOptions, Result, Weights};
 
 /// A U-Net's files, found sound; the weights are still in them.
 #[derive(Debug, Clone)]
@@ -99,19 +99,56 @@ impl UNetFiles {
     /// # Errors
     /// [`Error::Adapter`](crate::Error::Adapter) when two of its modules change the same;
     /// [`Error::Unsupported`](crate::Error::Unsupported) when weights are no floating-point numbers.
-    pub fn with_lora(&self, lora: &LoraFile, strength: f32, matches: &mut Matches) -> Result<Self> {
+    pub fn with_lora(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<Self> {
         let mut changed = self.clone();
-        let layout = Layout::unet(&self.config, Numbering::Contiguous);
-        let names = Names::of_unet(self.weights.shapes().map(|(name, _)| name), &layout);
         lora.merge_into(
             &mut changed.weights,
             Target::Denoiser,
-            &names,
+            &self.names(),
             self.options.weight_storage,
             strength,
             matches,
         )?;
         Ok(changed)
+    }
+
+    /// The changes of `lora` as what acts beside the layers of a network of these files, `strength`
+    /// times each, without weights being read: [`UNet`] reads it as
+    /// [`BesideLayers`](crate::BesideLayers). `matches` gets
+    /// what was found.
+    ///
+    /// LoRA is two thin products beside each layer that it changes; other differences (LoHa, LoKr,
+    /// whole ones) are made whole, and take as much memory and time as the layer's own weight.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`](crate::Error::Adapter) when two of its modules change the same, and for
+    /// changes that are no sum (DoRA, OFT, BOFT) or of normalisations: they can be merged; those of
+    /// reading `lora`.
+    pub fn lora_beside(
+        &self,
+        lora: &LoraFile,
+        strength: &LoraStrength,
+        matches: &mut Matches,
+    ) -> Result<LayerChanges> {
+        let model = UNet2DConditionModel::new(&self.config, &self.options.device);
+        lora.beside(
+            (&self.weights, model),
+            Target::Denoiser,
+            &self.names(),
+            &self.options,
+            strength,
+            matches,
+        )
+    }
+
+    fn names(&self) -> Names {
+        let layout = Layout::unet(&self.config, Numbering::Contiguous);
+        Names::of_unet(self.weights.shapes().map(|(name, _)| name), &layout)
     }
 
     /// Facts of the network.
@@ -171,7 +208,8 @@ impl UNetFiles {
 ///
 /// And, of any model, what changes its computation: tokens beside the prompt's
 /// ([`DecoupledAttention`](super::DecoupledAttention)), layers that are [`Perturbed`](sd_core::Perturbed),
-/// [`FreeU`](super::FreeU), a [`StepCache`](super::StepCache).
+/// [`FreeU`](super::FreeU), a [`StepCache`](super::StepCache), changes that act
+/// [beside its layers](crate::BesideLayers).
 #[derive(Debug, Clone)]
 pub struct UNet {
     model: UNet2DConditionModel,

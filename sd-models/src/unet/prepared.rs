@@ -14,7 +14,9 @@ use super::decoupled::DecoupledAttention;
 use super::freeu::FreeU;
 use super::perturbed;
 use super::residuals::{self, Beside, UNetAdapters, UNetResiduals};
-use super::{UNet, UNetContext, UNetEmbeddings, timestep_embedding};
+use super::{UNet, UNet2DConditionModel, UNetContext, UNetEmbeddings, timestep_embedding};
+use crate::BesideLayers;
+use crate::layer_changes::changed;
 
 /// A U-Net with a run's conditioning.
 ///
@@ -44,6 +46,9 @@ struct Branch {
     perturbed: Option<Perturbed>,
     freeu: Option<FreeU>,
     cache: Option<StepCache>,
+    changes: BesideLayers,
+    /// The network with what is beside its layers.
+    model: Arc<UNet2DConditionModel>,
 }
 
 /// Branches that are evaluated together.
@@ -91,8 +96,11 @@ impl PreparedUNet {
         });
         let adapters: Vec<_> = adapters.collect();
         let adapters = Beside::all(&branches, &adapters, &unet.spec)?;
-        let branches = branches.into_iter().map(|branch| checked(&unet, branch));
-        let branches = branches.collect::<Result<Vec<_>>>()?;
+        let mut checked = Vec::new();
+        for branch in branches {
+            checked.push(self::checked(&unet, branch, &checked)?);
+        }
+        let branches = checked;
         Ok(Self {
             adapters,
             memories: Mutex::new(vec![Memory::default(); branches.len()]),
@@ -109,8 +117,9 @@ impl PreparedUNet {
         let branches = || of.iter().map(|branch| &self.branches[*branch]);
         let text = TextEmbedding::cat(branches().map(|b| b.text.clone()).collect())?;
         let embeddings = self.unet.embeddings(&text, branches())?;
-        let context = self.unet.model().prepare(&text.tokens, embeddings);
         let first = branches().next();
+        let model = first.map_or(self.unet.model(), |branch| &branch.model);
+        let context = model.prepare(&text.tokens, embeddings);
         let batch = Arc::new(Batch {
             context: match first {
                 Some(branch) => {
@@ -142,6 +151,7 @@ impl PreparedUNet {
             && first.perturbed == second.perturbed
             && first.freeu == second.freeu
             && first.cache == second.cache
+            && first.changes == second.changes
             && in_step
     }
 
@@ -155,8 +165,10 @@ impl PreparedUNet {
         cancel: &Cancel,
     ) -> Result<Vec<Tensor<4>>> {
         let batch = self.batch(of)?;
-        let time = batch.time(t, || self.unet.time(t, &batch.context));
         let branches = || of.iter().map(|branch| &self.branches[*branch]);
+        let model = branches().next();
+        let model = model.map_or(self.unet.model(), |branch| &branch.model);
+        let time = batch.time(t, || self.unet.time(t, model, &batch.context));
         let inputs = branches().map(|branch| branch.input(x));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let added = residuals::batch(added)?;
@@ -164,7 +176,6 @@ impl PreparedUNet {
             Ok([input]) => input,
             Err(inputs) => Tensor::cat(inputs, 0),
         };
-        let model = self.unet.model();
         let mut own: Vec<Memory> = {
             let memories = lock(&self.memories);
             of.iter().map(|branch| memories[*branch].clone()).collect()
@@ -256,7 +267,8 @@ impl Branch {
 }
 
 /// A branch of `conditioning`, all of which the network must read.
-fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
+/// It shares its model with one of `others` that has the same beside the layers.
+fn checked(unet: &UNet, mut conditioning: Conditioning, others: &[Branch]) -> Result<Branch> {
     let (config, spec) = (unet.config(), &unet.spec);
     let tokens = &conditioning.text.tokens;
     let [n, length, width] = tokens.dims();
@@ -311,6 +323,17 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
     freeu.map_or(Ok(()), |freeu| freeu.check(config))?;
     let cache = conditioning.extensions.take::<StepCache>();
     cache.map_or(Ok(()), |cache| cache.check(config))?;
+    let changes = conditioning.extensions.take::<BesideLayers>();
+    let changes = changes.unwrap_or_default();
+    let shared = others.iter().find(|other| other.changes == changes);
+    let model = match (shared, changes == BesideLayers::default()) {
+        (Some(other), _) => other.model.clone(),
+        (None, true) => Arc::new(unet.model().clone()),
+        (None, false) => {
+            let [changes] = changes.clone().of()?;
+            Arc::new(changed(unet.model(), &changes)?)
+        }
+    };
     let text = conditioning.text.clone();
     conditioning.finish("the U-Net")?;
     Ok(Branch {
@@ -323,6 +346,8 @@ fn checked(unet: &UNet, mut conditioning: Conditioning) -> Result<Branch> {
         perturbed,
         freeu,
         cache,
+        changes,
+        model,
     })
 }
 
@@ -436,10 +461,10 @@ impl UNet {
     }
 
     /// The timestep as the network's blocks see it.
-    fn time(&self, t: f64, context: &UNetContext) -> Tensor<2> {
+    fn time(&self, t: f64, model: &UNet2DConditionModel, context: &UNetContext) -> Tensor<2> {
         let channels = self.config().time.channels;
         let timestep = self.upload(self.sinusoids(t, channels), [1, channels]);
-        self.model().embed_time(timestep, context)
+        model.embed_time(timestep, context)
     }
 
     fn upload(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {

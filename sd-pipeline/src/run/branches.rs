@@ -2,14 +2,16 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_core::{
-    AbsentPrompt, Conditioning, DenoiserSpec, Error, Guidance, Prompt, SizeConditioning, Syntax,
-    Text, TextEmbedding, TextEncoder,
+    AbsentPrompt, Conditioning, DenoiserSpec, Error, Extensions, Guidance, Prompt,
+    SizeConditioning, Syntax, Text, TextEmbedding, TextEncoder,
 };
 
 use super::images::ImagesOver;
 use super::script::{Part, Script, Steps, of_one_length, script, scripts};
+use super::staged::Staged;
 use super::varying::Varying;
 
+use crate::beside;
 use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
@@ -27,12 +29,60 @@ pub(super) fn texts(
     let spec = pipeline.denoiser.spec();
     phases.watch(TEXT, || {
         let encoder = pipeline.text_encoder.get()?;
+        let told = told(pipeline, &*encoder)?;
+        let encoder: &dyn TextEncoder = told.as_deref().unwrap_or(&*encoder);
         let steps = Steps {
             own: request.steps,
             behind,
         };
-        Ok(encoded(&*encoder, request, steps, &guidance.texts(), spec)?)
+        Ok(encoded(encoder, request, steps, &guidance.texts(), spec)?)
     })
+}
+
+/// The encoder with what `pipeline` tells it; `None` where that is nothing.
+fn told(pipeline: &Pipeline, encoder: &dyn TextEncoder) -> Result<Option<Box<dyn TextEncoder>>> {
+    let Some(changes) = beside::of_text(&pipeline.beside) else {
+        return Ok(None);
+    };
+    let mut told = Extensions::new();
+    told.insert(changes);
+    let changed = encoder.told(&mut told)?;
+    if told.is_empty() {
+        return Ok(changed);
+    }
+    let (reader, parts) = ("the text encoder", told.names().collect());
+    Err(Error::Unread { reader, parts }.into())
+}
+
+/// The branches with what `pipeline` tells the denoiser: once, or for each stage of the run in which
+/// that is something else.
+fn staged(
+    pipeline: &Pipeline,
+    guidance: Arc<dyn Guidance>,
+    branches: Vec<Conditioning>,
+) -> (Arc<dyn Guidance>, Vec<Conditioning>) {
+    if pipeline.beside.is_empty() {
+        return (guidance, branches);
+    }
+    let stages = beside::stages(&pipeline.beside);
+    let mut all = Vec::new();
+    for share in &stages {
+        let told = beside::of_denoiser(&pipeline.beside, *share);
+        for branch in &branches {
+            let mut branch = branch.clone();
+            if let Some(told) = &told {
+                branch.extensions.insert(told.clone());
+            }
+            all.push(branch);
+        }
+    }
+    match stages.len() {
+        1 => (guidance, all),
+        _ => {
+            let staged = Staged::new(guidance, stages, branches.len());
+            (Arc::new(staged), all)
+        }
+    }
 }
 
 /// The text that was cut.
@@ -111,6 +161,7 @@ pub(super) fn branches(
             (Arc::new(varying) as Arc<dyn Guidance>, branches)
         }
     };
+    let (guidance, conditioning) = staged(pipeline, guidance, conditioning);
     if conditioning.is_empty() {
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());

@@ -12,6 +12,7 @@ mod preview;
 mod saving;
 mod script;
 mod solving;
+mod staged;
 mod stepping;
 #[cfg(feature = "stream")]
 mod stream;

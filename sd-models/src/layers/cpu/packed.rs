@@ -42,6 +42,14 @@ impl<W> Packed<W> {
         })
     }
 
+    /// A packed weight without a bias.
+    pub(in crate::layers) fn bare(weight: W) -> Self {
+        Self {
+            weight: Arc::new(weight),
+            bias: None,
+        }
+    }
+
     /// Bytes of the whole, of which the weight takes `weight`.
     pub(in crate::layers) fn bytes(&self, weight: usize) -> WeightBytes {
         let bias = self.bias.as_ref().map_or(0, |bias| size_of_val(&**bias));
@@ -208,12 +216,21 @@ impl Packed<PackedMatrix> {
 }
 
 impl Packed<PackedGeglu> {
-    pub(in crate::layers) fn geglu(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `beside`, of twice the columns, is added to both products.
+    pub(in crate::layers) fn geglu(&self, x: Tensor<3>, beside: Option<Tensor<3>>) -> Tensor<3> {
         let ([n, tokens, _], device) = (x.dims(), x.device());
         let (rows, columns) = (n * tokens, self.weight.columns());
         let (x, bias) = (values(x), self.bias.as_deref());
+        let beside = beside.map(values);
         let mut out = take_output(rows * columns);
-        expect_shapes(sd_kernels::geglu(&x, rows, &self.weight, bias, &mut out));
+        expect_shapes(sd_kernels::geglu(
+            &x,
+            rows,
+            &self.weight,
+            bias,
+            beside.as_deref(),
+            &mut out,
+        ));
         tensor(out, [n, tokens, columns], &device)
     }
 }

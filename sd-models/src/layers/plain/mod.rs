@@ -30,12 +30,12 @@ fn finish<const D: usize>(mut y: Tensor<D>, epilogue: Epilogue<D>) -> Tensor<D> 
 }
 
 /// Backends' own ReLU makes 0 of NaN, which would hide that something went wrong.
-fn rectify<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub(super) fn rectify<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let negative = x.clone().lower_elem(0.0);
     x.mask_fill(negative, 0.0)
 }
 
-fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+pub(super) fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     match activation {
         Activation::None => x,
         Activation::Silu => silu(x),

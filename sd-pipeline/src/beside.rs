@@ -1,0 +1,50 @@
+//! LoRAs that act beside a pipeline's components.
+
+use sd_models::{BesideLayers, LayerChanges};
+
+use crate::StepScales;
+
+/// A LoRA beside the layers of a pipeline's components.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    /// Of each network of the text encoder.
+    pub(crate) text: Vec<LayerChanges>,
+    /// Of each network of the denoiser.
+    pub(crate) denoiser: Vec<LayerChanges>,
+    /// Further factors in the denoiser.
+    pub(crate) steps: StepScales,
+}
+
+/// What the text encoder is told of `all`; `None` where that is nothing.
+pub(crate) fn of_text(all: &[Beside]) -> Option<BesideLayers> {
+    lists(all.iter().map(|one| (&one.text[..], 1.0)))
+}
+
+/// What the denoiser is told of `all` at `share` of the steps; `None` where that is nothing.
+pub(crate) fn of_denoiser(all: &[Beside], share: f64) -> Option<BesideLayers> {
+    lists((all.iter()).map(|one| (&one.denoiser[..], one.steps.at(share))))
+}
+
+/// Shares of the steps with which the denoiser is told something else, ascending, the first 0.
+pub(crate) fn stages(all: &[Beside]) -> Vec<f64> {
+    let shares = all.iter().flat_map(|one| one.steps.shares());
+    let mut shares: Vec<f64> = shares.chain([0.0]).collect();
+    shares.sort_by(f64::total_cmp);
+    shares.dedup();
+    shares
+}
+
+/// A list for each network, of what acts beside its layers.
+fn lists<'a>(all: impl Iterator<Item = (&'a [LayerChanges], f32)>) -> Option<BesideLayers> {
+    let mut lists: Vec<Vec<LayerChanges>> = Vec::new();
+    for (networks, factor) in all {
+        lists.resize(lists.len().max(networks.len()), Vec::new());
+        for (list, changes) in lists.iter_mut().zip(networks) {
+            if !changes.is_empty() && factor != 0.0 {
+                list.push(changes.times(factor));
+            }
+        }
+    }
+    let any = lists.iter().any(|list| !list.is_empty());
+    any.then_some(BesideLayers(lists))
+}
