@@ -2,11 +2,11 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sd_pipeline::models::lora::AdapterReport;
-use sd_pipeline::{Lora, Pipeline, TextualInversion};
+use sd_pipeline::{Control, Lora, Pipeline, TextualInversion};
 use serde_json::json;
 
 /// Adapters of a model.
@@ -52,6 +52,7 @@ impl Adapters {
         let (loras, words) = (self.loras()?, self.words()?);
         let mut reports = pipeline.match_loras(&loras)?;
         reports.extend(pipeline.match_words(&words));
+        reports.extend(pipeline.controls.iter().map(Control::report));
         let mut out = std::io::stdout().lock();
         if as_json {
             writeln!(out, "{}", json!({ "adapters": reports }))?;
@@ -59,6 +60,11 @@ impl Adapters {
         }
         let paths = loras.iter().map(|lora| lora.file.path());
         let paths = paths.chain(words.iter().map(TextualInversion::path));
+        let controls = pipeline
+            .controls
+            .iter()
+            .map(|control| Path::new(&control.name));
+        let paths = paths.chain(controls);
         for (path, report) in paths.zip(&reports) {
             let AdapterReport {
                 kind,
