@@ -262,7 +262,7 @@ fn a_picture_steers_what_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0).unwrap();
-    micro.write_to(&path.join("model")).unwrap();
+    micro.write_to(path.join("model")).unwrap();
     let lines = RgbImage::from_fn(50, 40, |x, y| [(5 * x) as u8, (6 * y) as u8, 90].into());
     lines.save(path.join("lines.png")).unwrap();
     let network = |name: &str| model(&format!("control/{name}"));
