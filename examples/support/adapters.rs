@@ -8,8 +8,8 @@ use clap::Args;
 use sd_pipeline::models::LoadOptions;
 use sd_pipeline::models::lora::AdapterReport;
 use sd_pipeline::{
-    BlockScales, ImagePrompt, IpAdapter, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency,
-    StepScales, TextualInversion, read_picture,
+    BlockScales, Control, ImagePrompt, IpAdapter, IpAdapterFiles, Lora, OpenOptions, Pipeline,
+    Residency, StepScales, TextualInversion, read_picture,
 };
 use serde_json::json;
 
@@ -122,6 +122,7 @@ impl Adapters {
                 .iter()
                 .map(|files| pipeline.match_image_adapter(files)),
         );
+        reports.extend(pipeline.controls.iter().map(Control::report));
         let mut out = std::io::stdout().lock();
         if as_json {
             writeln!(out, "{}", json!({ "adapters": reports }))?;
@@ -130,6 +131,11 @@ impl Adapters {
         let paths = loras.iter().map(|lora| lora.file.path());
         let paths = paths.chain(words.iter().map(TextualInversion::path));
         let paths = paths.chain(images.iter().map(IpAdapterFiles::path));
+        let controls = pipeline
+            .controls
+            .iter()
+            .map(|control| Path::new(&control.name));
+        let paths = paths.chain(controls);
         for (path, report) in paths.zip(&reports) {
             let AdapterReport {
                 kind,

@@ -11,10 +11,10 @@ use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::core::Error as CoreError;
 use sd_pipeline::schedulers::{DpmSolverMultistep, Euler};
 use sd_pipeline::{
-    BranchEvaluation, ClassifierFree, ComponentFolders, Error, FloatDType, Handover, HiRes,
-    ImagePrompt, Inpaint, LayerScale, Level, MaskRule, OpenOptions, PictureStart, Pipeline,
-    Placement, Prompt, Request, Resampling, Residency, Resize, SampleMode, SizeConditioning, Start,
-    Upscale, WeightStorage, device,
+    BranchEvaluation, ClassifierFree, ComponentFolders, ControlPicture, Error, FloatDType,
+    Handover, HiRes, ImagePrompt, Inpaint, LayerScale, Level, MaskRule, OpenOptions, PictureStart,
+    Pipeline, Placement, Prompt, Request, Resampling, Residency, Resize, SampleMode,
+    SizeConditioning, Start, Upscale, WeightStorage, device,
 };
 use serde_json::{from_value, json, to_value};
 
@@ -66,6 +66,13 @@ fn a_request_is_a_serde_value() {
             size: Some(SizeConditioning::of([512, 640])),
             negative_size: Some(SizeConditioning::of([64, 64])),
             end: Some(0.8),
+            controls: vec![ControlPicture {
+                mask: Some(GrayImage::from_pixel(3, 2, Luma([9]))),
+                kind: Some(2),
+                ..ControlPicture::new(RgbImage::new(3, 2))
+                    .scale(0.5)
+                    .between(0.1..0.9)
+            }],
             concat: Some(noise.clone()),
             picture: Some(RgbImage::new(2, 3).into()),
             image_guidance_scale: Some(1.25),

@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 mod support;
 
+use image::RgbImage;
 use sd_tiny::micro::{Family, Layout, Micro};
 use support::{example, model, names, write_guarded_model};
 
@@ -254,6 +255,80 @@ fn a_refiner_goes_on_and_parts_come_from_elsewhere() {
     assert!(message.contains("--refiner"), "{message}");
     let message = refused(path, &["--model", &base, "--vae", "nowhere"]);
     assert!(message.contains("nowhere"), "{message}");
+}
+
+#[test]
+fn a_picture_steers_what_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let micro = Micro::new(Family::Sd1, Layout::Diffusers, 0).unwrap();
+    micro.write_to(path.join("model")).unwrap();
+    let lines = RgbImage::from_fn(50, 40, |x, y| [(5 * x) as u8, (6 * y) as u8, 90].into());
+    lines.save(path.join("lines.png")).unwrap();
+    let network = |name: &str| model(&format!("control/{name}"));
+    let (edges, file) = (
+        network("sd1_edges"),
+        network("sd1_edges_original.safetensors"),
+    );
+    let draw = |output: &str, controls: &[&str]| {
+        let mut arguments = vec!["--model", "model", "--steps", "2", "--width", "64"];
+        arguments.extend(["--height", "64", "--output", output]);
+        for control in controls {
+            arguments.extend(["--control", control]);
+        }
+        let output_of = run(path, &arguments);
+        let message = String::from_utf8_lossy(&output_of.stderr).into_owned();
+        assert!(output_of.status.success(), "{arguments:?}: {message}");
+        image::open(path.join(output)).unwrap().to_rgb8()
+    };
+    let plain = draw("plain.png", &[]);
+    let steered = draw("steered.png", &[&format!("{edges},lines.png")]);
+    assert_ne!(plain, steered);
+    assert_eq!(
+        draw("file.png", &[&format!("{file},lines.png,1,0,1")]),
+        steered
+    );
+    let adapter = format!("{},lines.png,0.5,0,0.5", network("sd1_full"));
+    let both = draw("both.png", &[&format!("{edges},lines.png"), &adapter]);
+    assert_ne!(both, steered);
+
+    let message = refused(path, &["--model", "model", "--redraw", "steered.png"]);
+    assert!(message.contains("does not hold: controls"), "{message}");
+    let xl = format!("{},lines.png", network("sdxl_edges"));
+    let own = format!("{edges},lines.png");
+    for (arguments, words) in [
+        (vec!["--control", &xl], "sdxl_edges (controlnet)"),
+        (vec!["--control", &edges], "expected DIR,PICTURE"),
+        (vec!["--control", &format!("{own},much")], "is no number"),
+        (
+            vec!["--control", &format!("{own},1,0.5")],
+            "expected DIR,PICTURE",
+        ),
+        (
+            vec!["--control", &format!("{own},1,0.5,0.2")],
+            "control range",
+        ),
+        (vec!["--control", &format!("{own},nan")], "is no number"),
+        (
+            vec!["--control", &format!("{edges},absent.png")],
+            "absent.png",
+        ),
+        (vec!["--control", "absent,lines.png"], "absent"),
+        (vec!["--control", "lines.png,lines.png"], "lines.png"),
+        (vec!["--guess-mode"], "--control"),
+        (
+            vec!["--control", &own, "--redraw", "plain.png"],
+            "cannot be used with",
+        ),
+    ] {
+        let arguments = [vec!["--model", "model", "--output", "no.png"], arguments].concat();
+        let message = refused(path, &arguments);
+        assert!(message.contains(words), "{arguments:?}: {message}");
+    }
+    let names = ["--model", "model", "--adapters", "--control", &own];
+    let report = run(path, &names);
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.contains("sd1_edges: controlnet"), "{report}");
 }
 
 #[test]

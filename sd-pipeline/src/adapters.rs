@@ -168,16 +168,21 @@ fn step<T: Component + ?Sized>(
     Ok(())
 }
 
-/// Checks that each of `loras` was matched as far as it wants. `width` is that of the prompt's
-/// vectors, by which families differ.
-pub(crate) fn check(loras: &[Lora], reports: &[AdapterReport], width: usize) -> Result<()> {
-    let model = match width {
+/// The family whose prompts' vectors are so wide.
+pub(crate) fn family(width: usize) -> Option<&'static str> {
+    match width {
         768 => Some("sd1"),
         1024 => Some("sd2"),
         1280 => Some("sdxl_refiner"),
         2048 => Some("sdxl"),
         _ => None,
-    };
+    }
+}
+
+/// Checks that each of `loras` was matched as far as it wants. `width` is that of the prompt's
+/// vectors, by which families differ.
+pub(crate) fn check(loras: &[Lora], reports: &[AdapterReport], width: usize) -> Result<()> {
+    let model = family(width);
     let mut all = loras.iter().zip(reports);
     all.try_for_each(|(lora, report)| lora.check(report, model))
 }

@@ -6,7 +6,7 @@ use sd_core::{Conditioning, DenoiserSpec, Error, WeightBytes};
 
 use super::prepared::PreparedControlNet;
 use super::{ControlNetConfig, ControlNetModel, single_file};
-use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering};
+use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, modules};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// A ControlNet's files, found sound; the weights are still in them.
@@ -51,7 +51,8 @@ impl ControlNetFiles {
         let config = ControlNetConfig::new(file)?;
         weights.check(&ControlNetModel::new(&config, &options.device))?;
         let spec = ControlSpec {
-            kind: "a ControlNet",
+            kind: "controlnet",
+            modules: modules(&weights),
             channels: config.conditioning_channels,
             is_bgr: config.is_bgr,
             factor: config.factor(),

@@ -64,7 +64,8 @@ pub(super) fn open(path: &Path, unet: Option<&Files>) -> Result<(ConfigFile, Wei
     });
     let own: BTreeMap<&str, _> = own.collect();
     let has = |start: &str| own.keys().any(|name| name.starts_with(start));
-    if let Some((_, what)) = OTHERS.iter().find(|(start, _)| has(start)) {
+    let any = |start: &str| tensors.iter().any(|t| t.name.starts_with(start));
+    if let Some((_, what)) = OTHERS.iter().find(|(start, _)| any(start)) {
         return Err(Error::Unsupported {
             path: path.into(),
             what: format!("it is {what}, which is not supported; supported is a ControlNet"),
@@ -84,7 +85,7 @@ pub(super) fn open(path: &Path, unet: Option<&Files>) -> Result<(ConfigFile, Wei
     let part = Part {
         role: Role::Unknown,
         layout,
-        prefix: if is_prefixed { "control_model." } else { "" },
+        prefix,
         tensors: own,
     };
     let mut settings = settings(&part, path);
@@ -106,12 +107,11 @@ pub(super) fn open(path: &Path, unet: Option<&Files>) -> Result<(ConfigFile, Wei
         .iter()
         .filter(|part| part.role == Role::Unknown)
     {
-        let place = |tensor: &str| tensors.iter().position(|t| t.name == tensor);
-        let unknown = part
-            .tensors
-            .values()
-            .filter_map(|t| Some((place(&t.name)?, &t.name)));
-        entries.extend(unknown.map(|(index, name)| (index, name.clone(), Storage::Whole)));
+        let unknown = part.tensors.iter();
+        entries.extend(unknown.map(|(name, tensor)| {
+            let index = numbers.of(part, name);
+            (index, tensor.name.clone(), Storage::Whole)
+        }));
     }
     let renamed: Arc<dyn TensorSource> = Arc::new(Renamed::new(source.clone(), entries));
     Ok((file, Weights::from_source(renamed)?))

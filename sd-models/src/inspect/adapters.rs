@@ -74,7 +74,10 @@ pub(super) fn recognise(
             .iter()
             .find(|t| t.name.ends_with("attn2.to_k.weight"));
         let width = width.and_then(|t| t.shape.get(1).copied());
-        found.family = width.and_then(by_width).map(String::from);
+        // Without transformers it is told by what it is told: sizes and crops are SDXL's.
+        let is_xl = any(&["label_emb.", "add_embedding."]);
+        let family = width.and_then(by_width).or(is_xl.then_some("sdxl"));
+        found.family = family.map(String::from);
         if found.family.is_none() {
             found
                 .ambiguous

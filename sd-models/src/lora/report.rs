@@ -5,7 +5,8 @@ use std::fmt;
 /// Modules of an adapter's file, by what became of them in a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterReport {
-    /// Kind of the adapter: `lora`, whatever the form of its changes, or `textual_inversion`.
+    /// Kind of the adapter: `lora`, whatever the form of its changes, `textual_inversion`,
+    /// `controlnet` or `t2i_adapter`.
     pub kind: &'static str,
     /// Family of models that the file is for, where it shows: `sd1`, `sdxl`.
     pub family: Option<String>,

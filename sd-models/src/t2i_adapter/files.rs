@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 use sd_core::{Cancel, Conditioning, DenoiserSpec, Error, WeightBytes};
 
 use super::{AdapterType, T2IAdapterConfig, T2IAdapterModel, single_file};
-use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetResiduals};
+use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetResiduals, modules};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// A T2I-Adapter's files, found sound; the weights are still in them.
@@ -45,7 +45,8 @@ impl T2IAdapterFiles {
         weights.check(&T2IAdapterModel::new(&config, &options.device))?;
         let stages = config.stages();
         let spec = ControlSpec {
-            kind: "a T2I-Adapter",
+            kind: "t2i_adapter",
+            modules: modules(&weights),
             channels: config.in_channels,
             is_bgr: false,
             factor: config.downscale_factor,

@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 use sd_core::{Conditioning, DenoiserSpec, Error, Result};
 
 use super::PreparedAdapter;
+use crate::Weights;
 
 /// A network that has a picture steer a U-Net: a ControlNet, a T2I-Adapter.
 pub trait ControlNetwork: Send + Sync {
@@ -27,8 +29,10 @@ pub trait ControlNetwork: Send + Sync {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ControlSpec {
-    /// Kind of the network, "a ControlNet".
+    /// Kind of the network: `controlnet`, `t2i_adapter`.
     pub kind: &'static str,
+    /// Number of its modules that have weights.
+    pub modules: usize,
     /// Channels of its picture: 3, or 1 of a grey one.
     pub channels: usize,
     /// `true` when the picture's channels are blue, green and red.
@@ -52,6 +56,13 @@ pub struct ControlSpec {
     pub device: Device,
     /// The precision it computes in.
     pub dtype: FloatDType,
+}
+
+/// Number of the modules that `weights` are of.
+pub(crate) fn modules(weights: &Weights) -> usize {
+    let names = weights.shapes().map(|(name, _)| name);
+    let modules = names.map(|name| name.rsplit_once('.').map_or(name, |(module, _)| module));
+    modules.collect::<BTreeSet<_>>().len()
 }
 
 /// A picture and how strongly it steers.

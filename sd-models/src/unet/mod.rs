@@ -37,6 +37,7 @@ pub use residuals::{PreparedAdapter, UNetAdapter, UNetAdapters, UNetResiduals};
 pub use token_mask::TokenMask;
 
 pub(crate) use blocks::{DownBlock, MidBlock, Pass, StageContext, keep, prepare, way_down};
+pub(crate) use control::modules;
 pub(crate) use embedding::TimestepEmbedding;
 pub(crate) use prepared::{number_of_sizes, sizes};
 pub(crate) use stage::StageConfig;

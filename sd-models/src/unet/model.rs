@@ -284,6 +284,15 @@ impl UNet2DConditionModel {
             x = block.forward(x, &context.mid, pass)?;
             x = pass.with_added(x)?;
         }
+        if !pass.added.is_empty() {
+            let expected = "expected one for each block on the way down, and one for the middle";
+            let found = format!("{} too many", pass.added.len());
+            return Err(sd_core::Error::invalid(
+                "residuals of blocks",
+                found,
+                expected,
+            ));
+        }
         if let Some(residuals) = residuals {
             x = residuals.add(&mut pass.skips, x)?;
         }

@@ -122,9 +122,11 @@ impl Extension for UNetAdapters {
 /// An adapter in a run, and its own numbers of the U-Net's branches.
 pub(super) struct Beside {
     network: Box<dyn PreparedAdapter>,
-    /// Of each branch its number there; `None` of one that has not this adapter.
-    numbers: Vec<Option<usize>>,
+    numbers: Numbers,
 }
+
+/// Of each branch its number to an adapter; `None` of one that has not this adapter.
+type Numbers = Vec<Option<usize>>;
 
 impl Beside {
     /// The adapters of all branches, each prepared once for those that have it; `adapters` are those of
@@ -134,7 +136,7 @@ impl Beside {
         adapters: &[Vec<Arc<dyn UNetAdapter>>],
         spec: &DenoiserSpec,
     ) -> Result<Vec<Self>> {
-        let mut found: Vec<(&Arc<dyn UNetAdapter>, Vec<Option<usize>>)> = Vec::new();
+        let mut found: Vec<(&Arc<dyn UNetAdapter>, Numbers)> = Vec::new();
         for (branch, adapters) in adapters.iter().enumerate() {
             for adapter in adapters {
                 // One that a branch has twice is added twice.

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sd_core::{Conditioning, DenoiserSpec, Error, Guidance};
+use sd_models::lora::AdapterReport;
 use sd_models::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetAdapter};
 
+use crate::adapters::family;
 use crate::slot::Component;
 use crate::synchronized::synchronized;
 use crate::{OpenOptions, Pipeline, Request, Result, Slot};
@@ -70,6 +72,23 @@ impl Control {
         files::open(path.as_ref(), options)
     }
 
+    /// Report on it as on other adapters: all its modules, for one that does not fit is refused.
+    pub fn report(&self) -> AdapterReport {
+        let spec = self.network.spec();
+        let family = match (spec.context_width, spec.embeds_size) {
+            (Some(width), _) => family(width),
+            (None, Some(true)) => Some("sdxl"),
+            (None, _) => Some("sd1"),
+        };
+        AdapterReport {
+            kind: spec.kind,
+            family: family.map(Into::into),
+            matched: spec.modules,
+            unmatched: Vec::new(),
+            misshapen: Vec::new(),
+        }
+    }
+
     /// A check that it steers denoisers such as the one of `spec`.
     fn check(&self, spec: &DenoiserSpec) -> sd_core::Result<()> {
         let own = self.network.spec();
@@ -84,8 +103,8 @@ impl Control {
             return misfit(format!(
                 "expected one for this model, whose prompts are {} wide{}; it is for prompts of {width}{}",
                 spec.context_width,
-                family(spec.context_width),
-                family(width),
+                in_brackets(spec.context_width),
+                in_brackets(width),
             ));
         }
         if let Some(embeds) = own.embeds_size.filter(|embeds| *embeds != spec.embeds_size) {
@@ -111,15 +130,8 @@ impl Control {
     }
 }
 
-/// The family whose prompts are so wide, in brackets.
-fn family(width: usize) -> &'static str {
-    match width {
-        768 => " (sd1)",
-        1024 => " (sd2)",
-        1280 => " (sdxl_refiner)",
-        2048 => " (sdxl)",
-        _ => "",
-    }
+fn in_brackets(width: usize) -> String {
+    family(width).map_or_else(String::new, |family| format!(" ({family})"))
 }
 
 impl fmt::Debug for Control {

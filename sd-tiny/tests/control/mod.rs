@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 /// Largest difference of what a network adds, and of the latents of a run.
 const RESIDUALS: f64 = 1e-4;
-const LATENTS: f64 = 1e-3;
+const LATENTS: f64 = 5e-4;
 
 fn path(name: &str) -> PathBuf {
     sd_fixtures::path(&format!("control/{name}"))
@@ -136,18 +136,19 @@ fn a_controlnet_adds_what_diffusers_does() {
     for (case, name, guess) in cases {
         let all = added(&fixture, network(name), guess, &[text.clone()], &[0]);
         assert_eq!(all[0].skips.len(), 12, "{case}");
-        for (k, skip) in all[0].skips.iter().enumerate() {
-            fixture.assert_tensor(&format!("residuals.{case}.{k}"), skip.clone(), RESIDUALS);
+        let mid = all[0].mid.as_ref().unwrap();
+        let skips = all[0].skips.iter().enumerate();
+        let all = skips.map(|(k, skip)| (k.to_string(), skip));
+        for (name, found) in all.chain([("mid".into(), mid)]) {
+            let key = format!("residuals.{case}.{name}");
+            // diffusers leaves one number for each channel where all places have the same.
+            let shape = fixture.shape(&key);
+            let first = found.clone().narrow(2, 0, shape[2]).narrow(3, 0, shape[3]);
+            let spread = first.clone().expand(found.dims()) - found.clone();
+            let is_global = spread.abs().max().into_scalar::<f32>() == 0.0;
+            assert!(first.dims() == found.dims() || is_global, "{key}");
+            fixture.assert_tensor(&key, first, RESIDUALS);
         }
-        let mid = all[0].mid.clone().unwrap();
-        let key = format!("residuals.{case}.mid");
-        let expected = fixture.tensor::<4>(&key, &Device::flex());
-        let [n, c, ..] = expected.dims();
-        let found = mid
-            .narrow(2, 0, expected.dims()[2])
-            .narrow(3, 0, expected.dims()[3]);
-        assert_eq!(found.dims()[..2], [n, c]);
-        fixture.assert_tensor(&key, found, RESIDUALS);
     }
 }
 
@@ -270,7 +271,8 @@ fn pictures_drawn_anew_are_steered_as_in_diffusers() {
         width: None,
         height: None,
         start: Start::Picture(PictureStart::new(first.clone(), 0.7)),
-        ..request(&edges, vec![ControlPicture::new(second)])
+        // What diffusers has there.
+        ..request(&edges, vec![ControlPicture::new(second).scale(0.8)])
     };
     check(&fixture, "sd1.image", &edges, &image);
     for (family, name, strength) in [
@@ -519,10 +521,8 @@ fn weights_are_counted_and_come_and_go() {
         step.unwrap();
     }
     assert_eq!(steered.memory().controls.total(), 0);
-    let limited = Pipeline {
-        memory_limit: Some(1),
-        ..steered
-    };
+    let mut limited = steered;
+    limited.memory_limit = Some(1);
     assert!(matches!(
         limited.start(&order),
         Err(Error::MemoryLimit { .. })
