@@ -19,12 +19,12 @@ use mutate::Random;
 use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
 use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
-use sd_pipeline::models::{ClipTokenizer, Files, inspect, open_source};
+use sd_pipeline::models::{ClipTokenizer, Files, LoadOptions, inspect, open_source};
 use sd_pipeline::prompts::{a1111, comfyui, compel};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
-    Components, OpenOptions, Picture, Pipeline, Record, Request, Residency, RgbImage, device,
-    read_latents, write_latents,
+    Components, IpAdapterFiles, OpenOptions, Picture, Pipeline, Record, Request, Residency,
+    RgbImage, device, read_latents, write_latents,
 };
 use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
@@ -266,6 +266,34 @@ fn checkpoint(name: &'static str, file: &[u8], path: PathBuf) -> Reader {
                     source.read(number, 0, &mut vec![0; values * dtype.size()])?;
                 }
             }
+            Ok(())
+        }),
+    }
+}
+
+/// An IP-Adapter's file beside a sound image encoder.
+fn image_prompts(path: PathBuf, flex: &sd_pipeline::Device) -> Reader {
+    let encoder = Files::memory([
+        (
+            "config.json",
+            &include_bytes!("../fixtures/data/image_prompts/sd1_plus/image_encoder/config.json")[..],
+        ),
+        (
+            "model.safetensors",
+            &include_bytes!(
+                "../fixtures/data/image_prompts/sd1_plus/image_encoder/model.safetensors"
+            )[..],
+        ),
+    ]);
+    let options = LoadOptions::new(flex);
+    Reader {
+        name: "image-prompts",
+        file: include_bytes!("../fixtures/data/image_prompts/sd1_plus/adapter.safetensors")
+            .to_vec(),
+        mutate: mutate::safetensors,
+        read: Box::new(move |file| {
+            std::fs::write(&path, file)?;
+            IpAdapterFiles::of_source(open_source(&path)?, &encoder, &options)?.load()?;
             Ok(())
         }),
     }
@@ -592,6 +620,8 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
             Ok(())
         }),
     });
+
+    readers.push(image_prompts(folder.join("adapter.safetensors"), &flex));
 
     let path = folder.join("latents");
     let latents = sd_pipeline::burn::tensor::Tensor::<4>::zeros([2, 4, 8, 8], &flex);

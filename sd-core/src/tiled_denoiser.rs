@@ -91,6 +91,11 @@ impl Denoiser for TiledDenoiser {
     }
 
     fn prepare(self: Arc<Self>, branches: Vec<Conditioning>) -> Result<Box<dyn Network>> {
+        let mut placed = branches.iter().map(|branch| branch.extensions.of_places());
+        if let Some(name) = placed.find_map(|name| name) {
+            let reason = format!("windows of a picture of which places are told: {name}");
+            return Err(Error::Unsupported(reason));
+        }
         Ok(Box::new(TiledNetwork {
             inner: self.inner.clone().prepare(branches)?,
             tiles: self.tiles,

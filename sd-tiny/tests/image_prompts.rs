@@ -7,7 +7,7 @@ use sd_pipeline::models::{Error as ModelError, LoadOptions};
 use sd_pipeline::{
     BranchEvaluation, Error, Estimate, Extensions, ImagePrompt, IpAdapter, IpAdapterFiles,
     LayerScale, OpenOptions, PictureStart, Pipeline, Record, RecordError, Request, Residency,
-    RgbImage, Start, StepCache, device, read_mask,
+    RgbImage, Start, StepCache, TiledDenoiser, Tiles, device, read_mask,
 };
 use sd_tiny::micro::{Family, Layout, Micro};
 
@@ -441,6 +441,27 @@ fn an_estimate_counts_adapter_and_encoder() {
     assert_eq!(per_phase.weights.image_adapters.total(), bytes);
     assert!(always.peaks.encode.is_some() && per_phase.peaks.encode.is_some());
     assert!(per_phase.unknown.is_empty());
+}
+
+/// A window of the picture does not know where in a mask it lies.
+#[test]
+fn masks_do_not_go_with_windows() {
+    let mut pipeline = with(Family::Sd1, &["sd1_plain".into()]);
+    let tiles = Tiles {
+        window: [8, 8],
+        stride: [4, 4],
+        circular: false,
+    };
+    let denoiser = pipeline.denoiser.get().unwrap();
+    pipeline.denoiser = TiledDenoiser::new(denoiser, tiles).unwrap().into();
+    let prompt = || ImagePrompt::new(picture(1, 30, 40));
+    assert!(pipeline.start(&request(&pipeline, vec![prompt()])).is_ok());
+    let mask = Some(read_mask(folder("mask_0.png")).unwrap());
+    fails(
+        &pipeline,
+        ImagePrompt { mask, ..prompt() },
+        &["windows", "beside the prompt"],
+    );
 }
 
 /// The network is told what its layers look at; who tells it wrongly is told so.

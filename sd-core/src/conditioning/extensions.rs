@@ -22,6 +22,12 @@ pub trait Extension: Clone + Debug + Send + Sync + 'static {
         Ok(self)
     }
 
+    /// `true` of one that says something of the picture's places, such as a mask: it has no meaning
+    /// for a window of it.
+    fn is_of_places(&self) -> bool {
+        false
+    }
+
     /// One sample's extension for `count` samples.
     fn repeat(self, count: usize) -> Self {
         let _ = count;
@@ -75,6 +81,12 @@ impl Extensions {
         self.0.iter().map(|extension| extension.name())
     }
 
+    /// Name of one that [is of the picture's places](Extension::is_of_places).
+    pub fn of_places(&self) -> Option<&'static str> {
+        let found = self.0.iter().find(|extension| extension.is_of_places());
+        found.map(|extension| extension.name())
+    }
+
     pub(super) fn to(self, device: &Device, dtype: FloatDType) -> Result<Self> {
         let moved = self.0.into_iter().map(|e| e.to_boxed(device, dtype));
         moved.collect::<Result<_>>().map(Self)
@@ -90,6 +102,7 @@ impl Extensions {
 trait Erased: Debug + Send + Sync {
     fn id(&self) -> TypeId;
     fn name(&self) -> &'static str;
+    fn is_of_places(&self) -> bool;
     fn as_any(&self) -> &dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn boxed(&self) -> Box<dyn Erased>;
@@ -104,6 +117,10 @@ impl<E: Extension> Erased for E {
 
     fn name(&self) -> &'static str {
         E::NAME
+    }
+
+    fn is_of_places(&self) -> bool {
+        Extension::is_of_places(self)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -124,7 +124,7 @@ fn tensors_that_nobody_reads_or_that_are_not_there_are_errors_that_name_them() {
     let (plain, plus) = ("ip_adapter_sd15", "ip_adapter_plus_sd15");
     let cases: [(&str, &str, &[usize]); 9] = [
         (plain, "ip_adapter.2.to_k_ip.weight", &[320, 768]),
-        (plain, "ip_adapter.33.to_k_ip.weight", &[320, 768]),
+        (plain, "ip_adapter.33.to_v_ip.weight", &[320, 768]),
         (
             plain,
             "ip_adapter.18446744073709551615.to_k_ip.weight",

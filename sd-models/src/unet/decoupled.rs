@@ -77,6 +77,10 @@ impl Default for LayerScale {
 impl Extension for DecoupledAttention {
     const NAME: &'static str = "tokens beside the prompt's";
 
+    fn is_of_places(&self) -> bool {
+        self.0.iter().any(|tokens| tokens.mask.is_some())
+    }
+
     fn to(self, device: &Device, dtype: FloatDType) -> Result<Self> {
         let moved = |tokens: DecoupledTokens| {
             let layers = tokens.layers.into_iter().map(|layer| {
