@@ -158,7 +158,7 @@ fn gated_layers_are_the_emulations() {
                 let weight =
                     PackedGeglu::read(isa, &w[..], columns, inputs, packing(unit)).unwrap();
                 let mut out = vec![f32::NAN; rows * columns];
-                geglu(&x, rows, &weight, Some(&bias), &mut out).unwrap();
+                geglu(&x, rows, &weight, Some(&bias), None, &mut out).unwrap();
                 out
             },
             false,

@@ -433,7 +433,9 @@ fn difference<L: Makes>(
     let device = Device::flex();
     let packed = |weights: &Weights| {
         let mut layer = new();
-        layer.pack(name, weights, WeightStorage::F32).unwrap();
+        layer
+            .pack(name, weights, WeightStorage::F32.into())
+            .unwrap();
         layer
     };
     let of = |last: &str| base.get(&format!("{name}.{last}")).map(values);
