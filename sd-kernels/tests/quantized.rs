@@ -150,7 +150,7 @@ fn gated_layers_of_a_files_blocks() {
         each_isa(|isa| {
             let run = |weight: PackedGeglu| {
                 let mut out = vec![f32::NAN; rows * columns];
-                geglu(&x, rows, &weight, None, &mut out).unwrap();
+                geglu(&x, rows, &weight, None, None, &mut out).unwrap();
                 out
             };
             let stored = WeightStorage::AsStored;
