@@ -720,6 +720,76 @@ fn a_picture_is_drawn_again_from_its_record() {
     assert!(message.contains("cannot be used with '--seed"), "{message}");
 }
 
+/// A LoRA of the first convolution of the embedded model.
+fn write_lora(path: &Path) {
+    let files = sd_tiny::files();
+    let weights = files.folder("unet");
+    let weights = weights.weights("diffusion_pytorch_model", None).unwrap();
+    let mut shapes = weights.shapes();
+    let (_, shape) = shapes.find(|(name, _)| *name == "conv_in.weight").unwrap();
+    let bytes = |count: usize| -> Vec<u8> {
+        let values = (0..count).map(|k| ((k * 37 % 101) as f32 - 50.0) / 200.0);
+        values.flat_map(f32::to_le_bytes).collect()
+    };
+    let [outputs, inputs] = [shape[0], shape[1]];
+    let tensors = [
+        ("lora_A", vec![2, inputs, 3, 3]),
+        ("lora_B", vec![outputs, 2, 1, 1]),
+    ];
+    let tensors = tensors.map(|(name, shape)| {
+        let bytes = bytes(shape.iter().product());
+        (format!("unet.conv_in.{name}.weight"), shape, bytes)
+    });
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn a_lora_at_run_time_draws_as_a_merged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_lora(&folder.join("style.safetensors"));
+    let drawn = |more: &[&str]| latents(folder, &[&["--steps", "2"], more].concat());
+    let [with, at_run_time] = ["--lora", "--lora-at-run-time"];
+    let plain = drawn(&[]);
+    let merged = drawn(&[with, "style.safetensors:0.8"]);
+    let beside = drawn(&[with, "style.safetensors:0.8", at_run_time]);
+    assert!(difference(&merged, &beside) < 1e-4);
+    assert!(difference(&merged, &plain) > 1e-2);
+    // That convolution is in the first block.
+    for spec in ["style.safetensors:0.8:IN00=0", "style.safetensors:IN=0"] {
+        assert!(drawn(&[with, spec]) == plain, "{spec}");
+    }
+    // Only in the second step: neither the one nor the other.
+    let late = [with, "style.safetensors:0.8:0=0,0.5=1", at_run_time];
+    let half = drawn(&late);
+    assert!(difference(&half, &plain) > 1e-3 && difference(&half, &merged) > 1e-3);
+    let same = fs::read(folder.join("out.png")).unwrap();
+    // The record says with what it was drawn.
+    let again = ["--redraw", "out.png", "--output", "again.png"];
+    let message = refused(folder, &again);
+    let names = "style:0.8:0=0,0.5=1 at run time";
+    assert!(message.contains(names), "{message}");
+    let output = run(folder, &[&again[..], &late].concat());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(fs::read(folder.join("again.png")).unwrap() == same);
+    for (spec, reason) in [
+        ("style.safetensors:1:0.5=0", "at run time need not be"),
+        ("style.safetensors:1:IN77=0", "no block IN77"),
+        ("style.safetensors:1:OUT11=0", "no block OUT11"),
+        ("style.safetensors:1:2=0", "expected 0 to below 1"),
+        ("style.safetensors:x", "expected a number"),
+    ] {
+        let message = refused(folder, &[with, spec]);
+        assert!(message.contains(reason), "{spec}: {message}");
+    }
+}
+
 #[test]
 fn what_a_log_gets_is_short_and_without_colours() {
     let folder = tempfile::tempdir().unwrap();

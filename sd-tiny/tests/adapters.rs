@@ -294,3 +294,67 @@ fn what_is_beside_another_network_is_an_error() {
         .to_string();
     assert!(error.contains("a layer to change"), "{error}");
 }
+
+/// A change that is no sum with the weights, or of a layer that has no product, can only be merged.
+#[test]
+fn what_only_merging_can_do_is_an_error_at_run_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changes.safetensors");
+    let plain = open(Family::Sd1, Vec::new(), Vec::new()).unwrap();
+    let conv = "unet.conv_in.lora";
+    let text = "lora_te_text_model";
+    for (tensors, reason) in [
+        (
+            vec![
+                (format!("{conv}_A.weight"), vec![1, 4, 3, 3]),
+                (format!("{conv}_B.weight"), vec![4, 1, 1, 1]),
+                (format!("{conv}_magnitude_vector"), vec![4]),
+            ],
+            "turns or scales the weight",
+        ),
+        (
+            vec![("lora_unet_conv_norm_out.w_norm".into(), vec![4])],
+            "a layer that nothing can act beside",
+        ),
+        (
+            vec![(
+                format!("{text}_embeddings_token_embedding.diff"),
+                token_table(),
+            )],
+            "a table",
+        ),
+    ] {
+        let tensors: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, shape): (String, Vec<usize>)| {
+                let bytes = 1f32.to_le_bytes().repeat(shape.iter().product());
+                (name, shape, bytes)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let dtype = safetensors::Dtype::F32;
+            let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+            (name, view.unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        let loras = [Lora::open(&path).unwrap()];
+        plain.with_loras(&loras).unwrap();
+        let error = plain.with_loras_at_run_time(&loras).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(reason) && error.contains("merge it"),
+            "{error}"
+        );
+    }
+}
+
+/// Shape of the micro model's table of tokens.
+fn token_table() -> Vec<usize> {
+    let files = Micro::new(Family::Sd1, Layout::Diffusers, 0)
+        .unwrap()
+        .files();
+    let weights = files.folder("text_encoder").weights("model", None).unwrap();
+    let mut tables = weights.shapes();
+    let table = tables.find(|(name, _)| name.ends_with("token_embedding.weight"));
+    table.unwrap().1.to_vec()
+}

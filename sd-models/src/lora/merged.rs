@@ -37,8 +37,11 @@ pub(super) struct Reader {
     pub(super) modules: Vec<Module>,
     last: Mutex<Option<Last>>,
     /// What was made of modules for the layers of a network.
-    pub(super) sides: Mutex<HashMap<(usize, Target), (Device, DType, AnySide)>>,
+    pub(super) sides: Mutex<Sides>,
 }
+
+/// What was made of modules for a network, by both; with the device and the number type it is for.
+pub(super) type Sides = HashMap<(usize, Target), (Device, DType, AnySide)>;
 
 /// Change of one module, and the tensor that it was made on if that was changed as a whole.
 struct Last {

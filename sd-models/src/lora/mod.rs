@@ -18,12 +18,12 @@ mod rotation;
 mod settings;
 mod strength;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 
 pub use self::grammar::Target;
 pub(crate) use self::names::Names;
@@ -32,10 +32,10 @@ pub use self::strength::{BlockScales, LoraStrength};
 
 use self::change::Change;
 use self::grammar::{parse, spelling};
-use self::merged::{Merged, Reader};
+use self::merged::{Merged, Reader, Sides};
 use self::module::Module;
 use self::settings::Settings;
-use crate::layers::{Addition, AnySide, Pack};
+use crate::layers::{Addition, Pack};
 use crate::weights::{TensorSource, Weights, open_source};
 use crate::{Error, Files, LayerChanges, LoadOptions, Result, WeightStorage, inspect};
 
@@ -327,7 +327,7 @@ impl LoraFile {
         Ok(Some(addition))
     }
 
-    fn sides(&self) -> MutexGuard<'_, HashMap<(usize, Target), (Device, DType, AnySide)>> {
+    fn sides(&self) -> MutexGuard<'_, Sides> {
         let sides = &self.reader.sides;
         sides.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use sd_fixtures::Fixture;
 use sd_kernels::Activation;
 
