@@ -1412,7 +1412,7 @@ fn image_prompts_that_cannot_be_are_refused() {
         ("nowhere,picture.png".into(), "nowhere"),
         ("model,picture.png".into(), "no IP-Adapter"),
         (format!("{plain}/image_encoder,picture.png"), "IP-Adapter"),
-        (format!("{xl},picture.png"), "another family"),
+        (format!("{xl},picture.png"), "the family sdxl"),
     ] {
         let arguments = ["--model", "model", "--steps", "1", "--ip-adapter", &prompt];
         let message = refused(folder, &arguments);

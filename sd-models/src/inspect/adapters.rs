@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Inspection, Kind, Naming};
-use crate::ip_adapter::is_face_id;
+use crate::ip_adapter::{family_of, is_face_id};
 use crate::weights::TensorInfo;
 
 /// Parts of names that only changes to weights have.
@@ -117,9 +117,12 @@ pub(super) fn recognise(
 /// An adapter for image prompts, by the names of its original code.
 fn image_prompts(tensors: &[TensorInfo]) -> Inspection {
     let mut found = Inspection::new(Kind::IpAdapter, tensors);
-    let keys = tensors.iter().find(|t| t.name.ends_with(".to_k_ip.weight"));
-    let width = keys.and_then(|t| t.shape.get(1).copied());
-    found.family = width.and_then(by_width).map(String::from);
+    let keys = tensors
+        .iter()
+        .filter(|t| t.name.ends_with(".to_k_ip.weight"));
+    let width = keys.clone().find_map(|t| t.shape.get(1).copied());
+    let family = width.and_then(|width| family_of(width, keys.count()));
+    found.family = family.map(String::from);
     if found.family.is_none() {
         found
             .ambiguous

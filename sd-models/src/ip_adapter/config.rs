@@ -120,14 +120,19 @@ impl IpAdapterConfig {
         })
     }
 
-    /// The family of models that it is for, where its width tells.
+    /// The family of models that it is for, where width and number of its layers tell.
     pub fn family(&self) -> Option<&'static str> {
-        match self.context_width {
-            768 => Some("sd1"),
-            1024 => Some("sd2"),
-            2048 => Some("sdxl"),
-            _ => None,
-        }
+        family_of(self.context_width, self.layers.len())
+    }
+}
+
+/// The family of models with so many layers of cross-attention to tokens that are `width` wide.
+pub(crate) fn family_of(width: usize, layers: usize) -> Option<&'static str> {
+    match (width, layers) {
+        (1024, _) => Some("sd2"),
+        (2048, _) | (_, 70) => Some("sdxl"),
+        (768, _) | (_, 16) => Some("sd1"),
+        _ => None,
     }
 }
 

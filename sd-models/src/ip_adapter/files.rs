@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use sd_core::WeightBytes;
 
-use super::{IpAdapterConfig, IpAdapterModel, ProjectionConfig};
+use super::{IpAdapterConfig, IpAdapterModel, ProjectionConfig, family_of};
 use crate::{
     ClipVisionConfig, ClipVisionModelWithProjection, ConfigFile, Error, Files, LoadOptions, Result,
     TensorSource, Weights, open_source,
@@ -158,19 +158,21 @@ impl IpAdapterFiles {
         if own.context_width == context_width && (layers.is_empty() || own.layers == layers) {
             return Ok(());
         }
-        let family = own.family().unwrap_or("unknown");
+        let named = |family: Option<&'static str>| family.unwrap_or("unknown");
+        let family = named(own.family());
+        let other = named(family_of(context_width, layers.len()));
         let (kind, width, count) = (own.projection.name(), own.context_width, own.layers.len());
-        let other = match own.context_width == context_width {
-            true => "of other widths or number",
-            false => "of another family",
+        let found = layers.len();
+        let widths = match found == count && width == context_width {
+            true => ", of other widths",
+            false => "",
         };
         Err(Error::Adapter {
             path: self.path().into(),
             reason: format!(
-                "this {kind} IP-Adapter is for a model of the family {family}, {count} layers of \
-                 cross-attention to tokens {width} wide; the model's are {other}, {} to tokens \
-                 {context_width} wide",
-                layers.len()
+                "this {kind} IP-Adapter is for the family {family}, {count} layers of \
+                 cross-attention to tokens {width} wide; the model is of the family {other} and has \
+                 {found} to tokens {context_width} wide{widths}"
             ),
         })
     }

@@ -12,8 +12,8 @@ mod model;
 mod projection;
 mod resampler;
 
-pub(crate) use config::is_face_id;
 pub use config::{IpAdapterConfig, ProjectionConfig};
+pub(crate) use config::{family_of, is_face_id};
 pub use files::IpAdapterFiles;
 pub use model::IpAdapterModel;
 
