@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
-use sd_pipeline::{Error, Lora, OpenOptions, Pipeline, Request, TextualInversion, device};
+use sd_pipeline::{
+    Composed, Contrast, DenoiserPair, Error, Lora, OpenOptions, Pipeline, Request,
+    TextualInversion, device,
+};
 use sd_tiny::micro::{Family, Layout, Micro};
 
 /// Largest difference of the latents, whose values go up to a few dozens.
@@ -293,6 +296,39 @@ fn what_is_beside_another_network_is_an_error() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("a layer to change"), "{error}");
+}
+
+/// Beside autoguidance's second network there is nothing, as merging leaves it alone too.
+#[test]
+fn a_second_network_stays_what_it_is() {
+    let style = [Lora::open(file("sd1_style.safetensors")).unwrap()];
+    let plain = open(Family::Sd1, Vec::new(), Vec::new()).unwrap();
+    let weak = open(Family::TinySd, Vec::new(), Vec::new()).unwrap();
+    let autoguided = |mut pipeline: Pipeline| {
+        let [first, second] = [&pipeline, &weak].map(|p| p.denoiser.get().unwrap());
+        pipeline.denoiser = DenoiserPair::new(first, second).unwrap().into();
+        let guidance = Composed {
+            contrasts: vec![Contrast::second_network(1.5)],
+            ..Composed::classifier_free(1.5)
+        };
+        let request = Request {
+            guidance: Some(Arc::new(guidance)),
+            steps: 2,
+            width: Some(64),
+            height: Some(64),
+            ..Request::for_pipeline(&pipeline, "a photo of nothing")
+        };
+        let mut run = pipeline.start(&request).unwrap();
+        for step in &mut run {
+            step.unwrap();
+        }
+        run.latents().clone()
+    };
+    let merged = autoguided(plain.with_loras(&style).unwrap());
+    let beside = autoguided(plain.with_loras_at_run_time(&style).unwrap());
+    // Both contrasts enlarge the rounding: 3e-5 of what the LoRA changes by 0.3.
+    assert!(difference(beside, merged.clone()) <= 1e-4);
+    assert!(difference(autoguided(plain), merged) > 1e-3);
 }
 
 /// A change that is no sum with the weights, or of a layer that has no product, can only be merged.

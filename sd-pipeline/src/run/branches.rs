@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sd_core::{
-    AbsentPrompt, Conditioning, DenoiserSpec, Error, Extensions, Guidance, Prompt,
+    AbsentPrompt, Conditioning, DenoiserSpec, Error, Extensions, Guidance, Prompt, SecondNetwork,
     SizeConditioning, Syntax, Text, TextEmbedding, TextEncoder,
 };
 
@@ -70,7 +70,9 @@ fn staged(
         let told = beside::of_denoiser(&pipeline.beside, *share);
         for branch in &branches {
             let mut branch = branch.clone();
-            if let Some(told) = &told {
+            // A second network is not the one that changes, nor is it when weights are merged.
+            let is_seconds = branch.extensions.get::<SecondNetwork>().is_some();
+            if let Some(told) = told.as_ref().filter(|_| !is_seconds) {
                 branch.extensions.insert(told.clone());
             }
             all.push(branch);
