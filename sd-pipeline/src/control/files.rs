@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use sd_core::WeightBytes;
+use sd_core::{Error, WeightBytes};
 use sd_models::controlnet::ControlNetFiles;
 use sd_models::t2i_adapter::T2IAdapterFiles;
 use sd_models::unet::{ControlNetwork, ControlSpec};
@@ -50,7 +50,13 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Control> {
         ..LoadOptions::new(&options.device)
     }
     .by_kernels(options.dtype);
-    let source = match model_path::is_weights(path) {
+    let is_file = model_path::is_weights(path);
+    if !is_file && !path.is_dir() {
+        let expected = "expected the folder of a ControlNet or a T2I-Adapter, with config.json, or a \
+                        file of its weights";
+        return Err(Error::invalid("control", path.display(), expected).into());
+    }
+    let source = match is_file {
         true => {
             let config = options.config.as_deref();
             let unet = config.map(model_path::folder).transpose()?;

@@ -134,7 +134,13 @@ fn a_controlnet_adds_what_diffusers_does() {
         ("global", "sd1_shuffle", false),
     ];
     for (case, name, guess) in cases {
-        let all = added(&fixture, network(name), guess, &[text.clone()], &[0]);
+        let all = added(
+            &fixture,
+            network(name),
+            guess,
+            std::slice::from_ref(&text),
+            &[0],
+        );
         assert_eq!(all[0].skips.len(), 12, "{case}");
         let mid = all[0].mid.as_ref().unwrap();
         let skips = all[0].skips.iter().enumerate();
@@ -585,7 +591,7 @@ fn published_networks_map_completely() {
                 .into_iter()
                 .map(|(n, _)| n)
                 .collect();
-            assert_eq!(back, [ours.clone()], "{list}: {theirs}");
+            assert_eq!(back, std::slice::from_ref(ours), "{list}: {theirs}");
         }
         let path = folder.path().join(format!("{list}.safetensors"));
         // As a folder, and as files in both spellings, with a prefix and without.
