@@ -12,8 +12,8 @@ use sd_pipeline::{
 use sd_tiny::micro::{Family, Layout, Micro};
 
 /// Largest difference of the latents, whose values go up to a few dozens.
-const LATENTS: f64 = 5e-4;
-const TOKENS: f64 = 1e-5;
+const LATENTS: f64 = 1e-4;
+const TOKENS: f64 = 3e-6;
 const FAMILIES: [(&str, Family, &[&str]); 2] = [
     ("sd1", Family::Sd1, &["plain", "plus", "full"]),
     ("sdxl", Family::Sdxl, &["plain", "plus"]),
