@@ -126,7 +126,7 @@ impl Held {
                             let to = wide.add((k - first) / 2 * width + column);
                             for j in (0..LINE).step_by(2) {
                                 let to = to.add(j / 2 * width);
-                                V::store_pairs(term(j), term(j + 1), to.cast());
+                                U::pair(term(j), term(j + 1), to);
                             }
                         }
                     }
@@ -141,7 +141,7 @@ impl Held {
                             false => V::zero(),
                         };
                         let to = wide.add((k - first) / 2 * width + column);
-                        V::store_pairs(term(k), term(k + 1), to.cast());
+                        U::pair(term(k), term(k + 1), to);
                     }
                 }
             }

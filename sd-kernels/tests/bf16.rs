@@ -193,7 +193,7 @@ fn check_conv(shape: ConvShape, picture: Picture) {
 
 /// Winograd's transforms differ in their last bits between instruction sets.
 fn weight_is_direct(shape: ConvShape) -> bool {
-    shape.kernel != 3 || shape.stride != 1 || shape.inputs % 16 != 0
+    shape.kernel != 3 || shape.stride != 1 || !shape.inputs.is_multiple_of(16)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use proptest::prelude::*;
 use sd_fixtures::Fixture;
 use sd_models::testing::Linear;
-use sd_models::{Error, TensorInfo, TensorSource, Weights, open_source};
+use sd_models::{Blocks, Error, TensorInfo, TensorSource, Weights, open_source};
 
 /// Values of a tensor from the one of number `first` on, as f64.
 fn values(source: &dyn TensorSource, name: &str, first: usize, count: usize) -> Vec<f64> {
@@ -156,6 +156,45 @@ fn a_gguf_files_tensors_have_ggmls_values() {
     assert_eq!((ids.stored, ids.dtype), ("I32", None));
     assert_eq!(info(&*plain, "Q4_K.weight").stored, "Q4_K");
     assert_eq!(noted.metadata()["general.architecture"], "sdxl");
+}
+
+/// Blocks as the file has them are what its values are made of.
+#[test]
+fn a_gguf_files_blocks_are_read_as_they_are() {
+    let fixture = Fixture::open("gguf");
+    let source = open_source(sd_fixtures::path("gguf/no_notes.gguf")).unwrap();
+    for (i, info) in source.tensors().iter().enumerate() {
+        let blocks = source.blocks(i);
+        let expected = match info.stored {
+            "Q8_0" => Some(Blocks::Q8),
+            "Q4_0" => Some(Blocks::Q4),
+            _ => None,
+        };
+        assert_eq!(blocks, expected, "{}", info.name);
+        let Some(blocks) = blocks else {
+            let error = source.read_blocks(i, 0, &mut [0; 34]).unwrap_err();
+            assert!(error.to_string().contains("expected blocks"), "{error}");
+            continue;
+        };
+        // All but the first block.
+        let count = info.shape.iter().product::<usize>() / 32 - 1;
+        let mut bytes = vec![0; count * blocks.bytes()];
+        source.read_blocks(i, 1, &mut bytes).unwrap();
+        let found = bytes.chunks_exact(blocks.bytes()).flat_map(|block| {
+            let d = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            let quants: Vec<i8> = match blocks {
+                Blocks::Q8 => block[2..].iter().map(|&q| q as i8).collect(),
+                Blocks::Q4 => {
+                    let low = block[2..].iter().map(|q| (q & 15) as i8 - 8);
+                    low.chain(block[2..].iter().map(|q| (q >> 4) as i8 - 8))
+                        .collect()
+                }
+            };
+            quants.into_iter().map(move |q| f64::from(f32::from(q) * d))
+        });
+        let found: Vec<f64> = found.collect();
+        assert_eq!(found, fixture.values(&info.name)[32..], "{}", info.name);
+    }
 }
 
 /// A GGUF file of one tensor.

@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p sd-kernels --example network_rates -- [unet|xl-unet|decoder|encoder|text]
 //! [--size 512] [--batch 2] [--isa avx2] [--products pairs] [--weights q8] [--runs 3] [--busy]`;
-//! `RAYON_NUM_THREADS` chooses the threads.
+//! `RAYON_NUM_THREADS` chooses the threads. With `--busy` and one thread only the time counts
+//! that the thread was running: on a machine with other work.
 //!
 //! Each layer is timed by itself and the fastest run counts, so the sum is what the network would
 //! take if nothing happened between its layers.
@@ -60,8 +61,8 @@ impl Options {
                 }
                 "--products" => {
                     let name = value()?;
-                    let all = Products::all().into_iter().chain([Products::F32]);
-                    let found = all.into_iter().find(|unit| unit.name() == name);
+                    let mut all = Products::all().into_iter().chain([Products::F32]);
+                    let found = all.find(|unit| unit.name() == name);
                     options.packing.products = found.ok_or(format!("there are no {name} here"))?;
                 }
                 "--weights" => {

@@ -140,7 +140,7 @@ impl Queries {
                 for i in [0, V::LANES] {
                     let from = outputs.add(c * width + i);
                     let pair = queries.add(c / 2 * width + i);
-                    V::store_pairs(V::load(from), V::load(from.add(width)), pair.cast());
+                    U::pair(V::load(from), V::load(from.add(width)), pair);
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Queries {
                         sum = sum.add(*power);
                     }
                     let to = memory.scores.add(key / 2 * width + i);
-                    V::store_pairs(pair[0], pair[1], to.cast());
+                    U::pair(pair[0], pair[1], to);
                 }
             }
             V::load(sums).mul_add(factor, sum).store(sums);

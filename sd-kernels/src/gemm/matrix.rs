@@ -285,47 +285,31 @@ struct Place {
 impl Place {
     /// Rows of numbers of type `stored`, as `held` has them.
     fn numbers(self, bytes: &[u8], stored: DType, held: Held, panel: &mut [u8]) {
-        let Self { width, .. } = self;
         // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
         unsafe {
             match (stored, held) {
                 (DType::F32, Held::Numbers(DType::F32)) => {
                     let panel = panel.align_to_mut::<f32>().1;
-                    self.rows(bytes.align_to::<f32>().1, |k, i, x| {
-                        panel[k * width + i] = x
-                    });
+                    self.rows(bytes.align_to::<f32>().1, held, |at, x| panel[at] = x);
                 }
+                // No number that is already one changes.
                 (DType::F16, Held::Numbers(DType::F16))
-                | (DType::Bf16, Held::Numbers(DType::Bf16)) => {
+                | (DType::Bf16, Held::Numbers(DType::Bf16) | Held::Pairs) => {
                     let panel = panel.align_to_mut::<u16>().1;
-                    self.rows(bytes.align_to::<u16>().1, |k, i, x| {
-                        panel[k * width + i] = x
-                    });
-                }
-                // No number that is already one changes, but those too small for an f32.
-                (DType::Bf16, Held::Pairs) => {
-                    let panel = panel.align_to_mut::<u16>().1;
-                    let rows = bytes.align_to::<u16>().1;
-                    self.rows(rows, |k, i, x| panel[(k / 2 * width + i) * 2 + k % 2] = x);
+                    self.rows(bytes.align_to::<u16>().1, held, |at, x| panel[at] = x);
                 }
                 _ => self.widened(bytes, stored, |wide| match held {
                     Held::Numbers(DType::F32) => {
                         let panel = panel.align_to_mut::<f32>().1;
-                        self.rows(wide, |k, i, x| panel[k * width + i] = x);
+                        self.rows(wide, held, |at, x| panel[at] = x);
                     }
                     Held::Numbers(DType::F16) => {
                         let panel = panel.align_to_mut::<f16>().1;
-                        self.rows(wide, |k, i, x| panel[k * width + i] = f16::from_f32(x));
+                        self.rows(wide, held, |at, x| panel[at] = f16::from_f32(x));
                     }
-                    Held::Numbers(DType::Bf16) => {
+                    Held::Numbers(DType::Bf16) | Held::Pairs => {
                         let panel = panel.align_to_mut::<bf16>().1;
-                        self.rows(wide, |k, i, x| panel[k * width + i] = bf16::from_f32(x));
-                    }
-                    Held::Pairs => {
-                        let panel = panel.align_to_mut::<bf16>().1;
-                        self.rows(wide, |k, i, x| {
-                            panel[(k / 2 * width + i) * 2 + k % 2] = bf16::from_f32(x);
-                        });
+                        self.rows(wide, held, |at, x| panel[at] = bf16::from_f32(x));
                     }
                     Held::Q8 => self.quantized(wide, Blocks::Q8, panel),
                     Held::Q4 => self.quantized(wide, Blocks::Q4, panel),
@@ -351,18 +335,29 @@ impl Place {
         });
     }
 
-    /// Calls `put` with each number's term and column, a line of each row at a time.
-    fn rows<T: Copy>(self, rows: &[T], mut put: impl FnMut(usize, usize, T)) {
-        if self.depth == 0 {
+    /// Calls `put` with each number and its place in a panel, a line of each row at a time.
+    #[inline(always)]
+    fn rows<T: Copy>(self, rows: &[T], held: Held, mut put: impl FnMut(usize, T)) {
+        let Self { depth, width, .. } = self;
+        if depth == 0 {
             return;
         }
-        for first in (0..self.depth).step_by(LINE) {
+        let (step, pairs) = match held {
+            Held::Pairs => (2, true),
+            _ => (1, false),
+        };
+        let place = |k: usize| match (self.order.place(k), pairs) {
+            (k, true) => k / 2 * 2 * width + k % 2,
+            (k, false) => k * width,
+        };
+        for first in (0..depth).step_by(LINE) {
             // Once for all rows: a division takes as long as many copies.
-            let places: [usize; LINE] = std::array::from_fn(|k| self.order.place(first + k));
-            for (i, row) in rows.chunks_exact(self.depth).enumerate() {
-                let line = &row[first..self.depth.min(first + LINE)];
+            let places: [usize; LINE] = std::array::from_fn(|k| place(first + k));
+            for (i, row) in rows.chunks_exact(depth).enumerate() {
+                let line = &row[first..depth.min(first + LINE)];
+                let column = (self.column + i) * step;
                 for (&place, &x) in places.iter().zip(line) {
-                    put(place, self.column + i, x);
+                    put(place + column, x);
                 }
             }
         }

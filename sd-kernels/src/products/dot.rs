@@ -47,6 +47,21 @@ pub(super) unsafe fn round_line(from: *const f32, count: usize, to: *mut f32) {
     _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(both));
 }
 
+/// Lanes of two registers side by side, as bf16.
+///
+/// # Safety
+/// Under AVX-512 BF16; `to` has room for 64 bytes.
+#[inline(always)]
+pub(super) unsafe fn round_pairs(first: F32x16, second: F32x16, to: *mut f32) {
+    let both = _mm512_cvtne2ps_pbh(second.0, first.0);
+    let both = std::mem::transmute::<__m512bh, __m512i>(both);
+    // Word 2i is lane i of the first, word 2i + 1 of the second, which begins at word 16.
+    let low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let high = _mm512_slli_epi32::<16>(_mm512_add_epi32(low, _mm512_set1_epi32(16)));
+    let places = _mm512_or_si512(low, high);
+    _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(places, both));
+}
+
 impl Unit<F32x16> for Dot {
     const TERMS: usize = PAIRED;
     const ROWS: usize = ROWS;
@@ -54,6 +69,11 @@ impl Unit<F32x16> for Dot {
     #[inline(always)]
     unsafe fn line(from: *const f32, count: usize, to: *mut f32) {
         round_line(from, count, to);
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: F32x16, second: F32x16, to: *mut f32) {
+        round_pairs(first, second, to);
     }
 
     #[inline(always)]

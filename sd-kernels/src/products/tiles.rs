@@ -1,7 +1,7 @@
 //! AMX: one instruction multiplies a tile of 16 rows of A by 32 terms with a tile of 16 columns of
 //! B and adds the products to a tile of 16 × 16 sums.
 
-use super::dot::round_line;
+use super::dot::{round_line, round_pairs};
 use super::{PAIRED, Sums, Unit, finish_rows};
 use crate::gemm::{Ahead, Finish};
 use crate::simd::F32x16;
@@ -78,6 +78,11 @@ impl Unit<F32x16> for Amx {
     #[inline(always)]
     unsafe fn line(from: *const f32, count: usize, to: *mut f32) {
         round_line(from, count, to);
+    }
+
+    #[inline(always)]
+    unsafe fn pair(first: F32x16, second: F32x16, to: *mut f32) {
+        round_pairs(first, second, to);
     }
 
     /// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums

@@ -4,7 +4,7 @@ use super::Vector;
 
 /// Sixteen f32 in a 512-bit register.
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(crate) __m512);
 
 #[inline(always)]
 fn mask(count: usize) -> __mmask16 {

@@ -55,11 +55,7 @@ pub trait TensorSource: Send + Sync {
     /// without [`blocks`](Self::blocks).
     fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let _ = (first, to);
-        let name = &self.tensors()[tensor].name;
-        Err(Error::Unsupported {
-            path: self.path().into(),
-            what: format!("tensor {name} is not made of blocks that are read as they are"),
-        })
+        Err(no_blocks(self.path(), &self.tensors()[tensor]))
     }
 }
 
@@ -211,6 +207,16 @@ fn unsound(path: &Path, found: FileKind, reason: String) -> Error {
             found,
             expected: "safetensors",
         },
+    }
+}
+
+/// The error of a tensor that is not made of blocks which are read as they are.
+pub(super) fn no_blocks(path: &Path, tensor: &TensorInfo) -> Error {
+    let (name, stored) = (&tensor.name, tensor.stored);
+    let what = format!("tensor {name} is of {stored}; expected blocks of Q8_0 or Q4_0");
+    Error::Unsupported {
+        path: path.into(),
+        what,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sd_kernels::Blocks;
 
 use super::content::Content;
-use super::source::{CutShort, TensorInfo, TensorSource};
+use super::source::{CutShort, TensorInfo, TensorSource, no_blocks};
 use crate::{Error, Result};
 use blocks::Encoding;
 
@@ -70,6 +70,9 @@ impl TensorSource for Gguf {
 
     fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let (start, encoding) = self.places[tensor];
+        if encoding.blocks().is_none() {
+            return Err(no_blocks(&self.path, &self.tensors[tensor]));
+        }
         let offset = start + (first * encoding.bytes) as u64;
         let io = |source| Error::io(&self.path, source);
         self.content.read_at(offset, to).map_err(io)
