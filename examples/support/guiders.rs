@@ -176,17 +176,17 @@ pub(crate) fn second_model(guiders: &[Guider]) -> Result<Option<&Path>, String> 
 
 pub(crate) fn windows(text: &str) -> Result<Windows, String> {
     let (size, mut keys) = Keys::of(text)?;
-    let side = |text: &str| {
-        let side = text.parse::<usize>().ok().filter(|side| *side > 0);
-        side.ok_or_else(|| wrong("the window", size, "SIDE or WIDTHxHEIGHT in pixels"))
+    let pixels = |key: &str, text: &str, expected: &str| {
+        let pixels = text.parse::<usize>().ok().filter(|pixels| *pixels > 0);
+        pixels.ok_or_else(|| wrong(key, text, expected))
     };
+    let side = |text: &str| pixels("the window", text, "SIDE or WIDTHxHEIGHT in pixels");
     let (width, height) = size.split_once('x').unwrap_or((size, size));
+    let stride = keys.take("stride");
+    let stride = stride.map(|text| pixels("stride", text, "a number of pixels above 0"));
     let windows = Windows {
         window: [side(height)?, side(width)?],
-        stride: match keys.whole("stride", 0)? {
-            0 => None,
-            stride => Some(stride),
-        },
+        stride: stride.transpose()?,
         circular: keys.choice("circular", ["no", "yes"])? == 1,
     };
     keys.finish("--tiles").map(|()| windows)

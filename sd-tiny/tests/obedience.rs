@@ -5,7 +5,7 @@
 //! shapes too and 500 prompts.
 
 use sd_pipeline::burn::tensor::FloatDType;
-use sd_pipeline::{OpenOptions, Request, Result, WeightStorage, device};
+use sd_pipeline::{Area, OpenOptions, Region, Request, Result, WeightStorage, device};
 
 /// The colours of `training/scenes.py`.
 const COLOURS: [(&str, [f64; 3]); 8] = [
@@ -352,6 +352,42 @@ fn as_many_as_asked() -> Result<()> {
         let picture = &pipeline.generate(&request)?[0];
         let found = count(picture.as_raw(), picture.width() as usize);
         assert_eq!(found, (number, colour), "{prompt}");
+    }
+    Ok(())
+}
+
+/// Solid pixels of `colour` in the left and in the right half of RGB rows of `width` pixels.
+fn halves(rgb: &[u8], width: usize, colour: &str) -> [usize; 2] {
+    let mut pixels = [0; 2];
+    for row in rgb.chunks_exact(3 * width) {
+        for (x, _) in solid(row).iter().enumerate().filter(|(_, is)| **is) {
+            if nearest(pixel(row, x)) == colour {
+                pixels[usize::from(2 * x >= width)] += 1;
+            }
+        }
+    }
+    pixels
+}
+
+/// Each half has a prompt of its own, which the other half does not follow.
+#[test]
+fn regions_are_obeyed() -> Result<()> {
+    let pipeline = sd_tiny::pipeline(&device("flex")?)?;
+    let left = Area::rectangle(0.0, 0.0, 0.5, 1.0);
+    let right = Area::rectangle(0.5, 0.0, 1.0, 1.0);
+    let request = Request {
+        count: 3,
+        regions: vec![
+            Region::new("a red cube", left),
+            Region::new("a blue sphere", right),
+        ],
+        ..sd_tiny::request("")
+    };
+    for picture in pipeline.generate(&request)? {
+        let width = picture.width() as usize;
+        let [red, blue] = ["red", "blue"].map(|colour| halves(picture.as_raw(), width, colour));
+        assert!(red[0] >= 150 && red[0] >= 5 * red[1], "red {red:?}");
+        assert!(blue[1] >= 150 && blue[1] >= 5 * blue[0], "blue {blue:?}");
     }
     Ok(())
 }

@@ -169,7 +169,7 @@ fn a_picture_of_any_size_comes_to_the_one_that_is_drawn() {
 }
 
 #[test]
-fn a_changed_picture_says_its_scale_and_that_it_cannot_be_drawn_again() {
+fn a_changed_picture_says_its_scale_and_is_drawn_again_with_its_picture_alone() {
     let pipeline = open(Family::InstructPix2Pix, false);
     let request = Request {
         steps: 1,
@@ -177,11 +177,9 @@ fn a_changed_picture_says_its_scale_and_that_it_cannot_be_drawn_again() {
         image_guidance_scale: Some(1.25),
         ..Request::for_pipeline(&pipeline, "a")
     };
-    let record = finished(&pipeline, &request)
-        .images()
-        .unwrap()
-        .remove(0)
-        .record;
+    let drawn = |request: &Request| finished(&pipeline, request).images().unwrap().remove(0);
+    let first = drawn(&request);
+    let record = first.record.clone();
     let text = record.parameters();
     assert!(
         text.contains("CFG scale: 7.5, Image CFG scale: 1.25, "),
@@ -196,6 +194,9 @@ fn a_changed_picture_says_its_scale_and_that_it_cannot_be_drawn_again() {
             .to_string()
             .contains("picture")
     );
+    let again = record.request_from(picture(1, 64, 48)).unwrap();
+    assert!(drawn(&again) == first);
+    assert!(record.request_from(picture(2, 64, 48)).is_err());
 }
 
 #[test]
