@@ -46,7 +46,9 @@ impl<'a> Drawing<'a> {
             },
             variant: arguments.variant.clone(),
             unknown_settings: arguments.unknown_settings(),
-            weight_storage: arguments.memory(),
+            weight_storage: recorded
+                .and_then(Record::weight_storage)
+                .unwrap_or(arguments.memory()),
             // One run: nothing is needed again.
             residency: Residency::PerPhase,
             safety: arguments.safety(),

@@ -33,7 +33,7 @@ use sd_pipeline::{
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 31] = [
+const RECORDED: [&str; 32] = [
     "prompt",
     "negative",
     "regions",
@@ -60,6 +60,7 @@ const RECORDED: [&str; 31] = [
     "seed",
     "count",
     "dtype",
+    "weights",
     "latents_in",
     "image_prompts",
     "watermark",

@@ -39,6 +39,8 @@ pub struct DenoiserSpec {
     pub dtype: FloatDType,
     /// The precision that its products are rounded to, where that is another.
     pub products: Option<FloatDType>,
+    /// What its weights are rounded to in memory, where they are: "q8", "q4".
+    pub rounding: Option<&'static str>,
 }
 
 impl DenoiserSpec {
@@ -59,6 +61,7 @@ impl DenoiserSpec {
             device: device.clone(),
             dtype: FloatDType::F32,
             products: None,
+            rounding: None,
         }
     }
 }

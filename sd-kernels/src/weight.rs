@@ -71,6 +71,17 @@ pub enum WeightStorage {
     Q4,
 }
 
+impl WeightStorage {
+    /// Storages that round weights, by name.
+    pub const ROUNDING: [(&str, Self); 2] = [("q8", Self::Q8), ("q4", Self::Q4)];
+
+    /// The name of what it rounds to; `None` of one that rounds nothing.
+    pub fn rounding(self) -> Option<&'static str> {
+        let found = Self::ROUNDING.iter().find(|(_, own)| *own == self);
+        found.map(|(name, _)| *name)
+    }
+}
+
 /// A weight's storage and what it will be multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Packing {

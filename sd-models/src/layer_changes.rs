@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use burn::tensor::{DType, Device};
 use sd_core::{Error, Extension, Result};
 
 use crate::layers::{AnySide, Pack};
@@ -18,13 +19,16 @@ pub struct LayerChanges {
     /// By the layers' names, each with the factor of its own.
     layers: Arc<BTreeMap<String, (AnySide, f32)>>,
     factor: f32,
+    /// Device and number type of the layers that they are for.
+    place: (Device, DType),
 }
 
 impl LayerChanges {
-    pub(crate) fn new(layers: BTreeMap<String, (AnySide, f32)>) -> Self {
+    pub(crate) fn new(layers: BTreeMap<String, (AnySide, f32)>, place: (Device, DType)) -> Self {
         Self {
             layers: Arc::new(layers),
             factor: 1.0,
+            place,
         }
     }
 
@@ -32,8 +36,8 @@ impl LayerChanges {
     #[must_use]
     pub fn times(&self, factor: f32) -> Self {
         Self {
-            layers: self.layers.clone(),
             factor: self.factor * factor,
+            ..self.clone()
         }
     }
 
@@ -88,17 +92,28 @@ impl BesideLayers {
     }
 }
 
-/// `module` with `changes` beside its layers. Its weights are shared.
+/// `module`, which is on the device and of the number type `place`, with `changes` beside its layers.
+/// Its weights are shared.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] naming a layer that it does not have, or not so.
-pub(crate) fn changed<M: Pack + Clone>(module: &M, changes: &[LayerChanges]) -> Result<M> {
+/// [`Error::InvalidArgument`] naming a layer that it does not have, or not so; for changes of another
+/// place; for a factor that is not finite.
+pub(crate) fn changed<M: Pack + Clone>(
+    module: &M,
+    changes: &[LayerChanges],
+    place: &(Device, DType),
+) -> Result<M> {
     let mut module = module.clone();
     let mut layers = Vec::new();
     module.layers("", &mut layers);
     let layers = layers.into_iter().map(|found| (found.name, found.layer));
     let mut layers: BTreeMap<String, _> = layers.collect();
     for change in changes {
+        if change.place != *place {
+            let expected = format!("expected those of a network on {place:?}");
+            let found = format!("{:?}", change.place);
+            return Err(Error::invalid("changes beside the layers", found, expected));
+        }
         for (name, (side, own)) in &*change.layers {
             let found = layers.get_mut(name).filter(|layer| layer.accepts(side));
             let Some(layer) = found else {
@@ -106,6 +121,10 @@ pub(crate) fn changed<M: Pack + Clone>(module: &M, changes: &[LayerChanges]) -> 
                 return Err(Error::invalid("a layer to change", name, expected));
             };
             let factor = own * change.factor;
+            if !factor.is_finite() {
+                let expected = "expected a finite number";
+                return Err(Error::invalid("strength of a change", factor, expected));
+            }
             if factor != 0.0 {
                 layer.put_beside(side, factor);
             }

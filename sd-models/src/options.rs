@@ -57,7 +57,10 @@ impl LoadOptions {
     /// f32.
     #[must_use]
     pub fn by_kernels(self, dtype: FloatDType) -> Self {
-        let in_f32 = self.in_precision(FloatDType::F32);
+        let in_f32 = Self {
+            products: Products::F32,
+            ..self.in_precision(FloatDType::F32)
+        };
         if dtype == FloatDType::BF16 && has_kernels(&in_f32.device, DType::F32) {
             Self {
                 products: Products::bf16().unwrap_or_default(),

@@ -20,18 +20,9 @@ pub(crate) fn of_text(all: &[Beside]) -> Option<BesideLayers> {
     lists(all.iter().map(|one| (&one.text[..], 1.0)))
 }
 
-/// What the denoiser is told of `all` at `share` of the steps; `None` where that is nothing.
-pub(crate) fn of_denoiser(all: &[Beside], share: f64) -> Option<BesideLayers> {
-    lists((all.iter()).map(|one| (&one.denoiser[..], one.steps.at(share))))
-}
-
-/// Shares of the steps with which the denoiser is told something else, ascending, the first 0.
-pub(crate) fn stages(all: &[Beside]) -> Vec<f64> {
-    let shares = all.iter().flat_map(|one| one.steps.shares());
-    let mut shares: Vec<f64> = shares.chain([0.0]).collect();
-    shares.sort_by(f64::total_cmp);
-    shares.dedup();
-    shares
+/// What the denoiser is told of `all` in step number `step` of so many; `None` where that is nothing.
+pub(crate) fn of_denoiser(all: &[Beside], step: usize, steps: usize) -> Option<BesideLayers> {
+    lists((all.iter()).map(|one| (&one.denoiser[..], one.steps.at(step, steps))))
 }
 
 /// A list for each network, of what acts beside its layers.

@@ -1,7 +1,7 @@
 //! IP-Adapters as components of a pipeline.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
@@ -43,6 +43,8 @@ pub struct IpAdapter {
     processor: ImageProcessor,
     options: LoadOptions,
     bytes: WeightBytes,
+    /// Tokens that stand for no picture, from when they are first asked for.
+    absent: OnceLock<Tensor<3>>,
 }
 
 impl IpAdapter {
@@ -107,11 +109,15 @@ impl IpAdapter {
     /// # Errors
     /// As [`tokens`](Self::tokens).
     pub fn absent_tokens(&self) -> Result<Tensor<3>> {
+        if let Some(tokens) = self.absent.get() {
+            return Ok(tokens.clone());
+        }
         let LoadOptions { device, dtype, .. } = &self.options;
-        synchronized(&[device], "the image encoder", || {
+        let tokens = synchronized(&[device], "the image encoder", || {
             let tokens = self.model.absent_tokens(&self.encoder, device, *dtype);
             self.finite(tokens?)
-        })
+        })?;
+        Ok(self.absent.get_or_init(|| tokens).clone())
     }
 
     /// Keys and values of all of `tokens` `[pictures, tokens, width]` together, for each layer of
@@ -190,6 +196,7 @@ impl IpAdapterSource {
             processor: self.processor.clone(),
             options: self.options.clone(),
             bytes,
+            absent: OnceLock::new(),
         })
     }
 }

@@ -68,6 +68,7 @@ mod serde_values;
 mod similarity;
 mod single_file;
 mod slot;
+mod stages;
 mod step_scales;
 mod stored;
 mod synchronized;

@@ -136,10 +136,7 @@ impl Pipeline {
 
 /// The sum of what several components hold.
 pub(crate) fn weights_of(all: impl Iterator<Item = WeightBytes>) -> WeightBytes {
-    all.fold(WeightBytes::default(), |sum, own| WeightBytes {
-        plain: sum.plain + own.plain,
-        packed: sum.packed + own.packed,
-    })
+    all.fold(WeightBytes::default(), |sum, own| sum + own)
 }
 
 /// A phase's peak among all.

@@ -41,14 +41,10 @@ impl StepScales {
         Ok(self)
     }
 
-    /// Shares from which on another factor holds.
-    pub(crate) fn shares(&self) -> impl Iterator<Item = f64> {
-        self.0.iter().map(|(share, _)| *share)
-    }
-
-    /// The factor at `share`.
-    pub(crate) fn at(&self, share: f64) -> f32 {
-        let before = self.0.iter().rev().find(|(start, _)| *start <= share);
+    /// The factor of step number `step`, from 0, of so many.
+    pub(crate) fn at(&self, step: usize, steps: usize) -> f32 {
+        let has_begun = |share: f64| (share * steps as f64) as usize <= step;
+        let before = self.0.iter().rev().find(|(share, _)| has_begun(*share));
         before.map_or(1.0, |(_, factor)| *factor)
     }
 }
@@ -88,9 +84,9 @@ mod tests {
     fn a_factor_holds_until_the_next() {
         let steps: StepScales = "0.5=0.25,0.25=2".parse().unwrap();
         assert_eq!(steps.to_string(), "0.25=2,0.5=0.25");
-        let found = [0.0, 0.25, 0.3, 0.5, 0.99].map(|share| steps.at(share));
-        assert_eq!(found, [1.0, 2.0, 2.0, 0.25, 0.25]);
-        assert_eq!(StepScales::default().at(0.5), 1.0);
+        let found = [0, 1, 2, 3, 4, 5].map(|step| steps.at(step, 6));
+        assert_eq!(found, [1.0, 2.0, 2.0, 0.25, 0.25, 0.25]);
+        assert_eq!(StepScales::default().at(3, 6), 1.0);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(super) const ROWS: usize = 14;
 pub(super) struct Dot;
 
 impl Dot {
-    /// A panel as large as [`Single`](super::Single)'s.
-    pub(super) const DEPTH: usize = 1280;
+    /// A panel as large as [`Single`](super::Single)'s; its emulation's, for the same bits.
+    pub(super) const DEPTH: usize = super::emulation::Pairs::DEPTH;
 }
 
 /// Runs `kernel` with a unit that needs AVX-512 BF16.

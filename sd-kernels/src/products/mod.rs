@@ -40,15 +40,14 @@ impl Products {
 
     /// The fastest products of bf16, with sums of f32, that are instructions of this processor, fit
     /// [`Isa::best`] and are faster than those of f32; `None` where there are none. The environment variable
-    /// `SD_KERNELS_BF16`, read when this is first called, names one of [`all`](Self::all) instead,
-    /// or `none`.
+    /// `SD_KERNELS_BF16`, read when this is first called, names one of [`all`](Self::all) instead;
+    /// any other word stands for none.
     pub fn bf16() -> Option<Self> {
         static BEST: OnceLock<Option<Products>> = OnceLock::new();
         *BEST.get_or_init(|| {
             let all = Self::all();
             let fitting = all.iter().filter(|unit| unit.on(Isa::best()) == **unit);
             match std::env::var("SD_KERNELS_BF16").as_deref() {
-                Ok("none") => None,
                 Ok(name) => fitting.clone().find(|unit| unit.name() == name).copied(),
                 Err(_) => fitting.clone().find(|unit| unit.pays()).copied(),
             }
@@ -184,11 +183,13 @@ impl Products {
     /// Runs a kernel beside the registers of `isa`, which these are [`on`](Self::on).
     #[inline]
     pub(crate) fn run(self, isa: Isa, kernel: impl UnitKernel) {
+        debug_assert!(self == self.on(isa));
         match self.0 {
             Set::Single => isa.run(With(kernel, Single)),
             Set::EmulatedPairs => isa.run(With(kernel, emulation::Pairs)),
             Set::EmulatedTiles => isa.run(With(kernel, emulation::Tiles)),
-            // SAFETY: the private `Set` is constructed after detection only.
+            // SAFETY: the private `Set` is constructed after detection only, and `on` leaves these
+            // beside registers of 16 lanes alone.
             #[cfg(target_arch = "x86_64")]
             Set::Pairs => unsafe { dot::run(kernel, dot::Dot) },
             // SAFETY: as above.

@@ -14,8 +14,9 @@ pub(super) const ROWS: usize = 32;
 pub(super) struct Amx;
 
 impl Amx {
-    /// A panel of so many terms is most of a 48 KiB first-level cache.
-    pub(super) const DEPTH: usize = 640;
+    /// A panel of so many terms is most of a 48 KiB first-level cache; its emulation's, for the same
+    /// bits.
+    pub(super) const DEPTH: usize = super::emulation::Tiles::DEPTH;
 }
 
 /// True where the processor has AMX with bf16 and the system lets this process use its registers.

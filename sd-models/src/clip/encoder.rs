@@ -311,7 +311,7 @@ impl ClipTextEncoder {
     /// The same with `changes` beside its layers.
     pub(super) fn changed(&self, changes: &[LayerChanges]) -> sd_core::Result<Self> {
         Ok(Self {
-            model: changed(&self.model, changes)?,
+            model: changed(&self.model, changes, &self.model.place())?,
             ..self.clone()
         })
     }

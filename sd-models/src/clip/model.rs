@@ -1,5 +1,5 @@
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use sd_core::{Error, Result, WeightBytes};
 
 use super::ClipTextConfig;
@@ -42,6 +42,12 @@ pub struct ClipOutput {
 }
 
 impl ClipTextModel {
+    /// The device that its layers are on, and their number type.
+    pub(super) fn place(&self) -> (Device, DType) {
+        let weight = self.final_layer_norm.weight.val();
+        (weight.device(), weight.dtype())
+    }
+
     /// A model whose weights are still to be loaded; it takes no memory until then.
     pub fn new(config: ClipTextConfig, device: &Device) -> Self {
         let width = config.hidden_size;

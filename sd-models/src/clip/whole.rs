@@ -95,10 +95,7 @@ impl ClipModel {
         let (text, of_text) = ClipTextModel::load(config.text, &weights_of(&of_text), options)?;
         let (vision, of_vision) =
             ClipVisionModelWithProjection::load(config.vision, &weights_of(&of_vision), options)?;
-        let bytes = WeightBytes {
-            plain: of_text.plain + of_vision.plain,
-            packed: of_text.packed + of_vision.packed,
-        };
+        let bytes = of_text + of_vision;
         let model = Self {
             text,
             vision,

@@ -156,9 +156,10 @@ impl PreparedAdapter for PreparedControlNet {
             return Err(Error::shape("control picture", &found, expected));
         }
         let mut wanted: Vec<usize> = branches.iter().map(|k| self.of_branch[*k]).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
+        // Texts of one length side by side, to be computed together.
         let tokens = |k: &usize| self.texts[*k].text.tokens.dims()[1];
+        wanted.sort_unstable_by_key(|k| (tokens(k), *k));
+        wanted.dedup();
         let mut made = HashMap::new();
         for group in wanted.chunk_by(|a, b| tokens(a) == tokens(b)) {
             let all = self.together(x, t, group, cancel)?;

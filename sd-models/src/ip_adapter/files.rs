@@ -133,7 +133,7 @@ impl IpAdapterFiles {
         let model = IpAdapterModel::new(&self.config, device);
         let own = self.weights.packed_bytes(model, &self.options)?;
         let encoder = ClipVisionModelWithProjection::new(self.vision.clone(), device);
-        Ok(sum(own, self.encoder.packed_bytes(encoder, &self.options)?))
+        Ok(own + self.encoder.packed_bytes(encoder, &self.options)?)
     }
 
     /// Reads the weights; also gives the memory they take.
@@ -145,7 +145,7 @@ impl IpAdapterFiles {
         let (model, own) = self.weights.load_packed(model, &self.options)?;
         let (encoder, bytes) =
             ClipVisionModelWithProjection::load(self.vision.clone(), &self.encoder, &self.options)?;
-        Ok((model, encoder, sum(own, bytes)))
+        Ok((model, encoder, own + bytes))
     }
 
     /// A check that a network's layers of cross-attention are those that the adapter was made for:
@@ -175,13 +175,6 @@ impl IpAdapterFiles {
                  {found} to tokens {context_width} wide{widths}"
             ),
         })
-    }
-}
-
-fn sum(a: WeightBytes, b: WeightBytes) -> WeightBytes {
-    WeightBytes {
-        plain: a.plain + b.plain,
-        packed: a.packed + b.packed,
     }
 }
 

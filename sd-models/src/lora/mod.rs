@@ -305,7 +305,7 @@ impl LoraFile {
             let strength = strength.of(names.block(&layer));
             changes.insert(layer, (side, strength));
         }
-        Ok(LayerChanges::new(changes))
+        Ok(LayerChanges::new(changes, (device.clone(), dtype)))
     }
 
     /// The change of module number `module`, read; `None` where it is no sum.

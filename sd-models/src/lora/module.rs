@@ -250,7 +250,14 @@ impl Shapes<'_> {
     fn fits_low_rank(&self, weight: Sides<'_>) -> Result<(), String> {
         let [[rank, wide], [high, up]] = [self.sides(Role::Down)?, self.sides(Role::Up)?];
         let down = match self.of(Role::Mid) {
-            None => weight.columns(),
+            None => {
+                // Of no use beyond the longer side, which some trainers' exceed in small layers.
+                let most = weight.outputs.max(weight.columns()).max(1024);
+                if rank > most {
+                    return Err(format!("the rank is {rank}, expected at most {most}"));
+                }
+                weight.columns()
+            }
             Some(&[a, b, ref k @ ..]) if a == rank && b == rank && product(k) == weight.kernel => {
                 weight.check_rank(rank)?;
                 weight.inputs

@@ -35,7 +35,9 @@ impl BlockScales {
             let number = name.strip_prefix(side)?;
             Some(
                 number.is_empty()
-                    || number.len() == 2 && number.parse::<u8>().is_ok_and(|n| n < 12),
+                    || number.len() == 2
+                        && number.bytes().all(|digit| digit.is_ascii_digit())
+                        && number.parse::<u8>().is_ok_and(|n| n < 12),
             )
         };
         let known = matches!(name, "BASE" | "MID")

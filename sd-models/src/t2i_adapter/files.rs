@@ -83,7 +83,9 @@ impl T2IAdapterFiles {
 
     /// The bytes that its features take, which a run holds, beside a latent of that height and width.
     pub fn work_bytes(&self, latent: [usize; 2]) -> u64 {
-        let mut size = latent;
+        // Of latents an eighth of the picture's size, as all that have adapters are.
+        let picture = latent.map(|side| 8 * side);
+        let mut size = picture.map(|side| side.div_ceil(self.config.downscale_factor));
         let numbers = self
             .config
             .stages()

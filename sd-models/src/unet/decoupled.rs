@@ -53,8 +53,8 @@ impl LayerScale {
 
     /// The factor of the layer at `path`.
     fn of(&self, path: &str) -> f64 {
-        let said = self.layers.iter().rev();
-        let said = said.clone().find(|(selector, _)| selects(selector, path));
+        let mut said = self.layers.iter().rev();
+        let said = said.find(|(selector, _)| selects(selector, path));
         said.map_or(self.all, |(_, scale)| *scale)
     }
 }

@@ -76,7 +76,9 @@ impl UNetFiles {
         spec.embeds_size = config.text_time.is_some();
         spec.embeds_guidance = config.time.cond_proj_dim.is_some();
         spec.dtype = options.dtype;
-        spec.products = (!options.products.is_f32()).then_some(FloatDType::BF16);
+        let has_kernels = has_kernels(&options.device, options.dtype.into());
+        spec.products = (has_kernels && !options.products.is_f32()).then_some(FloatDType::BF16);
+        spec.rounding = options.weight_storage.rounding().filter(|_| has_kernels);
         Ok(Self {
             weights,
             config,
@@ -186,7 +188,7 @@ impl UNetFiles {
         let (model, bytes) =
             UNet2DConditionModel::load(&self.config, &self.weights, &self.options)?;
         Ok(UNet {
-            model,
+            model: Arc::new(model),
             config: self.config.clone(),
             spec: self.spec.clone(),
             bytes,
@@ -212,7 +214,7 @@ impl UNetFiles {
 /// [beside its layers](crate::BesideLayers).
 #[derive(Debug, Clone)]
 pub struct UNet {
-    model: UNet2DConditionModel,
+    model: Arc<UNet2DConditionModel>,
     config: UNetConfig,
     pub(super) spec: DenoiserSpec,
     bytes: WeightBytes,
@@ -244,6 +246,11 @@ impl UNet {
     /// The bare network.
     pub fn model(&self) -> &UNet2DConditionModel {
         &self.model
+    }
+
+    /// The network, for whoever holds it beside this.
+    pub(super) fn shared(&self) -> Arc<UNet2DConditionModel> {
+        self.model.clone()
     }
 
     /// Memory that its weights take.

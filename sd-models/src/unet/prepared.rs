@@ -328,10 +328,11 @@ fn checked(unet: &UNet, mut conditioning: Conditioning, others: &[Branch]) -> Re
     let shared = others.iter().find(|other| other.changes == changes);
     let model = match (shared, changes == BesideLayers::default()) {
         (Some(other), _) => other.model.clone(),
-        (None, true) => Arc::new(unet.model().clone()),
+        (None, true) => unet.shared(),
         (None, false) => {
             let [changes] = changes.clone().of()?;
-            Arc::new(changed(unet.model(), &changes)?)
+            let place = (spec.device.clone(), spec.dtype.into());
+            Arc::new(changed(unet.model(), &changes, &place)?)
         }
     };
     let text = conditioning.text.clone();

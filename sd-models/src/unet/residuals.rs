@@ -209,6 +209,13 @@ pub(super) fn batch(branches: Vec<Option<UNetResiduals>>) -> Result<Option<UNetR
         .into_iter()
         .map(Option::unwrap_or_default)
         .collect();
+    let mut counts = branches.iter().map(|b| b.skips.len()).filter(|n| *n > 0);
+    if let Some(first) = counts.next()
+        && let Some(other) = counts.find(|n| *n != first)
+    {
+        let expected = format!("expected {first}, as many as another branch's");
+        return Err(Error::invalid("skip residuals", other, expected));
+    }
     let lists = |list: fn(&UNetResiduals) -> &Vec<Tensor<4>>| {
         let count = branches.iter().map(|b| list(b).len()).max().unwrap_or(0);
         let all = (0..count).map(|i| rows(branches.iter().map(|b| list(b).get(i))));

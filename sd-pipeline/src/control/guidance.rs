@@ -1,9 +1,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
-use sd_core::{At, Conditioning, Guidance, Guide, NetworkOutput, Result, SavedState, Text};
+use sd_core::{Conditioning, Guidance, Guide, Result, Text};
 use sd_models::unet::{UNetAdapter, UNetAdapters};
+
+use crate::stages::{Staged, Stages};
 
 /// A network beside the U-Net, and where it steers.
 #[derive(Debug, Clone)]
@@ -19,50 +20,36 @@ pub(super) struct Entry {
 /// guidance's own once for each set of networks that steer together.
 #[derive(Debug)]
 pub(super) struct Controlled {
-    inner: Arc<dyn Guidance>,
     entries: Vec<Entry>,
-    sets: Arc<Sets>,
-}
-
-/// Sets of networks.
-#[derive(Debug)]
-struct Sets {
-    /// Numbers of the networks in each.
-    all: Vec<Vec<usize>>,
-    /// Number of the set of each step.
-    by_step: Vec<usize>,
+    /// Numbers of the networks that steer in each stage.
+    sets: Vec<Vec<usize>>,
+    staged: Staged,
 }
 
 impl Controlled {
     pub(super) fn new(inner: Arc<dyn Guidance>, entries: Vec<Entry>, steps: usize) -> Self {
-        let (mut all, mut by_step) = (Vec::new(), Vec::new());
-        for step in 0..steps.max(1) {
+        let (stages, sets) = Stages::new(steps, |step| {
             let steer = entries.iter().enumerate();
             let steer = steer.filter(|(_, entry)| entry.steps.contains(&step));
-            let set: Vec<usize> = steer.map(|(k, _)| k).collect();
-            let known = all.iter().position(|other| *other == set);
-            by_step.push(known.unwrap_or(all.len()));
-            if known.is_none() {
-                all.push(set);
-            }
-        }
+            steer.map(|(k, _)| k).collect::<Vec<_>>()
+        });
         Self {
-            inner,
             entries,
-            sets: Arc::new(Sets { all, by_step }),
+            sets,
+            staged: Staged { inner, stages },
         }
     }
 }
 
 impl Guidance for Controlled {
     fn texts(&self) -> Vec<Text> {
-        self.inner.texts()
+        self.staged.texts()
     }
 
     fn branches(&self, texts: Vec<Conditioning>) -> Result<Vec<Conditioning>> {
-        let kinds = self.inner.texts();
+        let kinds = self.texts();
         let mut sets = Vec::new();
-        for set in &self.sets.all {
+        for set in &self.sets {
             let steered = texts.iter().zip(&kinds).map(|(text, kind)| {
                 let mut text = text.clone();
                 let own = text.extensions.take::<UNetAdapters>();
@@ -75,7 +62,7 @@ impl Guidance for Controlled {
                 }
                 text
             });
-            sets.push(self.inner.branches(steered.collect())?.into_iter());
+            sets.push(self.staged.inner.branches(steered.collect())?.into_iter());
         }
         // One behind the other each of the guidance's, as all sets have it.
         let mut branches = Vec::new();
@@ -90,42 +77,10 @@ impl Guidance for Controlled {
     }
 
     fn evaluations(&self, step: usize, steps: usize) -> usize {
-        self.inner.evaluations(step, steps)
+        self.staged.evaluations(step, steps)
     }
 
     fn start(&self) -> Box<dyn Guide> {
-        Box::new(ControlledGuide {
-            inner: self.inner.start(),
-            sets: self.sets.clone(),
-        })
-    }
-}
-
-#[derive(Debug)]
-struct ControlledGuide {
-    inner: Box<dyn Guide>,
-    sets: Arc<Sets>,
-}
-
-impl Guide for ControlledGuide {
-    fn wanted(&self, at: &At<'_>) -> Vec<usize> {
-        let last = self.sets.by_step.len() - 1;
-        let set = self.sets.by_step[at.step.min(last)];
-        let wanted = self.inner.wanted(at).into_iter();
-        wanted
-            .map(|branch| set + branch * self.sets.all.len())
-            .collect()
-    }
-
-    fn combine(&mut self, at: &At<'_>, outputs: Vec<Tensor<4>>) -> Result<NetworkOutput> {
-        self.inner.combine(at, outputs)
-    }
-
-    fn save(&self) -> SavedState {
-        self.inner.save()
-    }
-
-    fn restore(&mut self, state: &SavedState) -> Result<()> {
-        self.inner.restore(state)
+        self.staged.start()
     }
 }

@@ -6,7 +6,7 @@ use sd_core::Error;
 use sd_models::unet::ControlSpec;
 
 use super::steps_between;
-use crate::{Resampling, Resize, Result, Start, resize};
+use crate::{Resampling, Resize, Result, Start};
 
 /// A picture that steers what is drawn, and how strongly: one for each of a pipeline's
 /// [`controls`](crate::Pipeline::controls).
@@ -147,7 +147,7 @@ impl ControlPicture {
         }
         let mask = mask.map(|mask| match mask.dimensions() == (w, h) {
             true => Ok(mask),
-            false => resize(&mask, w, h, Resampling::Lanczos),
+            false => way.apply(&mask, w, h, Resampling::Lanczos),
         });
         let mask = mask.transpose()?;
         let pixel = |k: usize| {
@@ -175,4 +175,45 @@ impl ControlPicture {
 fn luma([r, g, b]: [u8; 3]) -> u8 {
     let [r, g, b] = [r, g, b].map(u32::from);
     ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use image::{Luma, Rgb};
+    use sd_models::controlnet::ControlNetFiles;
+    use sd_models::{Files, LoadOptions};
+
+    use super::*;
+    use crate::{Inpaint, PictureStart};
+
+    /// A part that the picture's edges keep from the proportions drawn lies between bars: what is
+    /// hidden lies where the picture shows it.
+    #[test]
+    fn the_mask_is_where_the_picture_has_it() {
+        let folder = Files::directory(sd_fixtures::path("control/sd1_edges"));
+        let files = ControlNetFiles::open(&folder, &LoadOptions::new(&Device::flex())).unwrap();
+        let is_white = |x: u32, y: u32| (20..60).contains(&x) && (6..14).contains(&y);
+        let grey = |x, y| if is_white(x, y) { 255 } else { 0 };
+        let mask = GrayImage::from_fn(100, 20, |x, y| Luma([grey(x, y)]));
+        let image = RgbImage::from_fn(100, 20, |x, y| Rgb([grey(x, y); 3]));
+        let inpaint = Inpaint {
+            masked_only: Some(8),
+            ..Inpaint::new(mask.clone())
+        };
+        let start = Start::Picture(PictureStart {
+            inpaint: Some(inpaint),
+            ..PictureStart::new(image.clone(), 1.0)
+        });
+        let picture = ControlPicture {
+            mask: Some(mask),
+            ..ControlPicture::new(image)
+        };
+        let seen = picture.tensor(files.spec(), &start, [64, 64]).unwrap();
+        let seen = seen.try_into_vec_as::<f32>().unwrap();
+        let hidden = seen.iter().filter(|x| **x == -1.0).count();
+        assert!(hidden > 3 * 200, "{hidden}");
+        // White, and so hidden.
+        assert!(seen.iter().all(|x| *x < 0.5));
+    }
 }

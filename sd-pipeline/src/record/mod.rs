@@ -112,6 +112,9 @@ pub struct Record {
     pub index: usize,
     /// Precision that the denoiser computed in, as "F32".
     pub precision: Option<String>,
+    /// What the weights were rounded to in memory, "q8" or "q4", where they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<String>,
     /// Invisible watermark in the picture.
     pub watermark: Option<Watermark>,
     /// What went into the picture and does not stand here, by the names of the request's fields:

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Area, HiRes, Inpaint, Marking, PictureStart, PictureToChange, Pipeline, Region, Request, Start,
+    WeightStorage,
 };
 
 impl RecordedHiRes {
@@ -188,6 +189,7 @@ impl Record {
             },
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.products.unwrap_or(spec.dtype))),
+            rounding: spec.rounding.map(Into::into),
             watermark: request
                 .watermark
                 .as_ref()
@@ -358,6 +360,15 @@ impl Record {
             "BF16" => Some(FloatDType::BF16),
             _ => None,
         }
+    }
+}
+
+impl Record {
+    /// The storage that rounded the weights, where the record says one that is known here.
+    pub fn weight_storage(&self) -> Option<WeightStorage> {
+        let name = self.rounding.as_deref()?;
+        let found = WeightStorage::ROUNDING.iter().find(|(own, _)| *own == name);
+        found.map(|(_, storage)| *storage)
     }
 }
 

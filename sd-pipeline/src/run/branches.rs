@@ -8,13 +8,13 @@ use sd_core::{
 
 use super::images::ImagesOver;
 use super::script::{Part, Script, Steps, of_one_length, script, scripts};
-use super::staged::Staged;
 use super::varying::Varying;
 
 use crate::beside;
 use crate::finite::Witness;
 use crate::guard::guard;
 use crate::memory::{Phases, TEXT};
+use crate::stages::{Staged, Stages};
 use crate::synchronized::synchronized;
 use crate::{Pipeline, Request, Result, regions};
 
@@ -54,37 +54,32 @@ fn told(pipeline: &Pipeline, encoder: &dyn TextEncoder) -> Result<Option<Box<dyn
     Err(Error::Unread { reader, parts }.into())
 }
 
-/// The branches with what `pipeline` tells the denoiser: once, or for each stage of the run in which
-/// that is something else.
-fn staged(
+/// The branches with what `pipeline` tells the denoiser: once, or for each stage of the run's `steps`
+/// in which that is something else.
+pub(super) fn staged(
     pipeline: &Pipeline,
-    guidance: Arc<dyn Guidance>,
+    inner: Arc<dyn Guidance>,
     branches: Vec<Conditioning>,
+    steps: usize,
 ) -> (Arc<dyn Guidance>, Vec<Conditioning>) {
     if pipeline.beside.is_empty() {
-        return (guidance, branches);
+        return (inner, branches);
     }
-    let stages = beside::stages(&pipeline.beside);
+    let of_step = |step| beside::of_denoiser(&pipeline.beside, step, steps);
+    let (stages, all_told) = Stages::new(steps, of_step);
     let mut all = Vec::new();
-    for share in &stages {
-        let told = beside::of_denoiser(&pipeline.beside, *share);
-        for branch in &branches {
+    for branch in branches {
+        // A second network is not the one that changes, nor is it when weights are merged.
+        let is_seconds = branch.extensions.get::<SecondNetwork>().is_some();
+        for told in &all_told {
             let mut branch = branch.clone();
-            // A second network is not the one that changes, nor is it when weights are merged.
-            let is_seconds = branch.extensions.get::<SecondNetwork>().is_some();
             if let Some(told) = told.as_ref().filter(|_| !is_seconds) {
                 branch.extensions.insert(told.clone());
             }
             all.push(branch);
         }
     }
-    match stages.len() {
-        1 => (guidance, all),
-        _ => {
-            let staged = Staged::new(guidance, stages, branches.len());
-            (Arc::new(staged), all)
-        }
-    }
+    (Arc::new(Staged { inner, stages }), all)
 }
 
 /// The text that was cut.
@@ -163,7 +158,6 @@ pub(super) fn branches(
             (Arc::new(varying) as Arc<dyn Guidance>, branches)
         }
     };
-    let (guidance, conditioning) = staged(pipeline, guidance, conditioning);
     if conditioning.is_empty() {
         let expected = "expected at least one";
         return Err(Error::invalid("guidance's branches", 0, expected).into());

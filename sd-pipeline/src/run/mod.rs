@@ -12,7 +12,6 @@ mod preview;
 mod saving;
 mod script;
 mod solving;
-mod staged;
 mod stepping;
 #[cfg(feature = "stream")]
 mod stream;
@@ -222,6 +221,7 @@ impl Run {
         let (guidance, branches) = branches::branches(
             pipeline, request, guidance, size, behind, concat, texts, &images,
         )?;
+        let (guidance, branches) = branches::staged(pipeline, guidance, branches, steps);
         let denoiser = pipeline.denoiser.clone();
         let lease = phases.watch(DENOISE, || Lease::new(denoiser, request.tiles, branches))?;
         let schedule = pipeline.denoiser.get()?.schedule([h, w])?;

@@ -11,8 +11,8 @@ use sd_pipeline::{
     Area, Combination, Composed, Contrast, DenoiserPair, Error, FreeU, GrayImage, Inpaint,
     MaskRule, OpenOptions, PerpendicularNegative, Perturbation, Perturbed, Picture, PictureStart,
     Pipeline, Projected, Prompt, Record, RecordError, Region, Request, Resize, RgbImage,
-    SampleMode, ScaleCurve, Start, StepCache, Thresholded, Tiles, Unguided, ZeroStar, device,
-    image,
+    SampleMode, ScaleCurve, Start, StepCache, Thresholded, Tiles, Unguided, WeightStorage,
+    ZeroStar, device, image,
 };
 use serde_json::Value;
 
@@ -185,6 +185,27 @@ fn write(files: &Files, folder: &Path) {
             true => std::fs::write(folder.join(&name), files.read(&name).unwrap()).unwrap(),
             false => write(&files.folder(&name), &folder.join(&name)),
         }
+    }
+}
+
+#[test]
+fn weights_that_were_rounded() {
+    for (storage, expected) in [
+        (WeightStorage::AsStored, None),
+        (WeightStorage::Q8, Some(WeightStorage::Q8)),
+        (WeightStorage::Q4, Some(WeightStorage::Q4)),
+    ] {
+        let options = OpenOptions {
+            weight_storage: storage,
+            ..OpenOptions::new(&device("flex").unwrap())
+        };
+        let pipeline = Pipeline::from_files(&sd_tiny::files(), &options).unwrap();
+        let request = Request {
+            steps: 1,
+            ..request()
+        };
+        let picture = &pipeline.generate(&request).unwrap()[0];
+        assert_eq!(picture.record.weight_storage(), expected);
     }
 }
 
