@@ -97,7 +97,7 @@ impl IpAdapter {
             // One after the other, as memory must not grow with their number.
             let all = pictures.iter().map(|picture| {
                 let pixels = self.processor.pixels(picture, device)?;
-                Ok(self.model.tokens(self.encoder.forward(pixels)?))
+                Ok(self.model.tokens(self.encoder.forward(pixels)?)?)
             });
             self.finite(Tensor::cat(all.collect::<Result<_>>()?, 0))
         })

@@ -44,7 +44,11 @@ impl IpAdapterModel {
     }
 
     /// Tokens of each of `n` pictures that an image encoder saw, `[n, tokens, context width]`.
-    pub fn tokens(&self, seen: ClipVisionOutput) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](sd_core::Error::InvalidArgument) for an output without the states of
+    /// two layers.
+    pub fn tokens(&self, seen: ClipVisionOutput) -> Result<Tensor<3>> {
         self.image_proj.forward(seen)
     }
 
@@ -68,7 +72,7 @@ impl IpAdapterModel {
             }
             _ => {
                 let pixels = Tensor::zeros([1, 3, side, side], (device, DType::F32));
-                Ok(self.tokens(encoder.forward(pixels)?))
+                self.tokens(encoder.forward(pixels)?)
             }
         }
     }

@@ -1,5 +1,6 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use sd_core::{Error, Result};
 use sd_kernels::Activation;
 
 use super::config::{IpAdapterConfig, PLAIN_TOKENS, ProjectionConfig};
@@ -36,23 +37,22 @@ impl ImageProjection {
     }
 
     /// Tokens `[n, tokens, width]` of each of `n` pictures.
-    pub(super) fn forward(&self, seen: ClipVisionOutput) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an output without the states of two layers.
+    pub(super) fn forward(&self, seen: ClipVisionOutput) -> Result<Tensor<3>> {
         let last_but_one = |mut seen: ClipVisionOutput| {
+            let count = seen.hidden_states.len();
             seen.hidden_states.pop();
-            // A tower has a layer at least, so one state is left.
-            seen.hidden_states.pop()
+            let expected = "expected the tower's, one more than its layers";
+            let state = seen.hidden_states.pop();
+            state.ok_or_else(|| Error::invalid("hidden states", count, expected))
         };
-        match self {
+        Ok(match self {
             Self::Linear(projection) => projection.forward(seen.pooled),
-            Self::Mlp(projection) => match last_but_one(seen) {
-                Some(tokens) => projection.forward(tokens),
-                None => unreachable!("a tower's states are one more than its layers"),
-            },
-            Self::Resampler(resampler) => match last_but_one(seen) {
-                Some(tokens) => resampler.forward(tokens),
-                None => unreachable!("a tower's states are one more than its layers"),
-            },
-        }
+            Self::Mlp(projection) => projection.forward(last_but_one(seen)?),
+            Self::Resampler(resampler) => resampler.forward(last_but_one(seen)?),
+        })
     }
 }
 
