@@ -2,13 +2,15 @@
 //! the safety checker.
 //!
 //! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
-//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error] [--lora 8]`
+//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error] [--classes] [--lora 8]`
 //!
 //! DIR is a folder in diffusers layout; only `text_encoder`, `unet`, `vae` and, where it is there,
 //! `safety_checker` are read. One line of JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
 //! encoder always sees two prompts and the VAE one picture. `benches/rounds.py` runs this beside
 //! PyTorch and OpenVINO.
 
+#[path = "support/class_errors.rs"]
+mod class_errors;
 #[path = "support/lora_cost.rs"]
 mod lora_cost;
 #[path = "support/memory.rs"]
@@ -26,7 +28,7 @@ use sd_pipeline::models::unet::UNetFiles;
 use sd_pipeline::models::vae::VaeFiles;
 use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, WeightStorage};
 use sd_pipeline::{
-    Autoencoder, Cancel, ConceptChecker, Denoiser, Noise, NoiseSchedule, Parameterization,
+    Autoencoder, Cancel, ConceptChecker, Denoiser, Network, Noise, NoiseSchedule, Parameterization,
     RgbImage, SeededNoise, TextEmbedding, device,
 };
 
@@ -72,6 +74,10 @@ struct Arguments {
     /// Report how far results are from those in f32: RMS, relative
     #[arg(long)]
     error: bool,
+    /// Report how far the U-Net's output is from that in f32 where one class of its layers alone is
+    /// in a lower precision, as a table, instead of its time
+    #[arg(long)]
+    classes: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -202,9 +208,36 @@ fn denoiser(
     device: &Device,
     work: &str,
 ) -> Result<(), BoxError> {
+    if arguments.classes {
+        let branches: Vec<usize> = (0..arguments.batch).collect();
+        let latents = latents(arguments, 1, device)?;
+        let run = |options: &LoadOptions| -> Result<Vec<f32>, BoxError> {
+            let network = network(arguments, files, options)?;
+            let made = network.predict(&latents, 500.0, &branches, &Cancel::new())?;
+            numbers(Tensor::cat(made, 0).flatten(0, 3))
+        };
+        println!("{work}");
+        return class_errors::table(files, device, &run, relative_error);
+    }
     arguments.with_options(device, &|options, report| {
         denoise(arguments, files, options, work, report)
     })
+}
+
+/// The U-Net, loaded as `options` say, for a batch of branches.
+fn network(
+    arguments: &Arguments,
+    files: &Files,
+    options: &LoadOptions,
+) -> Result<Box<dyn Network>, BoxError> {
+    let (schedule, kind) = (
+        Arc::new(NoiseSchedule::stable_diffusion()),
+        Parameterization::Epsilon,
+    );
+    let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
+    let context = Tensor::ones([1, 77, unet.spec().context_width], &options.device);
+    let branch = TextEmbedding::new(context).into();
+    Ok(Arc::new(unet).prepare(vec![branch; arguments.batch])?)
 }
 
 fn denoise(
@@ -225,18 +258,10 @@ fn denoise(
             })
         })?;
     }
-    let (schedule, kind) = (
-        Arc::new(NoiseSchedule::stable_diffusion()),
-        Parameterization::Epsilon,
-    );
     let device = &options.device;
-    let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
-    let batch = arguments.batch;
     let latents = latents(arguments, 1, device)?;
-    let context = Tensor::ones([1, 77, unet.spec().context_width], device);
-    let branch = TextEmbedding::new(context).into();
-    let network = Arc::new(unet).prepare(vec![branch; batch])?;
-    let branches: Vec<usize> = (0..batch).collect();
+    let network = network(arguments, files, options)?;
+    let branches: Vec<usize> = (0..arguments.batch).collect();
     let step = |cancel: &Cancel| network.predict(&latents, 500.0, &branches, cancel);
     report.measure(work, &|| {
         Ok(Tensor::cat(step(&Cancel::new())?, 0).flatten(0, 3))
@@ -326,9 +351,6 @@ impl Report<'_> {
         work: &str,
         run: &dyn Fn() -> Result<Tensor<1>, BoxError>,
     ) -> Result<(), BoxError> {
-        let numbers = |x: Tensor<1>| -> Result<Vec<f32>, BoxError> {
-            Ok(x.try_into_data()?.convert::<f32>().try_into_vec()?)
-        };
         if self.is_exact {
             self.exact.insert(work.into(), numbers(run()?)?);
             return Ok(());
@@ -358,6 +380,10 @@ impl Report<'_> {
         println!("{line}");
         Ok(())
     }
+}
+
+fn numbers(x: Tensor<1>) -> Result<Vec<f32>, BoxError> {
+    Ok(x.try_into_data()?.convert::<f32>().try_into_vec()?)
 }
 
 /// The root of the mean squared difference, relative to that of the exact numbers.

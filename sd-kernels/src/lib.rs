@@ -6,6 +6,7 @@
 
 mod add;
 mod attention;
+mod blocks;
 mod buffer;
 mod concat;
 mod conv;
@@ -26,6 +27,7 @@ mod weight;
 
 pub use add::add;
 pub use attention::{AttentionShape, attention, attention_by};
+pub use blocks::{Blocks, KeptBlocks};
 pub use buffer::{release_scratch, scratch_bytes};
 pub use concat::concat_channels;
 pub use conv::{Algorithm, ConvShape, OutputRows, PackedConv, Picture};
@@ -46,4 +48,4 @@ pub use peak::peak_rate;
 pub use products::Products;
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};
-pub use weight::{Blocks, DType, Packing, WeightRows, WeightStorage};
+pub use weight::{DType, Packing, WeightRows, WeightStorage};

@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use crate::blocks::{Blocks, KeptBlocks, PART};
 use crate::error::{Error, Result};
-use crate::held::{BLOCK, Held};
+use crate::gemm::Order;
+use crate::held::Held;
 use crate::products::Products;
 use crate::simd::Vector;
 
@@ -63,11 +65,11 @@ pub enum WeightStorage {
     /// Half precision stays half precision, quantised [`Blocks`] stay these, and both are made f32
     /// a piece at a time where they are used. The results are those of [`F32`](Self::F32).
     AsStored,
-    /// Blocks of 32 whole numbers of 8 bits with a scale, 8.5 bits a number (ggml's Q8_0): as
-    /// stored where the file has such, and else rounded. Half precision as stored where a layer's
-    /// inputs make no whole blocks.
+    /// Blocks of 32 whole numbers of 8 bits with a scale, 8.5 bits a number ([`Blocks::Q8_0`]):
+    /// rounded to these, but as stored where the file has blocks of no more bits. Half precision as
+    /// stored where a layer's inputs make no whole blocks.
     Q8,
-    /// The same of 4 bits, 4.5 bits a number (ggml's Q4_0).
+    /// The same of 4 bits, 4.5 bits a number ([`Blocks::Q4_0`]).
     Q4,
 }
 
@@ -103,40 +105,41 @@ impl From<WeightStorage> for Packing {
 }
 
 impl Packing {
-    /// Layout of a weight of numbers stored as `stored`, or in `blocks`, whose depth is runs of
-    /// `run` terms that belong together.
-    pub(crate) fn holds(self, stored: DType, blocks: Option<Blocks>, run: usize) -> Held {
-        let whole = run > 0 && run.is_multiple_of(BLOCK);
-        match (self.storage, blocks.filter(|_| whole)) {
-            (WeightStorage::AsStored | WeightStorage::Q8, Some(Blocks::Q8)) => return Held::Q8,
-            (WeightStorage::AsStored | WeightStorage::Q8, Some(Blocks::Q4)) => return Held::Q4,
-            _ => {}
+    /// Layout of a weight of numbers stored as `stored`, or in `blocks`, of which rows of `depth` terms
+    /// are multiplied in this order.
+    pub(crate) fn holds(
+        self,
+        stored: DType,
+        blocks: Option<Blocks>,
+        order: Order,
+        depth: usize,
+    ) -> Held {
+        // Of a convolution a tap's terms are multiplied together.
+        let run = match order {
+            Order::AsStored => depth,
+            Order::TapsFirst { inputs, .. } => inputs,
+        };
+        let whole = run > 0 && run.is_multiple_of(PART);
+        let rounded = match self.storage {
+            WeightStorage::F32 | WeightStorage::AsStored => None,
+            WeightStorage::Q8 => Some(Blocks::Q8_0),
+            WeightStorage::Q4 => Some(Blocks::Q4_0),
+        };
+        let stays = |blocks: &Blocks| match rounded {
+            Some(rounded) => blocks.fits(rounded),
+            None => self.storage == WeightStorage::AsStored,
+        };
+        let kept = blocks.filter(stays);
+        let kept = kept.map(|blocks| KeptBlocks::new(blocks, order, depth));
+        // Rounded as they are multiplied.
+        let rounded = rounded.map(|blocks| KeptBlocks::new(blocks, Order::AsStored, depth));
+        if let Some(blocks) = kept.or(rounded).filter(|_| whole) {
+            return Held::Blocks(blocks);
         }
         match self.storage {
-            WeightStorage::Q8 if whole => Held::Q8,
-            WeightStorage::Q4 if whole => Held::Q4,
             _ if !self.products.is_f32() => Held::Pairs,
             WeightStorage::F32 => Held::Numbers(DType::F32),
             _ => Held::Numbers(stored),
-        }
-    }
-}
-
-/// Quantised blocks of ggml's, 32 terms each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Blocks {
-    /// A scale (f16) and 32 bytes with a sign.
-    Q8,
-    /// A scale (f16) and 16 bytes: the terms 0 to 15 in their low bits, the others in their high.
-    Q4,
-}
-
-impl Blocks {
-    /// Bytes of a block.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Q8 => 34,
-            Self::Q4 => 18,
         }
     }
 }
@@ -150,18 +153,18 @@ pub trait WeightRows: Sync {
     /// Type in which its numbers are stored.
     fn dtype(&self) -> DType;
 
-    /// Layout of the quantised blocks that it is stored in, 32 terms of a row each; `None` where it
-    /// is not, or in such as [`dtype`](Self::dtype) alone can be read from.
+    /// The quantised blocks that it is stored in, row after row, each of [`Blocks::elements`] terms;
+    /// `None` where it is in none. A row may end in the middle of one.
     fn blocks(&self) -> Option<Blocks> {
         None
     }
 
-    /// Reads the blocks of `rows` into `to`, as they are stored.
+    /// Reads blocks into `to`, as they are stored, from the one of number `first` on.
     ///
     /// # Errors
     /// A failure to read them; a weight that has none.
-    fn read_blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Self::Error> {
-        let _ = (rows, to);
+    fn read_blocks(&self, first: usize, to: &mut [u8]) -> Result<(), Self::Error> {
+        let _ = (first, to);
         Err(Self::Error::from(Error::Dimension {
             name: "the number of quantised blocks",
             value: 0,

@@ -19,38 +19,47 @@ struct File {
     /// Terms of a row.
     depth: usize,
     bytes: Vec<u8>,
+    /// What the blocks stand for, as ggml's `dequantize_row_…` make it
+    /// (`sd-models/tests/weights_formats.rs`).
+    numbers: Vec<f32>,
+}
+
+/// Places of the f16 in a block.
+fn halves(blocks: Blocks) -> &'static [usize] {
+    match blocks {
+        Blocks::Q4_0 | Blocks::Q5_0 | Blocks::Q8_0 => &[0],
+        Blocks::Q4_1 | Blocks::Q5_1 | Blocks::Q4K | Blocks::Q5K => &[0, 2],
+        Blocks::Q2K => &[80, 82],
+        Blocks::Q3K => &[108],
+        Blocks::Q6K => &[208],
+    }
 }
 
 impl File {
     fn new(blocks: Blocks, rows: usize, depth: usize) -> Self {
-        let mut bytes = Vec::new();
-        let random = values(5, rows * depth / 32 * (blocks.bytes() - 1));
-        for block in random.chunks_exact(blocks.bytes() - 1) {
+        let count = (rows * depth).div_ceil(blocks.elements());
+        let random = values(5, count * blocks.bytes());
+        let mut bytes: Vec<u8> = (random.iter().map(|x| (x * 128.0).floor() as i8 as u8)).collect();
+        let random = values(6, 2 * count);
+        for (block, x) in bytes
+            .chunks_exact_mut(blocks.bytes())
+            .zip(random.as_chunks::<2>().0)
+        {
             // Scales of either sign, and such as are not normal.
-            bytes.extend(f16::from_f32(block[0] * block[0] * block[0] * 0.01).to_le_bytes());
-            bytes.extend(block[1..].iter().map(|x| (x * 128.0).floor() as i8 as u8));
+            for (at, x) in halves(blocks).iter().zip(x) {
+                let half = f16::from_f32(x * x * x * 0.01).to_le_bytes();
+                block[*at..at + 2].copy_from_slice(&half);
+            }
         }
+        let mut numbers = vec![f32::NAN; count * blocks.elements()];
+        blocks.decode(&bytes, &mut numbers).unwrap();
+        numbers.truncate(rows * depth);
         Self {
             blocks,
             depth,
             bytes,
+            numbers,
         }
-    }
-
-    /// The numbers, as ggml's `dequantize_row_q8_0` and `dequantize_row_q4_0` make them.
-    fn numbers(&self) -> Vec<f32> {
-        let mut all = Vec::new();
-        for block in self.bytes.chunks_exact(self.blocks.bytes()) {
-            let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
-            match self.blocks {
-                Blocks::Q8 => all.extend(block[2..].iter().map(|&q| f32::from(q as i8) * d)),
-                Blocks::Q4 => {
-                    all.extend(block[2..].iter().map(|q| (f32::from(q & 15) - 8.0) * d));
-                    all.extend(block[2..].iter().map(|q| (f32::from(q >> 4) - 8.0) * d));
-                }
-            }
-        }
-        all
     }
 }
 
@@ -65,14 +74,14 @@ impl WeightRows for File {
         Some(self.blocks)
     }
 
-    fn read_blocks(&self, rows: Range<usize>, to: &mut [u8]) -> sd_kernels::Result<()> {
-        let row = self.depth / 32 * self.blocks.bytes();
-        to.copy_from_slice(&self.bytes[rows.start * row..rows.end * row]);
+    fn read_blocks(&self, first: usize, to: &mut [u8]) -> sd_kernels::Result<()> {
+        let first = first * self.blocks.bytes();
+        to.copy_from_slice(&self.bytes[first..first + to.len()]);
         Ok(())
     }
 
     fn read(&self, rows: Range<usize>, to: &mut [u8]) -> sd_kernels::Result<()> {
-        let numbers = &self.numbers()[rows.start * self.depth..rows.end * self.depth];
+        let numbers = &self.numbers[rows.start * self.depth..rows.end * self.depth];
         for (to, x) in to.chunks_exact_mut(4).zip(numbers) {
             to.copy_from_slice(&x.to_ne_bytes());
         }
@@ -87,11 +96,21 @@ fn assert_same(found: &[f32], expected: &[f32]) {
     }
 }
 
-fn held(blocks: Blocks) -> Held {
-    match blocks {
-        Blocks::Q8 => Held::Q8,
-        Blocks::Q4 => Held::Q4,
+/// The blocks that a weight is held in and how many terms of a row share a scale.
+fn held(held: Held) -> Option<(Blocks, usize)> {
+    match held {
+        Held::Blocks(kept) => Some((kept.blocks(), kept.span())),
+        _ => None,
     }
+}
+
+/// Of rows of `depth`: as many terms as a block has, or as lie in one block wherever the row begins.
+fn kept_as(blocks: Blocks, depth: usize) -> Option<(Blocks, usize)> {
+    let mut span = blocks.elements();
+    while depth % span > 0 {
+        span /= 2;
+    }
+    Some((blocks, span))
 }
 
 fn product<W: WeightRows<Error = sd_kernels::Error> + ?Sized>(
@@ -110,34 +129,34 @@ fn product<W: WeightRows<Error = sd_kernels::Error> + ?Sized>(
 }
 
 /// By products of f32 and of bf16, which round what the blocks stand for.
-fn check_linear(rows: usize, inputs: usize, outputs: usize) {
-    for blocks in [Blocks::Q8, Blocks::Q4] {
-        let file = File::new(blocks, outputs, inputs);
-        let numbers = file.numbers();
-        let all = Products::all().into_iter().chain([Products::F32]);
-        for products in all {
-            each_isa(|isa| {
-                let storage = WeightStorage::F32;
-                let sizes = [rows, outputs, inputs];
-                let plain = Packing { storage, products };
-                let (_, expected) = product(isa, &numbers[..], plain, sizes);
-                for storage in [WeightStorage::AsStored, WeightStorage::Q8] {
-                    let (found, out) = product(isa, &file, Packing { storage, products }, sizes);
-                    assert_eq!(found, held(blocks));
-                    assert_same(&out, &expected);
-                }
-                let (found, out) = product(isa, &file, plain, sizes);
-                assert!(found == Held::Numbers(DType::F32) || found == Held::Pairs);
+fn check_linear(blocks: Blocks, rows: usize, inputs: usize, outputs: usize) {
+    let file = File::new(blocks, outputs, inputs);
+    let all = Products::all().into_iter().chain([Products::F32]);
+    for products in all {
+        each_isa(|isa| {
+            let storage = WeightStorage::F32;
+            let sizes = [rows, outputs, inputs];
+            let plain = Packing { storage, products };
+            let (_, expected) = product(isa, &file.numbers[..], plain, sizes);
+            for storage in [WeightStorage::AsStored, WeightStorage::Q8] {
+                let (found, out) = product(isa, &file, Packing { storage, products }, sizes);
+                assert_eq!(held(found), kept_as(blocks, inputs));
                 assert_same(&out, &expected);
-            });
-        }
+            }
+            let (found, out) = product(isa, &file, plain, sizes);
+            assert!(found == Held::Numbers(DType::F32) || found == Held::Pairs);
+            assert_same(&out, &expected);
+        });
     }
 }
 
+/// Rows of whole blocks, and such as begin in each quarter and each eighth of one.
 #[test]
 fn linear_layers_of_a_files_blocks() {
-    for (rows, inputs, outputs) in [(1, 32, 1), (37, 320, 65), (5, 1312, 33)] {
-        check_linear(rows, inputs, outputs);
+    for blocks in Blocks::ALL {
+        for (rows, inputs, outputs) in [(1, 32, 1), (37, 320, 65), (5, 1312, 33), (3, 768, 40)] {
+            check_linear(blocks, rows, inputs, outputs);
+        }
     }
 }
 
@@ -145,7 +164,7 @@ fn linear_layers_of_a_files_blocks() {
 fn gated_layers_of_a_files_blocks() {
     let (rows, inputs, columns) = (19, 96, 21);
     let x = values(1, rows * inputs);
-    for blocks in [Blocks::Q8, Blocks::Q4] {
+    for blocks in Blocks::ALL {
         let file = File::new(blocks, 2 * columns, inputs);
         each_isa(|isa| {
             let run = |weight: PackedGeglu| {
@@ -155,9 +174,115 @@ fn gated_layers_of_a_files_blocks() {
             };
             let stored = WeightStorage::AsStored;
             let found = run(PackedGeglu::read(isa, &file, columns, inputs, stored).unwrap());
-            let expected = run(PackedGeglu::new(isa, &file.numbers(), columns, inputs).unwrap());
+            let expected = run(PackedGeglu::new(isa, &file.numbers, columns, inputs).unwrap());
             assert_same(&found, &expected);
         });
+    }
+}
+
+/// In the order of the file, in which an input's taps lie side by side: by Winograd's algorithms and
+/// the direct sum, whose stride of 2 has no other.
+#[test]
+fn convolutions_of_a_files_blocks() {
+    let picture = Picture {
+        n: 2,
+        height: 5,
+        width: 3,
+    };
+    let all = [
+        Algorithm::Direct,
+        Algorithm::Winograd2,
+        Algorithm::Winograd4,
+        Algorithm::Winograd6,
+    ];
+    for (inputs, kernel) in [(64, 1), (64, 3), (96, 3), (32, 5)] {
+        let x = values(1, 2 * 15 * inputs);
+        let shape = ConvShape::same(inputs, 35, kernel);
+        let depth = kernel * kernel * inputs;
+        for blocks in Blocks::ALL {
+            let file = File::new(blocks, shape.outputs, depth);
+            each_isa(|isa| {
+                let stored = WeightStorage::AsStored;
+                let kept = PackedConv::read(isa, &file, shape, stored).unwrap();
+                let bytes = PackedConv::bytes_of(isa, &file, shape, stored);
+                assert_eq!(kept.bytes(), bytes);
+                assert_eq!(held(kept.held()), kept_as(blocks, depth));
+                let plain = PackedConv::new(isa, &file.numbers, shape).unwrap();
+                for algorithm in all.iter().take(if kernel == 3 { 4 } else { 1 }) {
+                    let run = |packed: &PackedConv| {
+                        let mut out = vec![f32::NAN; 2 * 15 * shape.outputs];
+                        let end = Epilogue::default();
+                        let done = packed.forward_by(*algorithm, &x, picture, end, &mut out);
+                        done.unwrap();
+                        out
+                    };
+                    assert_same(&run(&kept), &run(&plain));
+                }
+            });
+        }
+    }
+}
+
+/// As pairs of bf16, where those are multiplied.
+#[test]
+fn convolutions_of_a_files_blocks_in_bf16() {
+    let picture = Picture {
+        n: 1,
+        height: 6,
+        width: 4,
+    };
+    let shape = ConvShape {
+        stride: 2,
+        ..ConvShape::same(64, 35, 3)
+    };
+    let x = values(1, 24 * shape.inputs);
+    let all = Products::all();
+    for (blocks, products) in Blocks::ALL
+        .iter()
+        .flat_map(|b| all.iter().map(move |p| (*b, *p)))
+    {
+        let file = File::new(blocks, shape.outputs, 9 * shape.inputs);
+        each_isa(|isa| {
+            let run = |weight: &dyn Fn(Packing) -> PackedConv, storage| {
+                let packed = weight(Packing { storage, products });
+                let mut out = vec![f32::NAN; 6 * shape.outputs];
+                packed
+                    .forward(&x, picture, Epilogue::default(), &mut out)
+                    .unwrap();
+                assert!(!packed.products().is_f32());
+                out
+            };
+            let kept = |packing| PackedConv::read(isa, &file, shape, packing).unwrap();
+            let plain = |packing| PackedConv::read(isa, &file.numbers[..], shape, packing).unwrap();
+            let found = run(&kept, WeightStorage::AsStored);
+            assert_same(&found, &run(&plain, WeightStorage::F32));
+        });
+    }
+}
+
+/// A file's blocks of more bits than are asked for are rounded, those of fewer stay.
+#[test]
+fn blocks_of_more_bits_than_asked_for_are_rounded() {
+    for blocks in Blocks::ALL {
+        let file = File::new(blocks, 32, 256);
+        let kept = match blocks {
+            Blocks::Q4_0 | Blocks::Q2K | Blocks::Q3K | Blocks::Q4K => blocks,
+            _ => Blocks::Q4_0,
+        };
+        let packed = PackedMatrix::read(Isa::best(), &file, 32, 256, WeightStorage::Q4).unwrap();
+        assert_eq!(held(packed.held()), kept_as(kept, 256), "{blocks:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_blocks_are_refused() {
+    for blocks in Blocks::ALL {
+        let (bytes, elements) = (vec![0; 2 * blocks.bytes()], 2 * blocks.elements());
+        let mut numbers = vec![1.0; elements];
+        blocks.decode(&bytes, &mut numbers).unwrap();
+        assert!(numbers.iter().all(|x| *x == 0.0));
+        assert!(blocks.decode(&bytes[1..], &mut numbers).is_err());
+        assert!(blocks.decode(&bytes, &mut numbers[1..]).is_err());
     }
 }
 
@@ -291,18 +416,49 @@ fn memory_is_a_fraction() {
     let bytes = |inputs: usize, storage| {
         let outputs = 64 * 96 / inputs;
         let packed = PackedMatrix::read(isa, &weight[..], outputs, inputs, storage).unwrap();
-        (packed.held(), packed.bytes())
+        (held(packed.held()), packed.bytes())
     };
-    assert_eq!(bytes(96, WeightStorage::Q8), (Held::Q8, 64 * 96 * 34 / 32));
-    assert_eq!(bytes(96, WeightStorage::Q4), (Held::Q4, 64 * 96 * 18 / 32));
-    assert_eq!(bytes(48, WeightStorage::Q8).0, Held::Numbers(DType::F32));
+    let (eight, four) = (kept_as(Blocks::Q8_0, 96), kept_as(Blocks::Q4_0, 96));
+    assert_eq!(bytes(96, WeightStorage::Q8), (eight, 64 * 96 * 34 / 32));
+    assert_eq!(bytes(96, WeightStorage::Q4), (four, 64 * 96 * 18 / 32));
+    assert_eq!(bytes(48, WeightStorage::Q8), (None, 4 * 64 * 96));
+}
+
+/// What the file has for 256 numbers, four bytes more where scales have six bits, and for rows that
+/// begin in the middle of a block as many scales as they need.
+#[test]
+fn a_files_blocks_take_what_they_take_there() {
+    for (blocks, whole, quarters) in [
+        (Blocks::Q4_0, 144, 144),
+        (Blocks::Q4_1, 160, 160),
+        (Blocks::Q5_0, 176, 176),
+        (Blocks::Q5_1, 192, 192),
+        (Blocks::Q8_0, 272, 272),
+        (Blocks::Q2K, 84, 96),
+        (Blocks::Q3K, 114, 120),
+        (Blocks::Q4K, 148, 160),
+        (Blocks::Q5K, 180, 192),
+        (Blocks::Q6K, 210, 216),
+    ] {
+        for (inputs, size) in [(1280, whole), (320, quarters)] {
+            let file = File::new(blocks, 64, inputs);
+            let stored = WeightStorage::AsStored;
+            let packed = PackedMatrix::read(Isa::best(), &file, 64, inputs, stored).unwrap();
+            assert_eq!(packed.bytes(), 64 * inputs * size / 256, "{blocks:?}");
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(common::cases(24))]
 
     #[test]
-    fn linear_of_any_size(rows in 1usize..40, blocks in 1usize..4, outputs in 1usize..70) {
-        check_linear(rows, 32 * blocks, outputs);
+    fn linear_of_any_size(
+        kind in 0..Blocks::ALL.len(),
+        rows in 1usize..40,
+        parts in 1usize..20,
+        outputs in 1usize..70,
+    ) {
+        check_linear(Blocks::ALL[kind], rows, 32 * parts, outputs);
     }
 }

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, FloatDType};
 use sd_kernels::{Packing, Products, WeightStorage};
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,27 @@ pub enum UnknownSettings {
     Warn,
 }
 
+/// Storage and products of single layers, to measure what each kind of them loses by fewer bits, or
+/// to spare the most sensitive ones.
+#[derive(Clone)]
+pub struct LayerPacking(Arc<dyn Fn(&str) -> Option<Packing> + Send + Sync>);
+
+impl LayerPacking {
+    /// What `of` says of a layer, whose name is that of its tensors in the network's checkpoint
+    /// (`mid_block.attentions.0.transformer_blocks.0.attn1.to_q`) without `.weight`; what it says
+    /// nothing of is packed as all are. An attention itself, which has no weights, is asked for as its
+    /// layer `products` (`….attn1.products`).
+    pub fn new(of: impl Fn(&str) -> Option<Packing> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+}
+
+impl fmt::Debug for LayerPacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LayerPacking(..)")
+    }
+}
+
 /// The device, precision and memory that a network is loaded with.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -32,6 +56,9 @@ pub struct LoadOptions {
     /// The storage of weights. Of consequence only on the flex device in f32: elsewhere weights are
     /// held in `dtype`.
     pub weight_storage: WeightStorage,
+    /// Layers with another storage and other products than these, of consequence where these are;
+    /// `None`: all are alike.
+    pub layers: Option<LayerPacking>,
     /// The variant of the weights, such as `fp16` or `non_ema`; `None`: as
     /// [`Files::weights`](crate::Files::weights) chooses. One that is not there is an error.
     pub variant: Option<String>,
@@ -47,6 +74,7 @@ impl LoadOptions {
             dtype: FloatDType::F32,
             products: Products::F32,
             weight_storage: WeightStorage::F32,
+            layers: None,
             variant: None,
             unknown_settings: UnknownSettings::Refuse,
         }
@@ -71,12 +99,13 @@ impl LoadOptions {
         }
     }
 
-    /// The layout of packed weights.
-    pub(crate) fn packing(&self) -> Packing {
-        Packing {
+    /// The layout of the packed weight of the layer of that name.
+    pub(crate) fn packing(&self, layer: &str) -> Packing {
+        let own = self.layers.as_ref().and_then(|of| (of.0)(layer));
+        own.unwrap_or(Packing {
             storage: self.weight_storage,
             products: self.products,
-        }
+        })
     }
 
     /// The same in precision `dtype`.

@@ -16,8 +16,8 @@ use sd_fixtures::Fixture;
 use sd_models::unet::{UNet, UNetFiles};
 use sd_models::vae::{Vae, VaeFiles};
 use sd_models::{
-    ClipTextConfig, ClipTextModel, Error, Files, LoadOptions, Products, Result, WeightStorage,
-    Weights,
+    ClipTextConfig, ClipTextModel, Error, Files, LayerPacking, LoadOptions, Packing, Products,
+    Result, WeightStorage, Weights,
 };
 
 fn options(memory: WeightStorage) -> LoadOptions {
@@ -218,28 +218,31 @@ fn tensors_that_are_not_the_networks_are_found_before_any_is_read() {
     assert!(matches!(error, Err(Error::Tensors { .. })));
 }
 
-/// The U-Net multiplied by `products`, its weights stored so, and the error of its prediction beside
-/// f32: RMS, relative. What was said of its memory is true.
-fn rougher(name: &str, products: Products, storage: WeightStorage) -> (f64, WeightBytes) {
+/// What the U-Net loaded so predicts. What was said of its memory is true.
+fn predicted(name: &str, options: &LoadOptions) -> (Vec<f32>, WeightBytes) {
     let (folder, fixture) = (sd_fixtures::path(name), Fixture::open(name));
+    let (schedule, kind) = (NoiseSchedule::stable_diffusion(), Parameterization::Epsilon);
+    let files = Files::directory(folder);
+    let files = UNetFiles::open(&files, "", Arc::new(schedule), kind, options).unwrap();
+    let unet = files.load().unwrap();
+    assert_eq!(unet.weights(), files.weight_bytes().unwrap());
+    let found = predict(&unet, &fixture).into_data();
+    (found.try_into_vec::<f32>().unwrap(), unet.weights())
+}
+
+/// The U-Net multiplied by `products`, its weights stored so, and the error of its prediction beside
+/// f32: RMS, relative.
+fn rougher(name: &str, products: Products, storage: WeightStorage) -> (f64, WeightBytes) {
     let options = LoadOptions {
         products,
         ..options(storage)
     };
-    let (schedule, kind) = (NoiseSchedule::stable_diffusion(), Parameterization::Epsilon);
-    let files = Files::directory(folder);
-    let files = UNetFiles::open(&files, "", Arc::new(schedule), kind, &options).unwrap();
-    let unet = files.load().unwrap();
-    assert_eq!(unet.weights(), files.weight_bytes().unwrap());
-    let found = predict(&unet, &fixture)
-        .into_data()
-        .try_into_vec::<f32>()
-        .unwrap();
-    let exact = fixture.f32("0.out");
+    let (found, bytes) = predicted(name, &options);
+    let exact = Fixture::open(name).f32("0.out");
     let square = |x: f32| f64::from(x) * f64::from(x);
     let off: f64 = found.iter().zip(&exact).map(|(a, b)| square(a - b)).sum();
     let size: f64 = exact.iter().map(|&x| square(x)).sum();
-    ((off / size).sqrt(), unet.weights())
+    ((off / size).sqrt(), bytes)
 }
 
 /// Networks of random weights; no bound is derived, these are what was measured and a half more.
@@ -270,4 +273,41 @@ fn rougher_numbers_stay_near() {
             );
         }
     }
+}
+
+/// Layers that their names choose are as they would be if all were so, the others as they are.
+#[test]
+fn single_layers_may_be_rougher() {
+    let bf16 = Packing {
+        products: Products::all()[0],
+        ..Packing::default()
+    };
+    let plain = options(WeightStorage::F32);
+    let (exact, bytes) = predicted("unet_sd1", &plain);
+    let only = |chosen: fn(&str) -> bool| {
+        let layers = LayerPacking::new(move |name| chosen(name).then_some(bf16));
+        let layers = Some(layers);
+        let plain = plain.clone();
+        predicted("unet_sd1", &LoadOptions { layers, ..plain })
+    };
+    assert_eq!(only(|_| false), (exact.clone(), bytes));
+    let products = bf16.products;
+    let all = predicted(
+        "unet_sd1",
+        &LoadOptions {
+            products,
+            ..plain.clone()
+        },
+    );
+    assert_eq!(only(|_| true), all);
+    let attention = only(|name| name.ends_with("attn1.products"));
+    assert_eq!(attention.1, bytes);
+    let queries = only(|name| name.ends_with(".attn1.to_q"));
+    let whole = only(|name| name.contains(".attn1."));
+    for found in [&attention.0, &queries.0, &whole.0] {
+        assert!(*found != exact && *found != all.0);
+    }
+    assert_ne!(attention.0, queries.0);
+    assert!(all.1.packed < whole.1.packed && whole.1.packed < queries.1.packed);
+    assert!(queries.1.packed < bytes.packed);
 }

@@ -7,14 +7,16 @@ mod containers;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use containers::{Stored, Tensors, checkpoint, gguf, read, safetensors};
+use containers::{Stored, Tensors, checkpoint, gguf, gguf_file, read, safetensors};
+use half::f16;
 use image::Rgb;
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::models::unet::UNetConfig;
-use sd_pipeline::models::{ConfigFile, Files};
+use sd_pipeline::models::{Blocks, ConfigFile, Files};
 use sd_pipeline::{
-    Error, OpenOptions, PictureStart, Pipeline, PredictionType, Request, RgbImage, Start, device,
+    Error, OpenOptions, PictureStart, Pipeline, PredictionType, Request, RgbImage, Start,
+    WeightStorage, device,
 };
 use sd_tiny::micro::{Family, GROUPS, Layout, Micro};
 use serde_json::{Map, Value, json};
@@ -516,4 +518,112 @@ fn the_halves_of_a_tiny_autoencoder_are_one_in_a_models_place() {
     options.folders.autoencoder = Some(decoder);
     let found = draw(&Pipeline::open(&folder, &options).unwrap());
     assert_same(&found, &expected, "halves");
+}
+
+/// A GGUF file as ComfyUI-GGUF writes it, of rows of 256 with a note of the tensor's shape: in such
+/// `blocks`, of any bits, whatever makes whole rows, the rest in f32. Also the bytes that these take
+/// less than f32 in layers whose inputs make parts of 32.
+fn in_blocks(tensors: Tensors, blocks: Blocks) -> (Vec<u8>, usize) {
+    let (kind, halves): (u32, &[usize]) = match blocks {
+        Blocks::Q4_0 => (2, &[0]),
+        Blocks::Q4_1 => (3, &[0, 2]),
+        Blocks::Q5_0 => (6, &[0]),
+        Blocks::Q5_1 => (7, &[0, 2]),
+        Blocks::Q8_0 => (8, &[0]),
+        Blocks::Q2K => (10, &[80, 82]),
+        Blocks::Q3K => (11, &[108]),
+        Blocks::Q4K => (12, &[0, 2]),
+        Blocks::Q5K => (13, &[0, 2]),
+        Blocks::Q6K => (14, &[208]),
+    };
+    let mut state = 1_u32;
+    let mut random = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let mut block = || {
+        let mut block: Vec<u8> = (0..blocks.bytes()).map(|_| random()).collect();
+        let mut numbers = vec![0.0; blocks.elements()];
+        // A weight's usual size, whatever the bits are.
+        let mut scale = 1.0;
+        for _ in 0..2 {
+            for at in halves {
+                block[*at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+            }
+            blocks.decode(&block, &mut numbers).unwrap();
+            let largest = numbers.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+            scale *= 0.2 / largest;
+        }
+        block
+    };
+    let (mut shapes, mut entries, mut saved) = (Vec::new(), Vec::new(), 0);
+    for (name, tensor) in tensors {
+        let elements: usize = tensor.shape.iter().product();
+        if tensor.shape.len() > 1 && elements.is_multiple_of(256) {
+            let count = elements / blocks.elements();
+            let bytes: Vec<u8> = (0..count).flat_map(|_| block()).collect();
+            if tensor.shape[1].is_multiple_of(32) {
+                saved += 4 * elements - bytes.len();
+            }
+            entries.push((name.clone(), vec![elements / 256, 256], kind, bytes));
+            shapes.push((name, tensor.shape));
+        } else {
+            let (halves, _) = tensor.bytes.as_chunks::<2>();
+            let values = halves.iter().map(|b| half_to_f32(u16::from_le_bytes(*b)));
+            let bytes = values.flat_map(f32::to_le_bytes).collect();
+            entries.push((name, tensor.shape, 0, bytes));
+        }
+    }
+    (gguf_file(&shapes, &entries), saved)
+}
+
+/// Of the embedded model, whose layers are wide enough.
+#[test]
+fn blocks_that_stay_draw_what_their_numbers_draw() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model");
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    let others = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "unet/config.json",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ];
+    let others = others.map(|name| (name, fs::read(folder.join(name)).unwrap()));
+    let tensors = read(&fs::read(folder.join(unet)).unwrap());
+    for blocks in Blocks::ALL {
+        let (file, saved) = in_blocks(tensors.clone(), blocks);
+        // What a file is, is told from its content.
+        let files = others.iter().cloned().chain([(unet, file)]);
+        let files = Files::memory(files);
+        let drawn = [WeightStorage::F32, WeightStorage::AsStored].map(|weight_storage| {
+            let options = OpenOptions {
+                weight_storage,
+                ..options()
+            };
+            let pipeline = Pipeline::from_files(&files, &options).unwrap();
+            let request = Request {
+                steps: 2,
+                ..sd_tiny::request(sd_tiny::PROMPT)
+            };
+            let mut run = pipeline.start(&request).unwrap();
+            for step in &mut run {
+                step.unwrap();
+            }
+            let latents: Vec<f32> = run.latents().try_to_vec_as().unwrap();
+            let picture = run.images().unwrap().remove(0).image.into_raw();
+            (latents, picture, pipeline.memory().denoiser)
+        });
+        let [plain, kept] = drawn;
+        assert_same(&kept.0, &plain.0, &format!("{blocks:?}"));
+        assert!(kept.1 == plain.1, "{blocks:?}");
+        // Rows of 96 begin in the middle of blocks of 256: some of these have their scales thrice.
+        let less = (plain.2.packed - kept.2.packed) as f64;
+        assert!(less >= 0.9 * saved as f64, "{blocks:?}: {less} of {saved}");
+        assert_eq!(plain.2.plain, kept.2.plain);
+    }
 }

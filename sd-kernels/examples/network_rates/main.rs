@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p sd-kernels --example network_rates -- [unet|xl-unet|decoder|encoder|text]
 //! [--size 512] [--batch 2] [--isa avx2] [--products pairs] [--weights q8] [--runs 3] [--busy]`;
+//! weights of `f32`, rounded to `q8` or `q4`, or a GGUF file's blocks (`Q4K`);
 //! `RAYON_NUM_THREADS` chooses the threads. With `--busy` and one thread only the time counts
 //! that the thread was running: on a machine with other work.
 //!
@@ -10,15 +11,17 @@
 //! take if nothing happened between its layers.
 
 mod layers;
+mod weight;
 
 use std::time::Instant;
 
 use layers::{Network, Op, SD15, SDXL};
 use sd_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, GroupNorm, Isa, PackedConv, PackedGeglu,
-    PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by, concat_channels, geglu,
-    group_norm, layer_norm, linear, peak_rate,
+    Activation, AttentionShape, Blocks, ConvShape, Epilogue, GroupNorm, Isa, PackedConv,
+    PackedGeglu, PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by,
+    concat_channels, geglu, group_norm, layer_norm, linear, peak_rate,
 };
+use weight::Weight;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -29,6 +32,7 @@ struct Options {
     runs: usize,
     isa: Isa,
     packing: Packing,
+    blocks: Option<Blocks>,
     busy: bool,
 }
 
@@ -41,6 +45,7 @@ impl Options {
             runs: 3,
             isa: Isa::best(),
             packing: Packing::default(),
+            blocks: None,
             busy: false,
         };
         let mut arguments = std::env::args().skip(1);
@@ -66,10 +71,14 @@ impl Options {
                     options.packing.products = found.ok_or(format!("there are no {name} here"))?;
                 }
                 "--weights" => {
-                    options.packing.storage = match value()?.as_str() {
+                    let name = value()?;
+                    let mut all = Blocks::ALL.into_iter();
+                    options.blocks = all.find(|blocks| format!("{blocks:?}") == name);
+                    options.packing.storage = match name.as_str() {
                         "f32" => WeightStorage::F32,
                         "q8" => WeightStorage::Q8,
                         "q4" => WeightStorage::Q4,
+                        _ if options.blocks.is_some() => WeightStorage::AsStored,
                         other => return Err(format!("no weights of {other}").into()),
                     }
                 }
@@ -89,11 +98,14 @@ fn main() -> Result<(), Error> {
     let options = Options::parse()?;
     let threads = rayon::current_num_threads();
     let peak = threads as f64 * peak_rate(options.isa);
+    let weights = match options.blocks {
+        Some(blocks) => format!("{blocks:?}"),
+        None => format!("{:?}", options.packing.storage),
+    };
     println!(
-        "{}, products of {}, {:?} weights, {threads} threads: peak of f32 {:.0} GFLOP/s",
+        "{}, products of {}, {weights} weights, {threads} threads: peak of f32 {:.0} GFLOP/s",
         options.isa.name(),
         options.packing.products.name(),
-        options.packing.storage,
         peak / 1e9
     );
     for name in &options.networks {
@@ -250,8 +262,8 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
                 height: from,
                 width: from,
             };
-            let weight = numbers(outputs * inputs * kernel * kernel);
-            let packed = PackedConv::read(isa, &weight[..], shape, packing)?;
+            let weight = Weight::new(numbers(outputs * inputs * kernel * kernel), options.blocks);
+            let packed = PackedConv::read(isa, &weight, shape, packing)?;
             let x = numbers(n * from * from * inputs);
             let mut out = vec![0.0; n * side * side * outputs];
             let bias = numbers(outputs);
@@ -268,8 +280,8 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             inputs,
             outputs,
         } => {
-            let weight = numbers(outputs * inputs);
-            let packed = PackedMatrix::read(isa, &weight[..], outputs, inputs, packing)?;
+            let weight = Weight::new(numbers(outputs * inputs), options.blocks);
+            let packed = PackedMatrix::read(isa, &weight, outputs, inputs, packing)?;
             let (x, mut out) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             fastest(&mut || linear(&x, rows, &packed, Epilogue::default(), &mut out))
         }
@@ -278,8 +290,8 @@ fn time(op: &Op, options: &Options) -> Result<f64, Error> {
             inputs,
             outputs,
         } => {
-            let weight = numbers(2 * outputs * inputs);
-            let packed = PackedGeglu::read(isa, &weight[..], outputs, inputs, packing)?;
+            let weight = Weight::new(numbers(2 * outputs * inputs), options.blocks);
+            let packed = PackedGeglu::read(isa, &weight, outputs, inputs, packing)?;
             let (x, mut out) = (numbers(rows * inputs), vec![0.0; rows * outputs]);
             fastest(&mut || geglu(&x, rows, &packed, None, None, &mut out))
         }

@@ -60,12 +60,19 @@ impl PackedConv {
     ) -> Result<Self, W::Error> {
         shape.check()?;
         let (held, products) = Self::packed_as(weight, shape, packing.into());
-        let (inputs, taps) = (shape.inputs, shape.kernel.saturating_mul(shape.kernel));
-        let order = Order::TapsFirst { inputs, taps };
-        let depth = taps.saturating_mul(inputs);
+        let (order, depth) = Self::order(shape);
         let outputs = shape.outputs;
         let weight = PackedMatrix::ordered(isa, weight, outputs, depth, order, held, products)?;
         Ok(Self { shape, weight })
+    }
+
+    /// The order in which a row's terms are multiplied, and their number.
+    fn order(shape: ConvShape) -> (Order, usize) {
+        let (inputs, taps) = (shape.inputs, shape.kernel.saturating_mul(shape.kernel));
+        (
+            Order::TapsFirst { inputs, taps },
+            taps.saturating_mul(inputs),
+        )
     }
 
     /// The weight's layout and what it is multiplied with. What Winograd's algorithms do faster in
@@ -76,8 +83,8 @@ impl PackedConv {
         packing: Packing,
     ) -> (Held, Products) {
         let products = packing.products;
-        let blocks = weight.blocks().filter(|_| shape.kernel == 1);
-        let held = packing.holds(weight.dtype(), blocks, shape.inputs);
+        let (order, depth) = Self::order(shape);
+        let held = packing.holds(weight.dtype(), weight.blocks(), order, depth);
         if products.is_f32() || products.convolves() || Algorithm::Winograd4.check(shape).is_err() {
             return (held, products);
         }
@@ -101,7 +108,7 @@ impl PackedConv {
         shape: ConvShape,
         packing: impl Into<Packing>,
     ) -> usize {
-        let depth = shape.kernel * shape.kernel * shape.inputs;
+        let (_, depth) = Self::order(shape);
         let (held, _) = Self::packed_as(weight, shape, packing.into());
         PackedMatrix::held_bytes(isa, shape.outputs, depth, held)
     }

@@ -7,8 +7,8 @@ use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
 use crate::held::Held;
 use crate::parallel::{chunk, for_each};
-use crate::products::{Unit, UnitKernel};
-use crate::simd::Vector;
+use crate::products::{Products, Unit, UnitKernel};
+use crate::simd::{Isa, Vector};
 
 /// f32 of A packed at once: half of a 1 MiB second-level cache.
 pub(crate) const BLOCK: usize = 144 * 1024;
@@ -75,6 +75,8 @@ pub(crate) struct Panels {
     /// Room for those terms of one panel, where B is held in another layout than is multiplied.
     pub(crate) wide: *mut f32,
     pub(crate) terms: (usize, usize),
+    /// What this runs on.
+    pub(crate) unit: (Isa, Products),
 }
 
 impl Panels {
@@ -92,7 +94,7 @@ impl Panels {
         for panel in from..to {
             let held = self.b.add(panel * self.panel_bytes);
             // All tiles of the block share the conversion.
-            let b = self.held.multiplied::<V, U>(held, self.terms, self.wide);
+            let b = (self.held).multiplied::<V, U>(held, self.terms, self.wide, self.unit);
             let registers = if columns - panel * width > V::LANES {
                 2
             } else {
@@ -100,13 +102,13 @@ impl Panels {
             };
             // The tiles of this panel together fetch the next one; a single tile could not wait
             // for it anyway.
-            let line_bytes = self.held.panel(U::TERMS, width) / LINE;
+            let line_bytes = self.held.terms(U::TERMS, width) / LINE;
             let lines = if self.tiles.count > 1 {
                 line_bytes.div_ceil(4 * self.tiles.count)
             } else {
                 0
             };
-            let next = held.wrapping_add(self.panel_bytes + self.held.panel(self.terms.0, width));
+            let next = held.wrapping_add(self.panel_bytes + self.held.terms(self.terms.0, width));
             for t in 0..self.tiles.count {
                 let (row, rows) = self.tiles.get(t);
                 let ahead = Ahead {
@@ -270,6 +272,7 @@ impl<S: Source, F: Finish> UnitKernel for Task<'_, S, F> {
             panel_bytes: self.b.panel_bytes(),
             wide: self.wide,
             terms: (first, self.b.depth.min(end_line * U::TERMS)),
+            unit: (self.b.isa, self.b.products),
         };
         U::begin();
         panels.run::<V, U>(self.panels, self.b.columns, first_row, self.finish);

@@ -4,12 +4,13 @@ use rayon::prelude::*;
 
 use super::quantize;
 
+use crate::blocks::{Blocks, KeptBlocks, PART, Parts};
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
-use crate::held::{BLOCK, Held};
+use crate::held::Held;
 use crate::products::Products;
 use crate::simd::Isa;
-use crate::weight::{Blocks, DType, Packing, WeightRows, WeightStorage};
+use crate::weight::{DType, Packing, WeightRows, WeightStorage};
 
 /// The right-hand matrix of a product, laid out once for the multiplication kernel.
 ///
@@ -27,7 +28,7 @@ pub struct PackedMatrix {
 }
 
 /// In which order the depth is packed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     AsStored,
     /// Stored `[inputs][taps]`, packed `[taps][inputs]`.
@@ -45,11 +46,6 @@ impl Order {
             Self::AsStored => k,
             Self::TapsFirst { inputs, taps } => k % taps * inputs + k / taps,
         }
-    }
-
-    /// True where terms lie as they are stored.
-    fn is_stored(self) -> bool {
-        matches!(self, Self::AsStored | Self::TapsFirst { taps: 1, .. })
     }
 }
 
@@ -75,7 +71,7 @@ impl PackedMatrix {
         packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
         let packing = packing.into();
-        let held = packing.holds(weight.dtype(), weight.blocks(), depth);
+        let held = packing.holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
         let order = Order::AsStored;
         Self::ordered(isa, weight, columns, depth, order, held, packing.products)
     }
@@ -119,7 +115,7 @@ impl PackedMatrix {
             [(first, count, 0), (columns + first, count, lanes)]
         };
         let packing = packing.into();
-        let held = packing.holds(weight.dtype(), weight.blocks(), depth);
+        let held = packing.holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
         let (order, products) = (Order::AsStored, packing.products);
         Self::pack(isa, weight, [padded, depth], order, held, products, rows)
     }
@@ -146,7 +142,7 @@ impl PackedMatrix {
         let panels = columns.div_ceil(width);
         let mut data = Buffer::try_zeroed(panels.saturating_mul(panel_bytes))?;
         let to = Shared(data.as_mut_ptr());
-        let blocks = as_blocks(held, weight.blocks()).filter(|_| order.is_stored());
+        let blocks = as_blocks(held, weight.blocks());
         (0..panels)
             .into_par_iter()
             .try_for_each(|panel| -> Result<(), W::Error> {
@@ -166,10 +162,15 @@ impl PackedMatrix {
                     };
                     match blocks {
                         Some(blocks) => {
-                            let bytes = count * depth / BLOCK * blocks.bytes();
-                            with_bytes(bytes, |bytes| -> Result<(), W::Error> {
-                                weight.read_blocks(first..first + count, bytes)?;
-                                place.blocks(blocks, bytes, panel);
+                            // Those in which the rows begin and end are other rows', too.
+                            let terms = [first * depth, (first + count) * depth];
+                            let own = blocks.blocks();
+                            let before = terms[0] / own.elements();
+                            let all = terms[1].div_ceil(own.elements()) - before;
+                            let skip = terms[0] % own.elements();
+                            with_bytes(all * own.bytes(), |bytes| -> Result<(), W::Error> {
+                                weight.read_blocks(before, bytes)?;
+                                place.blocks(blocks, bytes, (skip, count), panel);
                                 Ok(())
                             })?;
                         }
@@ -241,7 +242,9 @@ impl PackedMatrix {
         depth: usize,
         packing: impl Into<Packing>,
     ) -> usize {
-        let held = packing.into().holds(weight.dtype(), weight.blocks(), depth);
+        let held = packing
+            .into()
+            .holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
         Self::held_bytes(isa, columns, depth, held)
     }
 
@@ -258,9 +261,9 @@ impl PackedMatrix {
 }
 
 /// The stored blocks that a layout takes over as they are.
-fn as_blocks(held: Held, stored: Option<Blocks>) -> Option<Blocks> {
-    match (held, stored) {
-        (Held::Q8, Some(Blocks::Q8)) | (Held::Q4, Some(Blocks::Q4)) => stored,
+fn as_blocks(held: Held, stored: Option<Blocks>) -> Option<KeptBlocks> {
+    match held {
+        Held::Blocks(held) if Some(held.blocks()) == stored => Some(held),
         _ => None,
     }
 }
@@ -312,8 +315,7 @@ impl Place {
                         let panel = panel.align_to_mut::<bf16>().1;
                         self.rows(wide, held, |at, x| panel[at] = bf16::from_f32(x));
                     }
-                    Held::Q8 => self.quantized(wide, Blocks::Q8, panel),
-                    Held::Q4 => self.quantized(wide, Blocks::Q4, panel),
+                    Held::Blocks(blocks) => self.quantized(wide, blocks, panel),
                 }),
             }
         }
@@ -365,35 +367,48 @@ impl Place {
     }
 
     /// Rounds rows to blocks.
-    fn quantized(self, rows: &[f32], blocks: Blocks, panel: &mut [u8]) {
+    fn quantized(self, rows: &[f32], kept: KeptBlocks, panel: &mut [u8]) {
+        let blocks = kept.blocks();
         let mut row = vec![0.0; self.depth];
-        let mut block = vec![0; self.depth / BLOCK * blocks.bytes()];
+        let mut block = vec![0; self.depth / PART * blocks.bytes()];
         for (i, stored) in rows.chunks_exact(self.depth).enumerate() {
             for (k, &x) in stored.iter().enumerate() {
                 row[self.order.place(k)] = x;
             }
-            let numbers = row.as_chunks::<BLOCK>().0;
+            let numbers = row.as_chunks::<PART>().0;
             for (x, to) in numbers.iter().zip(block.chunks_exact_mut(blocks.bytes())) {
                 quantize::quantize(blocks, x, to);
             }
             let column = self.column + i;
-            Self { column, ..self }.blocks(blocks, &block, panel);
+            Self { column, ..self }.blocks(kept, &block, (0, 1), panel);
         }
     }
 
-    /// Rows of blocks.
-    fn blocks(self, blocks: Blocks, bytes: &[u8], panel: &mut [u8]) {
-        let (size, width) = (blocks.bytes(), self.width);
-        let row = self.depth / BLOCK * size;
-        for (i, row) in bytes.chunks_exact(row).enumerate() {
-            let column = self.column + i;
-            let panel = panel.chunks_exact_mut(width * size);
-            for (block, to) in row.chunks_exact(size).zip(panel) {
-                to[2 * column..2 * column + 2].copy_from_slice(&block[..2]);
-                for (j, &quant) in block[2..].iter().enumerate() {
-                    to[2 * width + j * width + column] = quant;
+    /// So many rows of blocks, of which the first begins behind the term `skip`.
+    fn blocks(
+        self,
+        kept: KeptBlocks,
+        bytes: &[u8],
+        (skip, rows): (usize, usize),
+        panel: &mut [u8],
+    ) {
+        let (depth, width, blocks) = (self.depth, self.width, kept.blocks());
+        let (span, size) = (kept.span(), kept.piece() * width);
+        let mut parts = Parts::default();
+        let mut first = 0;
+        for block in bytes.chunks_exact(blocks.bytes()) {
+            blocks.split(block, &mut parts);
+            for from in (0..blocks.elements()).step_by(span) {
+                let Some(term) = (first + from).checked_sub(skip) else {
+                    continue;
+                };
+                let (row, k) = (term / depth, term % depth);
+                if row < rows {
+                    let to = &mut panel[k / span * size..][..size];
+                    blocks.put(&parts, (from, span), self.column + row, width, to);
                 }
             }
+            first += blocks.elements();
         }
     }
 }

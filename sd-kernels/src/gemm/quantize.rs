@@ -2,13 +2,13 @@
 
 use half::f16;
 
-use crate::held::BLOCK;
-use crate::weight::Blocks;
+use crate::blocks::{Blocks, PART};
 
-/// Writes the block whose numbers are nearest to `x` with the scale that ggml chooses (Q8_0, Q4_0
-/// of `ggml-quants.c`), here divided by the scale as it is stored. A number that is not finite
-/// makes the whole block NaN.
-pub(super) fn quantize(blocks: Blocks, x: &[f32; BLOCK], to: &mut [u8]) {
+/// Writes the block of Q4_0, or else of Q8_0, whose numbers are nearest to `x` with the scale that
+/// ggml chooses (`ggml-quants.c`), here divided by the scale as it is stored. A number that is not
+/// finite makes the whole block NaN.
+pub(super) fn quantize(blocks: Blocks, x: &[f32; PART], to: &mut [u8]) {
+    debug_assert!(matches!(blocks, Blocks::Q8_0 | Blocks::Q4_0));
     let largest = x
         .iter()
         .copied()
@@ -17,8 +17,8 @@ pub(super) fn quantize(blocks: Blocks, x: &[f32; BLOCK], to: &mut [u8]) {
             false => a,
         });
     let scale = match blocks {
-        Blocks::Q8 => largest.abs() / 127.0,
-        Blocks::Q4 => largest / -8.0,
+        Blocks::Q4_0 => largest / -8.0,
+        _ => largest.abs() / 127.0,
     };
     let finite = x.iter().all(|x| x.is_finite());
     let scale = match finite {
@@ -32,15 +32,15 @@ pub(super) fn quantize(blocks: Blocks, x: &[f32; BLOCK], to: &mut [u8]) {
         false => (x / scale).round().clamp(low, high),
     };
     match blocks {
-        Blocks::Q8 => {
-            for (to, &x) in to[2..].iter_mut().zip(x) {
-                *to = quant(x, -127.0, 127.0) as i8 as u8;
-            }
-        }
-        Blocks::Q4 => {
+        Blocks::Q4_0 => {
             let nibble = |x: f32| (quant(x, -8.0, 7.0) + 8.0) as u8;
             for (j, to) in to[2..].iter_mut().enumerate() {
-                *to = nibble(x[j]) | nibble(x[j + BLOCK / 2]) << 4;
+                *to = nibble(x[j]) | nibble(x[j + PART / 2]) << 4;
+            }
+        }
+        _ => {
+            for (to, &x) in to[2..].iter_mut().zip(x) {
+                *to = quant(x, -127.0, 127.0) as i8 as u8;
             }
         }
     }

@@ -66,18 +66,10 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn load_low(from: *const u8) -> Self {
+    unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-        Self(_mm256_cvtepi32_ps(_mm256_and_si256(
-            wide,
-            _mm256_set1_epi32(15),
-        )))
-    }
-
-    #[inline(always)]
-    unsafe fn load_high(from: *const u8) -> Self {
-        let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-        Self(_mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(wide)))
+        let bits = _mm256_and_si256(wide, _mm256_set1_epi32(mask as i32));
+        Self(_mm256_cvtepi32_ps(bits))
     }
 
     #[inline(always)]

@@ -64,18 +64,10 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn load_low(from: *const u8) -> Self {
+    unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-        Self(_mm512_cvtepi32_ps(_mm512_and_si512(
-            wide,
-            _mm512_set1_epi32(15),
-        )))
-    }
-
-    #[inline(always)]
-    unsafe fn load_high(from: *const u8) -> Self {
-        let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-        Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(wide)))
+        let bits = _mm512_and_si512(wide, _mm512_set1_epi32(mask as i32));
+        Self(_mm512_cvtepi32_ps(bits))
     }
 
     #[inline(always)]

@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod isa;
 mod math;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -39,10 +41,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bf16(from: *const u16) -> Self;
     /// From as many bytes with a sign.
     unsafe fn load_i8(from: *const i8) -> Self;
-    /// From the four low bits of as many bytes.
-    unsafe fn load_low(from: *const u8) -> Self;
-    /// From the four high bits of as many bytes.
-    unsafe fn load_high(from: *const u8) -> Self;
+    /// From those bits of as many bytes that `mask` has.
+    unsafe fn load_masked(from: *const u8, mask: u32) -> Self;
     /// As many bf16: rounded to nearest even, numbers too small for a normal f32 as zero.
     unsafe fn store_bf16(self, to: *mut u16);
     /// As many pairs of bf16, a lane of `first` in the low half and one of `second` in the high,

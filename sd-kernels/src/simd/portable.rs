@@ -60,15 +60,9 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn load_low(from: *const u8) -> Self {
+    unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let bytes = from.cast::<[u8; 4]>().read_unaligned();
-        Self(bytes.map(|byte| f32::from(byte & 15)))
-    }
-
-    #[inline(always)]
-    unsafe fn load_high(from: *const u8) -> Self {
-        let bytes = from.cast::<[u8; 4]>().read_unaligned();
-        Self(bytes.map(|byte| f32::from(byte >> 4)))
+        Self(bytes.map(|byte| (u32::from(byte) & mask) as f32))
     }
 
     #[inline(always)]

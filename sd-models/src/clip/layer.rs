@@ -3,7 +3,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 
 use super::Activation;
-use crate::layers::{Epilogue, LayerNorm, Linear, multi_head_attention, pack_fields};
+use crate::layers::{
+    AttentionProducts, Epilogue, LayerNorm, Linear, multi_head_attention, pack_fields,
+};
 
 /// Shape of a tower's layers, which those of text and of pictures share.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +100,8 @@ struct SelfAttention {
     heads: usize,
     #[module(skip)]
     is_causal: bool,
+    #[module(skip)]
+    products: AttentionProducts,
 }
 
 impl SelfAttention {
@@ -110,6 +114,7 @@ impl SelfAttention {
             out_proj: linear(),
             heads: config.heads,
             is_causal: config.is_causal,
+            products: AttentionProducts::default(),
         }
     }
 
@@ -125,7 +130,7 @@ impl SelfAttention {
         let x = match hiding {
             Some(hiding) => hidden_attention(query, key, value, self.heads, hiding),
             None => {
-                let (heads, products) = (self.heads, self.q_proj.products());
+                let (heads, products) = (self.heads, self.products.0);
                 multi_head_attention(query, key, value, heads, self.is_causal, products)
             }
         };
@@ -133,7 +138,7 @@ impl SelfAttention {
     }
 }
 
-pack_fields!(SelfAttention: q_proj, k_proj, v_proj, out_proj);
+pack_fields!(SelfAttention: q_proj, k_proj, v_proj, out_proj, products);
 
 /// Attention in which `hiding` `[n, 1, tokens, tokens]` is added to what each token sees. It is rare
 /// and its texts are short, so plain operations do.

@@ -4,8 +4,8 @@ use sd_kernels::Activation;
 
 use super::config::{HEAD, IpAdapterConfig, ProjectionConfig};
 use crate::layers::{
-    Dropout, Epilogue, LayerNorm, Linear, Pack, Unpacked, join, multi_head_attention, pack_fields,
-    parameter,
+    AttentionProducts, Dropout, Epilogue, LayerNorm, Linear, Pack, Unpacked, join,
+    multi_head_attention, pack_fields, parameter,
 };
 
 /// A perceiver's resampler (Alayrac et al. 2022, arXiv:2204.14198): a few learned tokens gather what
@@ -47,6 +47,7 @@ impl Resampler {
                 to_q: linear(width, heads_width),
                 to_kv: linear(width, 2 * heads_width),
                 to_out: linear(heads_width, width),
+                products: AttentionProducts::default(),
             };
             let mlp = (norm(), linear(width, inner), Dropout, linear(inner, width));
             (attention, mlp)
@@ -100,6 +101,8 @@ struct PerceiverAttention {
     /// Keys and behind them values.
     to_kv: Linear,
     to_out: Linear,
+    #[module(skip)]
+    products: AttentionProducts,
 }
 
 impl PerceiverAttention {
@@ -113,10 +116,10 @@ impl PerceiverAttention {
             both.clone().narrow(2, 0, width),
             both.narrow(2, width, width),
         );
-        let products = self.to_q.products();
+        let products = self.products.0;
         let gathered = multi_head_attention(query, key, value, width / HEAD, false, products);
         self.to_out.forward(gathered, Epilogue::residual(tokens))
     }
 }
 
-pack_fields!(PerceiverAttention: to_q, to_kv, to_out);
+pack_fields!(PerceiverAttention: to_q, to_kv, to_out, products);

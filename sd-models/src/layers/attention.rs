@@ -3,7 +3,8 @@ use burn::tensor::{Device, Tensor};
 use sd_core::Perturbation;
 
 use super::{
-    Beside, Epilogue, GroupNorm, Input, Linear, SideMap, mix, multi_head_attention, pack_fields,
+    AttentionProducts, Beside, Epilogue, GroupNorm, Input, Linear, SideMap, mix,
+    multi_head_attention, pack_fields,
 };
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
@@ -24,6 +25,8 @@ pub struct Attention {
     pub to_out: [Linear; 1],
     #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    products: AttentionProducts,
 }
 
 /// Keys and values that an [`Attention`] layer made of the tokens that are looked at. For a prompt
@@ -63,6 +66,7 @@ impl Attention {
             to_v: Linear::new(config.context_width, width, bias, device),
             to_out: [Linear::new(width, width, true, device)],
             heads: config.heads,
+            products: AttentionProducts::default(),
         }
     }
 
@@ -101,7 +105,7 @@ impl Attention {
         epilogue: Epilogue<3>,
     ) -> Tensor<3> {
         let query = self.to_q.forward(x, Epilogue::NONE);
-        let products = self.to_q.products();
+        let products = self.products.0;
         let attend = |at: &KeyValue| {
             let (key, value) = (at.key.clone(), at.value.clone());
             multi_head_attention(query.clone(), key, value, self.heads, false, products)
@@ -141,13 +145,13 @@ impl Attention {
 
     fn gather(&self, query: Tensor<3>, from: KeyValue, epilogue: Epilogue<3>) -> Tensor<3> {
         let (KeyValue { key, value }, heads) = (from, self.heads);
-        let x = multi_head_attention(query, key, value, heads, false, self.to_q.products());
+        let x = multi_head_attention(query, key, value, heads, false, self.products.0);
         let [out] = &self.to_out;
         out.forward(x, epilogue)
     }
 }
 
-pack_fields!(Attention: to_q, to_k, to_v, to_out);
+pack_fields!(Attention: to_q, to_k, to_v, to_out, products);
 
 /// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
 pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {

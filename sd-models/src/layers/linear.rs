@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use sd_core::WeightBytes;
-use sd_kernels::{Isa, PackedMatrix, Packing, Products};
+use sd_kernels::{Isa, PackedMatrix, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
@@ -37,12 +37,6 @@ impl Linear {
             packed: None,
             beside: Sides::default(),
         }
-    }
-
-    /// What its weight is multiplied with.
-    pub(crate) fn products(&self) -> Products {
-        let packed = self.packed.as_ref();
-        packed.map_or(Products::F32, Packed::<PackedMatrix>::products)
     }
 
     /// A layer of a weight `[outputs, inputs]` without a bias.

@@ -4,6 +4,7 @@
 //! checkpoint's tensors go into the modules as they are: no renaming, no transposition.
 
 mod attention;
+mod attention_products;
 mod beside;
 mod conv;
 mod cpu;
@@ -24,6 +25,7 @@ mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
 pub(crate) use attention::{to_picture, to_tokens};
+pub(crate) use attention_products::AttentionProducts;
 pub(crate) use beside::{Beside, TokenShares};
 pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};

@@ -46,7 +46,7 @@ impl Weights {
             module.layers("", &mut layers);
             // One after the other: each is already the work of all threads.
             for Unpacked { name, layer } in layers {
-                let layer = layer.pack(&name, self, options.packing())?;
+                let layer = layer.pack(&name, self, options.packing(&name))?;
                 bytes.plain += layer.plain;
                 bytes.packed += layer.packed;
                 names.extend([format!("{name}.weight"), format!("{name}.bias")]);
@@ -73,7 +73,7 @@ impl Weights {
             let mut layers = Vec::new();
             module.layers("", &mut layers);
             for Unpacked { name, layer } in layers {
-                let layer = layer.packed_bytes(&name, self, options.packing())?;
+                let layer = layer.packed_bytes(&name, self, options.packing(&name))?;
                 bytes.plain += layer.plain;
                 bytes.packed += layer.packed;
                 shapes.remove(&format!("{name}.weight"));

@@ -115,7 +115,7 @@ impl TensorSource for Renamed {
             // Where a part begins, a block does.
             Storage::Rows { .. } => {
                 let size: usize = self.tensors[tensor].shape.iter().product();
-                size.is_multiple_of(32).then_some(blocks)
+                size.is_multiple_of(blocks.elements()).then_some(blocks)
             }
             Storage::Transposed => None,
         }
@@ -123,11 +123,11 @@ impl TensorSource for Renamed {
 
     fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let (index, storage) = self.places[tensor];
-        let before = match storage {
-            Storage::Rows { part, .. } => {
-                part * self.tensors[tensor].shape.iter().product::<usize>() / 32
+        let before = match (storage, self.source.blocks(index)) {
+            (Storage::Rows { part, .. }, Some(blocks)) => {
+                part * self.tensors[tensor].shape.iter().product::<usize>() / blocks.elements()
             }
-            Storage::Whole | Storage::Pointwise | Storage::Transposed => 0,
+            _ => 0,
         };
         self.source.read_blocks(index, before + first, to)
     }

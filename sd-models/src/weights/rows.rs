@@ -55,12 +55,8 @@ impl WeightRows for Rows<'_> {
         self.0.source.blocks(self.0.index)
     }
 
-    fn read_blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {
-        let (source, index) = (&self.0.source, self.0.index);
-        // Rows are of whole blocks, or they would not be asked for.
-        let size = source.blocks(index).map_or(1, Blocks::bytes);
-        let row = to.len() / rows.len().max(1) / size;
-        source.read_blocks(index, rows.start * row, to)
+    fn read_blocks(&self, first: usize, to: &mut [u8]) -> Result<()> {
+        self.0.source.read_blocks(self.0.index, first, to)
     }
 
     fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {

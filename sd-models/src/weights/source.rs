@@ -41,8 +41,8 @@ pub trait TensorSource: Send + Sync {
     /// without `dtype`, unless it is of I64, as which it is read then.
     fn read(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()>;
 
-    /// The quantised blocks that a tensor is made of, 32 values each in row-major order; `None`
-    /// where it is of others or of none, and [`read`](Self::read) alone gives its values.
+    /// The quantised blocks that a tensor is made of, of its values in row-major order; `None` where
+    /// it is of none, and [`read`](Self::read) alone gives its values.
     fn blocks(&self, tensor: usize) -> Option<Blocks> {
         let _ = tensor;
         None
@@ -213,7 +213,7 @@ fn unsound(path: &Path, found: FileKind, reason: String) -> Error {
 /// The error of a tensor that is not made of blocks which are read as they are.
 pub(super) fn no_blocks(path: &Path, tensor: &TensorInfo) -> Error {
     let (name, stored) = (&tensor.name, tensor.stored);
-    let what = format!("tensor {name} is of {stored}; expected blocks of Q8_0 or Q4_0");
+    let what = format!("tensor {name} is of {stored}; expected quantised blocks");
     Error::Unsupported {
         path: path.into(),
         what,

@@ -117,6 +117,9 @@ fn zip(entries: &[(String, &[u8])]) -> Vec<u8> {
     file
 }
 
+/// A tensor of a GGUF file: its name, its shape, the format's number for its type, its bytes.
+pub(crate) type Entry = (String, Vec<usize>, u32, Vec<u8>);
+
 /// A GGUF file as stable-diffusion.cpp writes it: no notes, innermost sides first, none of what is no
 /// number of a network's.
 pub(crate) fn gguf(tensors: &Tensors) -> Vec<u8> {
@@ -125,25 +128,35 @@ pub(crate) fn gguf(tensors: &Tensors) -> Vec<u8> {
         Dtype::F16 => Some(1),
         _ => None,
     };
-    let kept: Vec<_> = tensors
-        .iter()
-        .filter_map(|(n, t)| Some((n, t, kind(t)?)))
-        .collect();
-    let mut file = b"GGUF\x03\0\0\0".to_vec();
-    file.extend((kept.len() as u64).to_le_bytes());
-    file.extend(0_u64.to_le_bytes());
-    let mut data = Vec::new();
-    for (name, tensor, kind) in kept {
-        file.extend((name.len() as u64).to_le_bytes());
-        file.extend(name.as_bytes());
+    let kept = tensors.iter().filter_map(|(name, tensor)| {
         // Outer sides of 1 are dropped.
-        let sides: Vec<usize> = tensor
-            .shape
-            .iter()
-            .copied()
-            .skip_while(|side| *side == 1)
-            .collect();
+        let sides = tensor.shape.iter().copied().skip_while(|side| *side == 1);
+        let sides: Vec<usize> = sides.collect();
         let sides = if sides.is_empty() { vec![1] } else { sides };
+        Some((name.clone(), sides, kind(tensor)?, tensor.bytes.clone()))
+    });
+    gguf_file(&[], &kept.collect::<Vec<_>>())
+}
+
+/// A GGUF file of these tensors, with a note of the shape of each that is stored in another.
+pub(crate) fn gguf_file(shapes: &[(String, Vec<usize>)], tensors: &[Entry]) -> Vec<u8> {
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    let text = |file: &mut Vec<u8>, text: &str| {
+        file.extend((text.len() as u64).to_le_bytes());
+        file.extend(text.as_bytes());
+    };
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((shapes.len() as u64).to_le_bytes());
+    for (name, shape) in shapes {
+        text(&mut file, &format!("comfy.gguf.orig_shape.{name}"));
+        // A list, of i32.
+        file.extend([9_u32, 5].map(u32::to_le_bytes).concat());
+        file.extend((shape.len() as u64).to_le_bytes());
+        (shape.iter()).for_each(|side| file.extend((*side as i32).to_le_bytes()));
+    }
+    let mut data = Vec::new();
+    for (name, sides, kind, bytes) in tensors {
+        text(&mut file, name);
         file.extend((sides.len() as u32).to_le_bytes());
         sides
             .iter()
@@ -151,7 +164,7 @@ pub(crate) fn gguf(tensors: &Tensors) -> Vec<u8> {
             .for_each(|side| file.extend((*side as u64).to_le_bytes()));
         file.extend(kind.to_le_bytes());
         file.extend((data.len() as u64).to_le_bytes());
-        data.extend(&tensor.bytes);
+        data.extend(bytes);
         data.resize(data.len().next_multiple_of(32), 0);
     }
     file.resize(file.len().next_multiple_of(32), 0);

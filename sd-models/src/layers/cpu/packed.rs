@@ -4,8 +4,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use sd_core::WeightBytes;
 use sd_kernels::{
-    Activation, ConvShape, OutputRows, PackedConv, PackedGeglu, PackedMatrix, Picture, Products,
-    take_output,
+    Activation, ConvShape, OutputRows, PackedConv, PackedGeglu, PackedMatrix, Picture, take_output,
 };
 
 use super::expect_shapes;
@@ -188,10 +187,6 @@ impl Packed<PackedConv> {
 }
 
 impl Packed<PackedMatrix> {
-    pub(in crate::layers) fn products(&self) -> Products {
-        self.weight.products()
-    }
-
     pub(in crate::layers) fn linear<const D: usize>(
         &self,
         x: Input<'_, D>,

@@ -65,12 +65,12 @@ impl TensorSource for Gguf {
     }
 
     fn blocks(&self, tensor: usize) -> Option<Blocks> {
-        self.places[tensor].1.blocks()
+        self.places[tensor].1.blocks
     }
 
     fn read_blocks(&self, tensor: usize, first: usize, to: &mut [u8]) -> Result<()> {
         let (start, encoding) = self.places[tensor];
-        if encoding.blocks().is_none() {
+        if encoding.blocks.is_none() {
             return Err(no_blocks(&self.path, &self.tensors[tensor]));
         }
         let offset = start + (first * encoding.bytes) as u64;
@@ -82,31 +82,31 @@ impl TensorSource for Gguf {
         let size = self.tensors[tensor].value_bytes(&self.path)?;
         let (start, encoding) = self.places[tensor];
         let io = |source| Error::io(&self.path, source);
-        let Some(decode) = encoding.decode else {
+        let Some(blocks) = encoding.blocks else {
             let offset = start + (first * size) as u64;
             return self.content.read_at(offset, to).map_err(io);
         };
         // Whole blocks, of which the first and the last may be wanted in part.
         let end = first + to.len() / size_of::<f32>();
-        let (mut block, last) = (first / encoding.elements, end.div_ceil(encoding.elements));
-        let most = WINDOW / encoding.bytes;
-        let mut bytes = vec![0; encoding.bytes * (last - block).min(most)];
-        let mut values = vec![0.0; encoding.elements];
+        let (mut block, last) = (first / blocks.elements(), end.div_ceil(blocks.elements()));
+        let most = (last - block).min(WINDOW / blocks.bytes());
+        let mut bytes = vec![0; blocks.bytes() * most];
+        let mut values = vec![0.0; blocks.elements() * most];
         while block < last {
             let count = (last - block).min(most);
-            let bytes = &mut bytes[..encoding.bytes * count];
-            let offset = start + (block * encoding.bytes) as u64;
+            let bytes = &mut bytes[..blocks.bytes() * count];
+            let values = &mut values[..blocks.elements() * count];
+            let offset = start + (block * blocks.bytes()) as u64;
             self.content.read_at(offset, bytes).map_err(io)?;
-            for bytes in bytes.chunks_exact(encoding.bytes) {
-                decode(bytes, &mut values);
-                let begin = block * encoding.elements;
-                for (i, value) in values.iter().enumerate() {
-                    if let Some(at) = (begin + i).checked_sub(first).filter(|at| first + at < end) {
-                        to[4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
-                    }
-                }
-                block += 1;
+            blocks.decode(bytes, values)?;
+            let begin = block * blocks.elements();
+            let (from, until) = (first.max(begin), end.min(begin + values.len()));
+            let wanted = &values[from - begin..until - begin];
+            let to = &mut to[4 * (from - first)..4 * (until - first)];
+            for (to, value) in to.chunks_exact_mut(4).zip(wanted) {
+                to.copy_from_slice(&value.to_le_bytes());
             }
+            block += count;
         }
         Ok(())
     }
