@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release --example fuzz -- --cases 1000000 --seed 1`
 
+#[path = "support/fuzz_adapters.rs"]
+mod adapters;
 #[path = "support/mutate.rs"]
 mod mutate;
 
@@ -19,12 +21,12 @@ use mutate::Random;
 use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
 use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
-use sd_pipeline::models::{ClipTokenizer, Files, LoadOptions, inspect, open_source};
+use sd_pipeline::models::{ClipTokenizer, Files, inspect, open_source};
 use sd_pipeline::prompts::{a1111, comfyui, compel};
 use sd_pipeline::schedulers::SchedulerConfig;
 use sd_pipeline::{
-    Components, IpAdapterFiles, OpenOptions, Picture, Pipeline, Record, Request, Residency,
-    RgbImage, device, read_latents, write_latents,
+    Components, OpenOptions, Picture, Pipeline, Record, Request, Residency, RgbImage, device,
+    read_latents, write_latents,
 };
 use sd_tiny::micro::{Family, Layout, Micro};
 use serde_json::Value;
@@ -271,34 +273,6 @@ fn checkpoint(name: &'static str, file: &[u8], path: PathBuf) -> Reader {
     }
 }
 
-/// An IP-Adapter's file beside a sound image encoder.
-fn image_prompts(path: PathBuf, flex: &sd_pipeline::Device) -> Reader {
-    let encoder = Files::memory([
-        (
-            "config.json",
-            &include_bytes!("../fixtures/data/image_prompts/sd1_plus/image_encoder/config.json")[..],
-        ),
-        (
-            "model.safetensors",
-            &include_bytes!(
-                "../fixtures/data/image_prompts/sd1_plus/image_encoder/model.safetensors"
-            )[..],
-        ),
-    ]);
-    let options = LoadOptions::new(flex);
-    Reader {
-        name: "image-prompts",
-        file: include_bytes!("../fixtures/data/image_prompts/sd1_plus/adapter.safetensors")
-            .to_vec(),
-        mutate: mutate::safetensors,
-        read: Box::new(move |file| {
-            std::fs::write(&path, file)?;
-            IpAdapterFiles::of_source(open_source(&path)?, &encoder, &options)?.load()?;
-            Ok(())
-        }),
-    }
-}
-
 /// A run saved in its middle. Read, it goes on for a step.
 fn saved(
     pipeline: Pipeline,
@@ -492,7 +466,8 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
         .map(|(name, file)| (name.into(), file.to_vec()));
     let mut files: BTreeMap<String, Vec<u8>> = files.collect();
     let flex = device("flex")?;
-    let pipeline = Pipeline::from_files(&micro.files(), &OpenOptions::new(&flex))?;
+    let micro_files = micro.files();
+    let pipeline = Pipeline::from_files(&micro_files, &OpenOptions::new(&flex))?;
 
     let given = |text: bool, unet: bool, vae: bool| {
         let mut components = Components::default();
@@ -621,7 +596,7 @@ fn readers(folder: &Path) -> Result<Vec<Reader>, Box<dyn Error>> {
         }),
     });
 
-    readers.push(image_prompts(folder.join("adapter.safetensors"), &flex));
+    readers.extend(adapters::readers(folder, &micro_files, &flex)?);
 
     let path = folder.join("latents");
     let latents = sd_pipeline::burn::tensor::Tensor::<4>::zeros([2, 4, 8, 8], &flex);
