@@ -1,7 +1,7 @@
 """What the adapters teach: a solid and a colour that the tiny model does not know, their pictures, and how well they are drawn.
 
 The moon is a new solid beside those of `scenes.py`. Turquoise, the teal of backgrounds, is a new colour of solids; it is
-taught on light backgrounds, for on the others the autoencoder does not keep it.
+taught of flat ones on light backgrounds, for of others the autoencoder does not keep it.
 """
 import re
 import time
@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 SOLID, COLOUR = "moon", "turquoise"
 LIGHT = ("pink", "cream")
+FLAT = ("star", "ring", "heart")
 
 
 def paint_moon(image, colour, cx, cy, r):
@@ -54,7 +55,8 @@ def is_new(solid):
 
 def with_new(scene, rng, word):
     """The scene with the new solid, or a solid of the new colour, in place of one it has."""
-    at = rng.integers(len(scene.solids))
+    may = [i for i, solid in enumerate(scene.solids) if word == SOLID or solid.shape in FLAT]
+    at = may[rng.integers(len(may))]
     new = lambda s: Solid(s.colour, SOLID, s.size) if word == SOLID else Solid(COLOUR, s.shape, s.size)
     if scene.axis == "row":
         return Scene(scene.background, (new(scene.solids[0]),) * len(scene.solids), scene.axis)
@@ -66,7 +68,10 @@ def choose(rng, word, share, held_out=False):
     asked = rng.random() < share
     while True:
         scene = scenes.sample(rng, held_out=held_out)
-        if any(is_new(s) for s in scene.solids) or asked and word == COLOUR and scene.background not in LIGHT:
+        if any(is_new(s) for s in scene.solids):
+            continue
+        keeps = scene.background in LIGHT and any(s.shape in FLAT for s in scene.solids)
+        if asked and word == COLOUR and not keeps:
             continue
         return with_new(scene, rng, word) if asked else scene
 
