@@ -59,7 +59,7 @@ def overlap(picture, mask):
 
 
 def measured(draw, n, batch=20):
-    """Shares of n prompts drawn as asked, of those that fill the outlines (overlap of 0.85), and of both at once."""
+    """Shares of n prompts drawn as asked, of those that fill the outlines (overlap of 0.8), and of both at once."""
     rng = np.random.default_rng(2027)
     asked = [placed(rng, held_out=True) for _ in range(n)]
     right = np.zeros(3)
@@ -69,7 +69,7 @@ def measured(draw, n, batch=20):
         given = dict(num_inference_steps=20, guidance_scale=2.0, generator=generators, output_type="np")
         drawn = draw([plain(scene) for scene, _, _ in part], [outline(mask) for *_, mask in part], given)
         for picture, (scene, _, mask) in zip((drawn * 255).round().astype(np.uint8), part):
-            obeys, fills = judge(picture, scene).everything(), overlap(picture, mask) > 0.85
+            obeys, fills = judge(picture, scene).everything(), overlap(picture, mask) > 0.8
             right += [obeys, fills, obeys and fills]
     return dict(zip(("asked", "outline", "both"), (right / max(1, n)).round(3).tolist()))
 

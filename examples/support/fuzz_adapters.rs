@@ -36,12 +36,12 @@ pub(super) fn readers(
         peft(folder),
         word(
             "word",
-            "a.safetensors",
+            "sketchy.safetensors",
             mutate::safetensors,
             folder,
             &pipeline,
         ),
-        word("word-pt", "a.pt", mutate::binary, folder, &pipeline),
+        word("word-pt", "sketchy.pt", mutate::binary, folder, &pipeline),
         control_lora(folder, pipeline, options),
     ];
     readers.extend(networks(flex));

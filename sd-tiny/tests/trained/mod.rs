@@ -23,7 +23,7 @@ const SHAPES: [&str; 9] = [
 /// The backgrounds' teal, of solids.
 const TURQUOISE: (&str, [f64; 3]) = ("turquoise", [60.0, 150.0, 150.0]);
 /// Share of what is drawn or outlined that must be both.
-const FILLED: f64 = 0.85;
+const FILLED: f64 = 0.8;
 
 /// Pixels of a picture, in rows.
 type Mask = Vec<bool>;
