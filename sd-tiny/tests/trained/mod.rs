@@ -225,7 +225,7 @@ fn prompts(
         let named = |(colour, shape): (&str, &str)| format!("{} {colour} {shape}", article(colour));
         let mut solids = vec![first];
         let mut text = named(first);
-        if i % 3 > 0 {
+        if !i.is_multiple_of(3) {
             solids.push((other, another));
             text = format!("{text} {relation} {}", named((other, another)));
         }
