@@ -1,5 +1,5 @@
-//! Drawings of the embedded model, in four sheets: prompts, guidance scales, negative prompts, and
-//! pictures that are changed.
+//! Drawings of the embedded model, in five sheets: prompts, guidance scales, negative prompts, pictures
+//! that are changed, and what the adapters beside it teach.
 //!
 //! `cargo run --release --example tiny_sheets -- DIR`
 
@@ -12,11 +12,12 @@ use clap::Parser;
 use grid::Grid;
 use sd_pipeline::image::{GrayImage, Luma, Rgb, imageops};
 use sd_pipeline::{
-    Expand, Fill, Inpaint, MaskRule, PictureStart, Pipeline, Request, Result, RgbImage, Start,
-    device, write_picture, write_png,
+    Control, ControlPicture, Expand, Fill, Inpaint, Lora, MaskRule, OpenOptions, PictureStart,
+    Pipeline, Request, Result, RgbImage, Start, TextualInversion, device, read_picture,
+    write_picture, write_png,
 };
 
-/// Draws tiny.png, guidance.png, negative.png and editing.jpg.
+/// Draws tiny.png, guidance.png, negative.png, editing.jpg and adapters.png.
 #[derive(Parser)]
 struct Arguments {
     /// An existing folder to write into
@@ -65,7 +66,8 @@ fn main() -> Result<()> {
     write_png(prompts(&pipeline)?.image(), folder.join("tiny.png"))?;
     write_png(guidance(&pipeline)?.image(), folder.join("guidance.png"))?;
     write_png(negative(&pipeline)?.image(), folder.join("negative.png"))?;
-    write_picture(editing(&pipeline)?.image(), folder.join("editing.jpg"))
+    write_picture(editing(&pipeline)?.image(), folder.join("editing.jpg"))?;
+    write_png(adapters(&pipeline)?.image(), folder.join("adapters.png"))
 }
 
 fn draw(pipeline: &Pipeline, request: &Request) -> Result<RgbImage> {
@@ -199,4 +201,60 @@ fn sketch() -> RgbImage {
             () => Rgb([200, 200, 205]),
         }
     })
+}
+
+/// Prompts for the adapters: of a LoRA, of a textual inversion, and of a ControlNet with its outlines.
+const MOONS: [&str; 3] = [
+    "a red moon on a gray background",
+    "a yellow moon on top of a blue cube",
+    "two purple moons",
+];
+const TURQUOISE: [&str; 2] = [
+    "a turquoise star on a cream background",
+    "a turquoise heart to the left of a red ring on a pink background",
+];
+const OUTLINED: [(&str, &str); 3] = [
+    ("a red star", "star.png"),
+    ("a blue cube on a pink background", "cube.png"),
+    ("a green heart to the left of a yellow sphere", "pair.png"),
+];
+
+/// Each prompt without its adapter, above, and with it, below; what an outline says is drawn over both.
+fn adapters(plain: &Pipeline) -> Result<Grid> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../sd-tiny/adapters"));
+    let moon = plain.with_loras(&[Lora::open(folder.join("moon.safetensors"))?])?;
+    let word = TextualInversion::open(folder.join("turquoise.safetensors"))?;
+    let turquoise = plain.with_words(&[word])?;
+    let options = OpenOptions::new(&device("flex")?);
+    let outlines = Control::open_beside(folder.join("outlines.safetensors"), plain, &options)?;
+    let outlines = plain.with_controls(&[outlines])?;
+    let taught = MOONS.map(|prompt| (prompt, &moon, None)).into_iter();
+    let taught = taught.chain(TURQUOISE.map(|prompt| (prompt, &turquoise, None)));
+    let taught = taught.chain(OUTLINED.map(|(prompt, name)| (prompt, &outlines, Some(name))));
+    let rows = ["without", "with"].map(String::from);
+    let mut grid = Grid::new(&[const { String::new() }; 8], &rows);
+    for (column, (prompt, with, outline)) in taught.enumerate() {
+        let outline = outline.map(|name| read_picture(folder.join("outlines").join(name)));
+        let outline = outline.transpose()?;
+        for (row, pipeline) in [plain, with].into_iter().enumerate() {
+            let steers = outline.iter().take(pipeline.controls.len());
+            let request = Request {
+                seed: column as u64,
+                controls: steers.cloned().map(ControlPicture::new).collect(),
+                ..sd_tiny::request(prompt)
+            };
+            let mut picture = draw(pipeline, &request)?;
+            for (line, pixel) in outline
+                .iter()
+                .flat_map(RgbImage::pixels)
+                .zip(picture.pixels_mut())
+            {
+                if line.0[0] > 127 {
+                    *pixel = Rgb([0; 3]);
+                }
+            }
+            grid.put(&picture, row, column);
+        }
+    }
+    Ok(grid)
 }

@@ -4,12 +4,12 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use sd_pipeline::{Control, ControlPicture, OpenOptions, read_picture};
+use sd_pipeline::{Control, ControlPicture, OpenOptions, Pipeline, read_picture};
 
 /// Control networks and their pictures.
 #[derive(Args)]
 pub(crate) struct Controls {
-    /// A ControlNet or a T2I-Adapter, a folder or a single file, its picture, how strongly that steers
+    /// A ControlNet or a T2I-Adapter, a folder or a single file, or a Control-LoRA, its picture, how strongly that steers
     /// [default: 1], and the shares of the run between which it does [default: 0,1]; for a network of
     /// several kinds of pictures the kind's number behind them. May be given several times
     #[arg(long = "control", value_name = "DIR,PICTURE[,SCALE[,START,END[,KIND]]]", value_parser = control)]
@@ -29,9 +29,11 @@ struct Steering {
 }
 
 impl Controls {
-    /// The networks for `model`, found sound; one that is named twice is one.
+    /// The networks for `pipeline`, which was opened from `model`, found sound; one that is named twice
+    /// is one.
     pub(crate) fn networks(
         &self,
+        pipeline: &Pipeline,
         model: Option<&Path>,
         options: &OpenOptions,
     ) -> sd_pipeline::Result<Vec<Control>> {
@@ -49,7 +51,7 @@ impl Controls {
                 .find(|(other, _)| other.network == steering.network);
             networks.push(match known {
                 Some((_, control)) => control.clone(),
-                None => Control::open(&steering.network, &options)?,
+                None => Control::open_beside(&steering.network, pipeline, &options)?,
             });
         }
         Ok(networks)

@@ -79,7 +79,7 @@ impl<'a> Drawing<'a> {
         }
         let controls = arguments
             .controls
-            .networks(arguments.model.as_deref(), &own)?;
+            .networks(&pipeline, arguments.model.as_deref(), &own)?;
         if !controls.is_empty() {
             pipeline = pipeline.with_controls(&controls)?;
         }

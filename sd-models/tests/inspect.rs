@@ -757,6 +757,20 @@ fn adapters_are_never_taken_for_models() {
             Some(Naming::Diffusers),
         ),
         (
+            "control lora",
+            &[
+                ("lora_controlnet", &[0]),
+                ("input_hint_block.0.weight", &[16, 3, 3, 3]),
+                (
+                    "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down",
+                    &[8, 2048],
+                ),
+            ],
+            Kind::ControlLora,
+            Some("sdxl"),
+            Some(Naming::Ldm),
+        ),
+        (
             "esrgan",
             &[
                 ("conv_first.weight", &[64, 3, 3, 3]),

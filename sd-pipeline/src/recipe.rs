@@ -266,6 +266,10 @@ impl Source<dyn Denoiser> for UNetFiles {
         Ok(vec![changes])
     }
 
+    fn unet(&self) -> Option<&UNetFiles> {
+        Some(self)
+    }
+
     fn footprint(&self) -> Option<&dyn Footprint> {
         Some(self)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sd_core::{Autoencoder, AutoencoderSpec, Denoiser, DenoiserSpec, TextEncoder, WeightBytes};
 use sd_models::lora::{LoraFile, LoraStrength, Matches};
+use sd_models::unet::UNetFiles;
 use sd_models::{LayerChanges, OutputReplay, TextualInversion};
 
 use crate::work::{Footprint, Work};
@@ -107,6 +108,12 @@ pub trait Source<T: Component + ?Sized>: Send + Sync {
     ) -> Result<Vec<LayerChanges>> {
         let _ = (lora, strength, matches);
         Ok(Vec::new())
+    }
+
+    /// The files of the U-Net that the component is, for networks that are changes of it; `None`, the
+    /// default, where it is none.
+    fn unet(&self) -> Option<&UNetFiles> {
+        None
     }
 
     /// Memory that the component takes, as far as its files tell.

@@ -80,6 +80,37 @@ fn runs_with_a_lora_are_diffusers() {
     }
 }
 
+/// Few steps with merged weights, as LCM-LoRA and Lightning's LoRA are drawn with.
+#[test]
+fn runs_of_few_steps_are_diffusers() {
+    let fixture = Fixture::open("few_steps");
+    for (name, family) in FAMILIES {
+        let style = Lora::open(file(&format!("{name}_style.safetensors"))).unwrap();
+        let mut drawn = open(family, vec![style], Vec::new()).unwrap();
+        for (case, scheduler, guidance_scale) in [
+            ("lcm", "LCM", 1.0),
+            ("lcm_guided", "LCM", 1.5),
+            ("lightning", "Euler Trailing", 0.0),
+        ] {
+            drawn.set_scheduler(scheduler).unwrap();
+            let request = Request {
+                guidance_scale,
+                steps: 4,
+                width: Some(72),
+                height: Some(64),
+                seed: 3,
+                ..Request::for_pipeline(&drawn, "a photo of nothing")
+            };
+            let mut run = drawn.start(&request).unwrap();
+            for step in &mut run {
+                step.unwrap();
+            }
+            let case = format!("{name}/{case}");
+            fixture.assert_tensor(&case, run.latents().clone(), LATENTS);
+        }
+    }
+}
+
 /// What a LoRA does not change is shared, and what it changes is not.
 #[test]
 fn only_what_changes_is_read_again() {

@@ -4,6 +4,8 @@
 //! of the model's world under some shade. `training/obedience.py` is the large version, with
 //! shapes too and 500 prompts.
 
+mod trained;
+
 use sd_pipeline::burn::tensor::FloatDType;
 use sd_pipeline::{Area, OpenOptions, Region, Request, Result, WeightStorage, device};
 
@@ -128,8 +130,14 @@ struct Patch {
     centre: [f64; 2],
 }
 
-/// The colour whose shade is nearest to `pixel`. Solids are lit between 0.45 and 1.1 of their colour.
+/// The colour whose shade is nearest to `pixel`.
 fn nearest(pixel: [f64; 3]) -> &'static str {
+    COLOURS[nearest_of(pixel, &COLOURS)].0
+}
+
+/// The number of the colour whose shade is nearest to `pixel`. Solids are lit between 0.45 and 1.1 of
+/// their colour.
+fn nearest_of(pixel: [f64; 3], colours: &[(&str, [f64; 3])]) -> usize {
     let distance = |colour: [f64; 3]| {
         let dot: f64 = (0..3).map(|c| pixel[c] * colour[c]).sum();
         let length: f64 = colour.iter().map(|v| v * v).sum();
@@ -138,10 +146,9 @@ fn nearest(pixel: [f64; 3]) -> &'static str {
             .map(|c| (pixel[c] - shade * colour[c]).powi(2))
             .sum::<f64>()
     };
-    let best = COLOURS
-        .iter()
-        .min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
-    best.expect("eight colours").0
+    let nearest =
+        |a: &usize, b: &usize| distance(colours[*a].1).total_cmp(&distance(colours[*b].1));
+    (0..colours.len()).min_by(nearest).expect("colours")
 }
 
 fn pixel(row: &[u8], x: usize) -> [f64; 3] {

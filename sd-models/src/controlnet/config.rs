@@ -106,6 +106,28 @@ impl ControlNetConfig {
         })
     }
 
+    /// That of a copy of `unet`'s way down and middle that sees pictures of so many channels; `None` where
+    /// there are no such networks.
+    pub(super) fn beside(
+        unet: &UNetConfig,
+        conditioning_channels: usize,
+        embedding_channels: Vec<usize>,
+    ) -> Option<Self> {
+        let is_sound = (1..=64).contains(&conditioning_channels)
+            && (2..=8).contains(&embedding_channels.len())
+            && embedding_channels.iter().all(|c| CHANNELS.contains(c))
+            && unet.class_labels.is_none()
+            && unet.mid != MidBlockConfig::None;
+        is_sound.then(|| Self {
+            unet: unet.clone(),
+            conditioning_channels,
+            embedding_channels,
+            is_bgr: false,
+            global_pool_conditions: false,
+            union: None,
+        })
+    }
+
     /// Number of tensors that the U-Net keeps on its way down.
     pub(crate) fn kept(&self) -> usize {
         let stages = self.unet.down_stages();

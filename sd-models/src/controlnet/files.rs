@@ -5,8 +5,8 @@ use burn::tensor::DType;
 use sd_core::{Conditioning, DenoiserSpec, Error, WeightBytes};
 
 use super::prepared::PreparedControlNet;
-use super::{ControlNetConfig, ControlNetModel, single_file};
-use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, modules};
+use super::{ControlNetConfig, ControlNetModel, control_lora, single_file};
+use crate::unet::{ControlNetwork, ControlSpec, PreparedAdapter, Steering, UNetFiles, modules};
 use crate::{ConfigFile, Files, LoadOptions, Result, Weights};
 
 /// A ControlNet's files, found sound; the weights are still in them.
@@ -27,7 +27,26 @@ impl ControlNetFiles {
     pub fn open(files: &Files, options: &LoadOptions) -> Result<Self> {
         let file = ConfigFile::read(files, "config.json")?.on_unknown(options.unknown_settings);
         let weights = files.weights("diffusion_pytorch_model", options.variant.as_deref())?;
-        Self::of(&file, weights, options)
+        Self::of(ControlNetConfig::new(&file)?, weights, options)
+    }
+
+    /// Opens a Control-LoRA: changes of low rank to the weights of `unet`, the network that it steers,
+    /// with an embedding of the picture. They are merged while they are read; LoRAs that are merged into
+    /// `unet` are in it.
+    ///
+    /// # Errors
+    /// As [`open_source`](crate::open_source); [`Error::Contents`](crate::Error::Contents) where it is
+    /// none; [`Error::Adapter`](crate::Error::Adapter) when a change is of no layer of `unet`, or of
+    /// another shape; [`Error::Tensors`](crate::Error::Tensors) when other tensors are not the network's.
+    pub fn open_control_lora(
+        path: impl AsRef<Path>,
+        unet: &UNetFiles,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let (config, weights) = control_lora::open(path.as_ref(), unet, options)?;
+        let mut files = Self::of(config, weights, options)?;
+        files.spec.kind = "control_lora";
+        Ok(files)
     }
 
     /// Opens a single file, in the original code's names, with the prefix `control_model.` or
@@ -44,11 +63,10 @@ impl ControlNetFiles {
         options: &LoadOptions,
     ) -> Result<Self> {
         let (file, weights) = single_file::open(path.as_ref(), unet)?;
-        Self::of(&file, weights, options)
+        Self::of(ControlNetConfig::new(&file)?, weights, options)
     }
 
-    fn of(file: &ConfigFile, weights: Weights, options: &LoadOptions) -> Result<Self> {
-        let config = ControlNetConfig::new(file)?;
+    fn of(config: ControlNetConfig, weights: Weights, options: &LoadOptions) -> Result<Self> {
         weights.check(&ControlNetModel::new(&config, &options.device))?;
         let spec = ControlSpec {
             kind: "controlnet",

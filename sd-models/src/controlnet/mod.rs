@@ -4,6 +4,7 @@
 //! [`ControlNetFiles`] opens a folder or a file, [`ControlNet`] is the network beside a U-Net.
 
 mod config;
+mod control_lora;
 mod files;
 mod hint;
 mod model;
@@ -13,4 +14,6 @@ mod union;
 
 pub use config::{ControlNetConfig, UnionConfig};
 pub use files::{ControlNet, ControlNetFiles};
+
+pub(crate) use control_lora::MARK as CONTROL_LORA;
 pub use model::{ControlNetContext, ControlNetModel};

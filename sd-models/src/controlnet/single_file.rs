@@ -28,7 +28,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("control_scale", "a ControlNet-XS"),
     (
         "lora_controlnet",
-        "a Control-LoRA, whose factors need a U-Net's weights",
+        "a Control-LoRA, which opens beside a U-Net",
     ),
     ("image_proj", "an InstantID or an IP-Adapter"),
 ];
@@ -132,20 +132,8 @@ fn settings(part: &Part<'_>, path: &Path) -> Map<String, Value> {
     if part.has("label_emb.0.0.weight") || part.has("add_embedding.linear_1.weight") {
         set("addition_time_embed_dim", TIME_CHANNELS.into());
     }
-    let hint = |number: usize| match part.layout {
-        Naming::Ldm => format!("input_hint_block.{}.weight", 2 * number),
-        _ => match number {
-            0 => "controlnet_cond_embedding.conv_in.weight".into(),
-            k => format!("controlnet_cond_embedding.blocks.{}.weight", k - 1),
-        },
-    };
-    set("conditioning_channels", part.side(&hint(0), 1).into());
-    // The first's, and of the others every second one's: in the original's list the last is the output's.
-    let widths = (0..).step_by(2).map_while(|k| {
-        let is_last = part.layout == Naming::Ldm && !part.has(&hint(k + 1));
-        part.side(&hint(k), 0).filter(|_| !is_last)
-    });
-    let widths: Vec<usize> = widths.take(8).collect();
+    let (channels, widths) = hint(part);
+    set("conditioning_channels", channels.into());
     set("conditioning_embedding_out_channels", widths.into());
     if let Some(kinds) = part.side("task_embedding", 0) {
         set("_class_name", "ControlNetUnionModel".into());
@@ -171,4 +159,21 @@ fn settings(part: &Part<'_>, path: &Path) -> Map<String, Value> {
     }
     settings.retain(|_, value| !value.is_null());
     settings
+}
+
+/// The channels of the picture, and those of its embedding.
+pub(super) fn hint(part: &Part<'_>) -> (Option<usize>, Vec<usize>) {
+    let layer = |number: usize| match part.layout {
+        Naming::Ldm => format!("input_hint_block.{}.weight", 2 * number),
+        _ => match number {
+            0 => "controlnet_cond_embedding.conv_in.weight".into(),
+            k => format!("controlnet_cond_embedding.blocks.{}.weight", k - 1),
+        },
+    };
+    // The first's, and of the others every second one's: in the original's list the last is the output's.
+    let widths = (0..).step_by(2).map_while(|k| {
+        let is_last = part.layout == Naming::Ldm && !part.has(&layer(k + 1));
+        part.side(&layer(k), 0).filter(|_| !is_last)
+    });
+    (part.side(&layer(0), 1), widths.take(8).collect())
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Inspection, Kind, Naming};
+use crate::controlnet::CONTROL_LORA;
 use crate::ip_adapter::{family_of, is_face_id};
 use crate::weights::TensorInfo;
 
@@ -62,8 +63,13 @@ pub(super) fn recognise(
         }
         return Some(found);
     }
-    if any(CONTROLNET) {
-        let mut found = Inspection::new(Kind::Controlnet, tensors);
+    let is_control_lora = tensors.iter().any(|t| t.name == CONTROL_LORA);
+    if is_control_lora || any(CONTROLNET) {
+        let kind = match is_control_lora {
+            true => Kind::ControlLora,
+            false => Kind::Controlnet,
+        };
+        let mut found = Inspection::new(kind, tensors);
         let is_original = any(&["input_hint_block.", "zero_convs."]);
         found.layout = Some(if is_original {
             Naming::Ldm
@@ -72,7 +78,7 @@ pub(super) fn recognise(
         });
         let width = tensors
             .iter()
-            .find(|t| t.name.ends_with("attn2.to_k.weight"));
+            .find(|t| t.name.ends_with("attn2.to_k.weight") || t.name.ends_with("attn2.to_k.down"));
         let width = width.and_then(|t| t.shape.get(1).copied());
         // Without transformers it is told by what it is told: sizes and crops are SDXL's.
         let is_xl = any(&["label_emb.", "add_embedding."]);

@@ -43,6 +43,8 @@ pub enum Kind {
     TextualInversion,
     /// A network whose residuals steer a U-Net.
     Controlnet,
+    /// Changes to a copy of a model's U-Net that steers it (Control-LoRA).
+    ControlLora,
     /// A network that makes prompts of pictures (IP-Adapter).
     IpAdapter,
     /// A small network that steers a U-Net by what it finds in a picture (T2I-Adapter).

@@ -104,14 +104,14 @@ impl Attention {
         beside: &[Beside],
         epilogue: Epilogue<3>,
     ) -> Tensor<3> {
-        let query = self.to_q.forward(x, Epilogue::NONE);
+        let mut query = self.to_q.forward(x, Epilogue::NONE);
         let products = self.products.0;
-        let attend = |at: &KeyValue| {
+        let mut attend = |at: &KeyValue| {
             let (key, value) = (at.key.clone(), at.value.clone());
-            multi_head_attention(query.clone(), key, value, self.heads, false, products)
+            multi_head_attention(&mut query, key, value, self.heads, false, products)
         };
-        let all = beside.iter();
-        let x = all.fold(attend(context), |sum, beside| {
+        let first = attend(context);
+        let x = beside.iter().fold(first, |sum, beside| {
             beside.added(sum, attend(&beside.key_value))
         });
         let [out] = &self.to_out;

@@ -188,11 +188,10 @@ impl Conv2d {
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
         if self.beside.is_empty() {
-            return dispatch::conv2d(self, x, doubled, epilogue);
+            return dispatch::conv2d(self, x.into(), doubled, epilogue);
         }
-        let product = |layer: &Self, x: Input<'_, 4>, epilogue| {
-            dispatch::conv2d(layer, x.into_tensor(), doubled, epilogue)
-        };
+        let product =
+            |layer: &Self, x: Input<'_, 4>, epilogue| dispatch::conv2d(layer, x, doubled, epilogue);
         let own = |x: Input<'_, 4>, epilogue| product(self, x, epilogue);
         self.beside.around(x.into(), epilogue, product, own)
     }
@@ -224,10 +223,10 @@ impl Conv2d {
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
         if self.beside.is_empty() {
-            return dispatch::conv2d_rows(self, x, top, rows, epilogue);
+            return dispatch::conv2d_rows(self, x.into(), top, rows, epilogue);
         }
         let product = |layer: &Self, x: Input<'_, 4>, epilogue| {
-            dispatch::conv2d_rows(layer, x.into_tensor(), top, rows.clone(), epilogue)
+            dispatch::conv2d_rows(layer, x, top, rows.clone(), epilogue)
         };
         let own = |x: Input<'_, 4>, epilogue| product(self, x, epilogue);
         self.beside.around(x.into(), epilogue, product, own)
@@ -248,7 +247,7 @@ impl Conv2d {
 
 impl Product<4> for Conv2d {
     fn product(&self, x: Input<'_, 4>, epilogue: Epilogue<4>) -> Tensor<4> {
-        dispatch::conv2d(self, x.into_tensor(), self.doubles, epilogue)
+        dispatch::conv2d(self, x, self.doubles, epilogue)
     }
 
     fn shift(bias: Tensor<1>) -> Tensor<4> {

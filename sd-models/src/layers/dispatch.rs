@@ -25,20 +25,20 @@ fn runs_kernels<const D: usize>(x: &Tensor<D>) -> bool {
 /// `doubled` says whether the layer sees the picture twice as high and wide.
 pub(super) fn conv2d(
     layer: &Conv2d,
-    x: Tensor<4>,
+    x: Input<'_, 4>,
     doubled: bool,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
     match &layer.packed {
         Some(packed) => packed.conv2d(x, doubled, epilogue),
-        None => plain::conv2d(layer, x, doubled, epilogue),
+        None => plain::conv2d(layer, x.into_tensor(), doubled, epilogue),
     }
 }
 
 /// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
 pub(super) fn conv2d_rows(
     layer: &Conv2d,
-    x: Tensor<4>,
+    x: Input<'_, 4>,
     top: usize,
     rows: Range<usize>,
     epilogue: Epilogue<4>,
@@ -48,7 +48,7 @@ pub(super) fn conv2d_rows(
             let (first, count) = (layer.first_row(top, &rows), rows.len());
             packed.conv2d_rows(x, layer.doubles, OutputRows { first, count }, epilogue)
         }
-        None => plain::conv2d_rows(layer, x, top, rows, epilogue),
+        None => plain::conv2d_rows(layer, x.into_tensor(), top, rows, epilogue),
     }
 }
 
@@ -90,17 +90,18 @@ pub(super) fn group_norm(layer: &GroupNorm, x: Input<'_, 4>, activation: Activat
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
 ///
 /// `products` are the kernels', where these compute it.
-pub(crate) fn multi_head_attention(
-    query: Tensor<3>,
+pub(crate) fn multi_head_attention<'a>(
+    query: impl Into<Input<'a, 3>>,
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
     is_causal: bool,
     products: Products,
 ) -> Tensor<3> {
-    match runs_kernels(&query) {
+    let query = query.into();
+    match runs_kernels(query.get()) {
         true => cpu::attention(products, query, key, value, heads, is_causal),
-        false => plain::attention(query, key, value, heads, is_causal),
+        false => plain::attention(query.into_tensor(), key, value, heads, is_causal),
     }
 }
 

@@ -135,6 +135,20 @@ pub(super) fn parse(name: &str) -> Option<Parsed<'_>> {
     })
 }
 
+/// Takes the name of a Control-LoRA's factor apart.
+pub(super) fn parse_control(name: &str) -> Option<Parsed<'_>> {
+    let roles = [(".up", Role::Up), (".down", Role::Down)];
+    let mut found = roles
+        .into_iter()
+        .filter_map(|(end, role)| Some((name.strip_suffix(end)?, role)));
+    let (module, role) = found.next()?;
+    Some(Parsed {
+        network: Target::Denoiser,
+        module,
+        role,
+    })
+}
+
 /// A module's name in the one spelling by which names are compared: every dot an underscore, for
 /// kohya's files have nothing else, and without what only some files write.
 pub(super) fn spelling(module: &str) -> String {

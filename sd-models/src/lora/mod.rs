@@ -31,7 +31,7 @@ pub use self::report::AdapterReport;
 pub use self::strength::{BlockScales, LoraStrength};
 
 use self::change::Change;
-use self::grammar::{parse, spelling};
+use self::grammar::{Parsed, parse, parse_control, spelling};
 use self::merged::{Merged, Reader, Sides};
 use self::module::Module;
 use self::settings::Settings;
@@ -92,7 +92,7 @@ impl LoraFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
-            return Self::from_source(path, open_source(path)?, None);
+            return Self::from_source(path, open_source(path)?, None, parse);
         }
         let files = Files::directory(path);
         let config = "adapter_config.json";
@@ -100,13 +100,20 @@ impl LoraFile {
         let names = ["adapter_model.safetensors", "adapter_model.bin"];
         let name = names.iter().find(|name| files.has(name));
         let source = open_source(files.path(name.unwrap_or(&names[0])))?;
-        Self::from_source(path, source, Some(&settings))
+        Self::from_source(path, source, Some(&settings), parse)
+    }
+
+    /// The changes of a Control-LoRA, of which `source` has nothing else.
+    pub(crate) fn of_control(source: Arc<dyn TensorSource>) -> Result<Self> {
+        let path = source.path().to_path_buf();
+        Self::from_source(&path, source, None, parse_control)
     }
 
     fn from_source(
         opened: &Path,
         source: Arc<dyn TensorSource>,
         settings: Option<&Settings>,
+        take_apart: fn(&str) -> Option<Parsed<'_>>,
     ) -> Result<Self> {
         let path = source.path();
         let fault = |reason: String| Error::Adapter {
@@ -124,7 +131,7 @@ impl LoraFile {
         let mut modules: BTreeMap<(Target, String), Module> = BTreeMap::new();
         let mut strays = Vec::new();
         for (index, tensor) in source.tensors().iter().enumerate() {
-            let Some(parsed) = parse(&tensor.name) else {
+            let Some(parsed) = take_apart(&tensor.name) else {
                 strays.push(tensor.name.clone());
                 continue;
             };

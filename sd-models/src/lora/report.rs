@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterReport {
     /// Kind of the adapter: `lora`, whatever the form of its changes, `textual_inversion`,
-    /// `controlnet` or `t2i_adapter`.
+    /// `controlnet`, `control_lora` or `t2i_adapter`.
     pub kind: &'static str,
     /// Family of models that the file is for, where it shows: `sd1`, `sdxl`.
     pub family: Option<String>,

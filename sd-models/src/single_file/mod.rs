@@ -181,6 +181,7 @@ fn words(found: &Inspection) -> String {
         Kind::TextualInversion => "a textual inversion, vectors for words of a prompt",
         Kind::IpAdapter => "an IP-Adapter, which makes prompts of pictures and is no model",
         Kind::Controlnet => "a ControlNet, which steers a model and is none",
+        Kind::ControlLora => "a Control-LoRA, which steers a model and is none",
         Kind::T2iAdapter => "a T2I-Adapter, which steers a model and is none",
         Kind::Upscaler => "an upscaler of pictures",
         Kind::Transformer => "a transformer alone",

@@ -153,6 +153,16 @@ impl UNetFiles {
         Names::of_unet(self.weights.shapes().map(|(name, _)| name), &layout)
     }
 
+    /// The configuration, checked.
+    pub(crate) fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The tensors, with what was merged into them.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Facts of the network.
     pub fn spec(&self) -> &DenoiserSpec {
         &self.spec

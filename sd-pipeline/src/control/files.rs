@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use sd_core::{Error, WeightBytes};
 use sd_models::controlnet::ControlNetFiles;
 use sd_models::t2i_adapter::T2IAdapterFiles;
-use sd_models::unet::{ControlNetwork, ControlSpec};
+use sd_models::unet::{ControlNetwork, ControlSpec, UNetFiles};
 use sd_models::{ConfigFile, Error as ModelError, Files, Kind, LoadOptions, OutputReplay, inspect};
 
 use super::Control;
@@ -17,7 +17,16 @@ use crate::{OpenOptions, Result, Slot, Source, model_path};
 
 type Opened = Box<dyn Source<dyn ControlNetwork>>;
 type FolderOpener = fn(&Files, &LoadOptions) -> Result<Opened>;
-type FileOpener = fn(&Path, Option<&Files>, &LoadOptions) -> Result<Opened>;
+type FileOpener = fn(&Path, Model<'_>, &LoadOptions) -> Result<Opened>;
+
+/// What is known of the U-Net that a network steers.
+#[derive(Clone, Copy)]
+struct Model<'a> {
+    /// Folder of its configuration.
+    folder: Option<&'a Files>,
+    /// Its files, with the weights.
+    unet: Option<&'a UNetFiles>,
+}
 
 /// Networks by the class that a folder names.
 static CLASSES: &[(&str, FolderOpener)] = &[
@@ -33,8 +42,19 @@ static KINDS: &[(Kind, FileOpener)] = &[
     (Kind::T2iAdapter, |path, _, options| {
         Ok(Box::new(T2IAdapterFiles::open_file(path, options)?))
     }),
-    (Kind::Controlnet, |path, unet, options| {
-        Ok(Box::new(ControlNetFiles::open_file(path, unet, options)?))
+    (Kind::Controlnet, |path, model, options| {
+        let files = ControlNetFiles::open_file(path, model.folder, options)?;
+        Ok(Box::new(files))
+    }),
+    (Kind::ControlLora, |path, model, options| {
+        let Some(unet) = model.unet else {
+            let what = "it is a Control-LoRA, which needs the weights of the U-Net that it steers: \
+                        Control::open_beside opens it beside a pipeline whose denoiser is a U-Net of files";
+            let (path, what) = (path.into(), what.into());
+            return Err(ModelError::Unsupported { path, what }.into());
+        };
+        let files = ControlNetFiles::open_control_lora(path, unet, options)?;
+        Ok(Box::new(files))
     }),
 ];
 
@@ -43,7 +63,11 @@ fn controlnet(files: &Files, options: &LoadOptions) -> Result<Opened> {
 }
 
 /// The network at `path`, to be loaded as `options` say.
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Control> {
+pub(super) fn open(
+    path: &Path,
+    unet: Option<&UNetFiles>,
+    options: &OpenOptions,
+) -> Result<Control> {
     let load = LoadOptions {
         weight_storage: options.weight_storage,
         unknown_settings: options.unknown_settings,
@@ -59,8 +83,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Control> {
     let source = match is_file {
         true => {
             let config = options.config.as_deref();
-            let unet = config.map(model_path::folder).transpose()?;
-            file(path, unet.map(|model| model.folder("unet")).as_ref(), &load)?
+            let config = config.map(model_path::folder).transpose()?;
+            let folder = config.map(|model| model.folder("unet"));
+            let folder = folder.as_ref();
+            file(path, Model { folder, unet }, &load)?
         }
         false => folder(path, &load, options.variant.as_deref())?,
     };
@@ -70,12 +96,12 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Control> {
     })
 }
 
-fn file(path: &Path, unet: Option<&Files>, options: &LoadOptions) -> Result<Opened> {
+fn file(path: &Path, model: Model<'_>, options: &LoadOptions) -> Result<Opened> {
     let kind = inspect(path)?.kind;
     let opener = KINDS.iter().find(|(own, _)| *own == kind);
     // What is none of them says so as the first does.
     let (_, open) = opener.unwrap_or(&KINDS[1]);
-    open(path, unet, options)
+    open(path, model, options)
 }
 
 fn folder(path: &Path, options: &LoadOptions, variant: Option<&str>) -> Result<Opened> {

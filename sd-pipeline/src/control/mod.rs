@@ -30,7 +30,7 @@ impl Component for dyn ControlNetwork {
     }
 }
 
-/// A network that has a picture steer the denoiser: a ControlNet or a T2I-Adapter.
+/// A network that has a picture steer the denoiser: a ControlNet, a Control-LoRA or a T2I-Adapter.
 ///
 /// It is a part of a [`Pipeline`], swapped as a scheduler is; the picture and how strongly it steers
 /// are the request's. Clones share the weights.
@@ -67,9 +67,27 @@ impl Control {
     ///
     /// # Errors
     /// Those of the files; [`sd_models::Error::Unsupported`] for what steers in another way
-    /// (Control-LoRA, ControlNet-LLLite, ControlNet-XS).
+    /// (ControlNet-LLLite, ControlNet-XS), and for a Control-LoRA, which
+    /// [`open_beside`](Self::open_beside) opens.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        files::open(path.as_ref(), options)
+        files::open(path.as_ref(), None, options)
+    }
+
+    /// The network at `path` as [`open`](Self::open) has it, or a Control-LoRA: a file that has the
+    /// network's differences to the U-Net which it steers, `pipeline`'s as it is now. A LoRA that is
+    /// [merged](Pipeline::with_loras) into that U-Net is in the network, too.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`sd_models::Error::Adapter`] for a Control-LoRA of another model;
+    /// [`sd_models::Error::Unsupported`] for one beside a denoiser that is no U-Net of files.
+    pub fn open_beside(
+        path: impl AsRef<Path>,
+        pipeline: &Pipeline,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        let denoiser = pipeline.denoiser.source();
+        let unet = denoiser.and_then(|source| source.unet());
+        files::open(path.as_ref(), unet, options)
     }
 
     /// Report on it as on other adapters: all its modules, for one that does not fit is refused.

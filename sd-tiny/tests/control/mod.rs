@@ -16,8 +16,8 @@ use sd_pipeline::models::unet::{ControlNetwork, Steering, UNetResiduals};
 use sd_pipeline::models::{ConfigFile, Files, Kind, LoadOptions, inspect};
 use sd_pipeline::{
     Cancel, Conditioning, Control, ControlPicture, DenoiserSpec, Device, Error, GrayImage, Inpaint,
-    OpenOptions, PictureStart, Pipeline, Record, RecordError, Request, Residency, RgbImage, Start,
-    TextEmbedding, device,
+    Lora, OpenOptions, PictureStart, Pipeline, Record, RecordError, Request, Residency, RgbImage,
+    Start, TextEmbedding, device,
 };
 use sd_tiny::micro::{Family, Layout as MicroLayout, Micro};
 use serde_json::{Map, Value, json};
@@ -335,6 +335,64 @@ fn runs_beside_a_t2i_adapter_are_diffusers() {
         ..request(&xl, vec![wide.between(0.0..0.6)])
     };
     check(&fixture, "t2i.xl", &xl, &wide);
+}
+
+/// Changes of low rank to the model's own U-Net make the network, merged while they are read.
+#[test]
+fn runs_beside_a_control_lora_are_diffusers() {
+    let fixture = Fixture::open("control_lora");
+    let file = |name: &str| sd_fixtures::path(&format!("control_lora/{name}.safetensors"));
+    let first = ControlPicture::new(picture(&fixture, "first"));
+    let families = [
+        ("sd1", Family::Sd1, None),
+        ("sdxl", Family::Sdxl, Some("sdxl")),
+    ];
+    let models = families.map(|(_, family, _)| micro(family));
+    for ((name, _, family), plain) in families.iter().zip(&models) {
+        check(
+            &fixture,
+            &format!("{name}/without"),
+            plain,
+            &request(plain, Vec::new()),
+        );
+        let control = Control::open_beside(file(name), plain, &options()).unwrap();
+        let report = control.report();
+        assert_eq!(report.kind, "control_lora");
+        let steered = plain.with_controls(&[control]).unwrap();
+        for (case, scale) in [("with", 1.0), ("stronger", 1.6)] {
+            let picture = first.clone().scale(scale);
+            let request = request(&steered, vec![picture]);
+            check(&fixture, &format!("{name}/{case}"), &steered, &request);
+        }
+        let found = inspect(file(name)).unwrap();
+        assert_eq!(
+            (found.kind, found.family.as_deref()),
+            (Kind::ControlLora, *family)
+        );
+        // Alone it is no network.
+        let error = Control::open(file(name), &options())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("open_beside") && error.contains(name),
+            "{error}"
+        );
+    }
+    let [sd1, xl] = models;
+    for (name, other) in [("sdxl", &sd1), ("sd1", &xl)] {
+        let error = Control::open_beside(file(name), other, &options());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("modules"), "{error}");
+    }
+    // A LoRA that is merged into the model is in the network, too.
+    let style = Lora::open(sd_fixtures::path("adapters/sd1_style.safetensors")).unwrap();
+    let styled = sd1.with_loras(&[style]).unwrap();
+    let drawn = [&sd1, &styled].map(|model| {
+        let control = Control::open_beside(file("sd1"), model, &options()).unwrap();
+        let steered = styled.with_controls(&[control]).unwrap();
+        latents(&steered, &request(&steered, vec![first.clone()])).into_data()
+    });
+    assert_ne!(drawn[0], drawn[1]);
 }
 
 /// A file in the original code's names is the folder that diffusers saves.

@@ -18,34 +18,37 @@ pub(super) use pictures::{concat_channels, copy_rows, duplicate};
 use burn::tensor::Tensor;
 use sd_kernels::{AttentionShape, Isa, Products, take_output};
 
+use super::Input;
 use values::{tensor, values};
 
 /// Attention of `heads` heads that lie side by side in tokens of `[n, tokens, heads · width]`.
 pub(super) fn attention(
     products: Products,
-    query: Tensor<3>,
+    query: Input<'_, 3>,
     key: Tensor<3>,
     value: Tensor<3>,
     heads: usize,
     is_causal: bool,
 ) -> Tensor<3> {
-    let ([n, queries, width], device) = (query.dims(), query.device());
+    let ([n, queries, width], device) = (query.get().dims(), query.get().device());
     let shape = AttentionShape {
         causal: is_causal,
         ..AttentionShape::new(n, heads, width / heads, queries, key.dims()[1])
     };
-    let (q, k, v) = (values(query), values(key), values(value));
-    let mut out = take_output(q.len());
-    expect_shapes(sd_kernels::attention_by(
-        products,
-        Isa::best(),
-        &q,
-        &k,
-        &v,
-        shape,
-        &mut out,
-    ));
-    tensor(out, [n, queries, width], &device)
+    let (k, v) = (values(key), values(value));
+    query.read(|q| {
+        let mut out = take_output(q.len());
+        expect_shapes(sd_kernels::attention_by(
+            products,
+            Isa::best(),
+            q,
+            &k,
+            &v,
+            shape,
+            &mut out,
+        ));
+        tensor(out, [n, queries, width], &device)
+    })
 }
 
 /// The kernels check the sizes they are given; here these come from the tensors themselves.

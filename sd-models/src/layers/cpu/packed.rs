@@ -126,36 +126,38 @@ impl Numbers {
 impl Packed<PackedConv> {
     pub(in crate::layers) fn conv2d(
         &self,
-        x: Tensor<4>,
+        x: Input<'_, 4>,
         doubled: bool,
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
-        let ([n, _, height, width], device) = (x.dims(), x.device());
+        let ([n, _, height, width], device) = (x.get().dims(), x.get().device());
         let shape = self.shape(doubled);
         let whole = Picture { n, height, width };
         let (out_height, out_width) = expect_shapes(shape.output(whole));
         let dims = [n, out_height, out_width, shape.outputs];
-        let (x, epilogue) = (pixels(x), Numbers::new(epilogue, pixels));
-        let mut out = take_output(dims.iter().product());
+        let epilogue = Numbers::new(epilogue, pixels);
         let chunk = Picture {
             n: n / epilogue.chunks(),
             ..whole
         };
-        self.run(&x, &epilogue, &mut out, |x, epilogue, out| {
-            expect_shapes(self.weight.forward_as(doubled, x, chunk, epilogue, out));
-        });
-        picture(out, dims, &device)
+        x.read_pixels(|x| {
+            let mut out = take_output(dims.iter().product());
+            self.run(x, &epilogue, &mut out, |x, epilogue, out| {
+                expect_shapes(self.weight.forward_as(doubled, x, chunk, epilogue, out));
+            });
+            picture(out, dims, &device)
+        })
     }
 
     /// Some rows of the output from the strip `x` `[1, in, h, w]` of the input.
     pub(in crate::layers) fn conv2d_rows(
         &self,
-        x: Tensor<4>,
+        x: Input<'_, 4>,
         doubled: bool,
         rows: OutputRows,
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
-        let ([n, _, height, width], device) = (x.dims(), x.device());
+        let ([n, _, height, width], device) = (x.get().dims(), x.get().device());
         let shape = self.shape(doubled);
         let strip = Picture { n, height, width };
         // The width does not depend on the height, for which any will do that the kernel fits in.
@@ -169,13 +171,15 @@ impl Packed<PackedConv> {
             expect_shapes(shape.output(any)).1,
             shape.outputs,
         ];
-        let (x, epilogue) = (pixels(x), Numbers::new(epilogue, pixels));
-        let mut out = take_output(dims.iter().product());
-        self.run(&x, &epilogue, &mut out, |x, epilogue, out| {
-            let weight = &self.weight;
-            expect_shapes(weight.forward_rows(doubled, x, strip, rows, epilogue, out));
-        });
-        picture(out, dims, &device)
+        let epilogue = Numbers::new(epilogue, pixels);
+        x.read_pixels(|x| {
+            let mut out = take_output(dims.iter().product());
+            self.run(x, &epilogue, &mut out, |x, epilogue, out| {
+                let weight = &self.weight;
+                expect_shapes(weight.forward_rows(doubled, x, strip, rows, epilogue, out));
+            });
+            picture(out, dims, &device)
+        })
     }
 
     fn shape(&self, doubled: bool) -> ConvShape {

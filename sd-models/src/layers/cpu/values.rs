@@ -87,6 +87,16 @@ impl<const D: usize> Input<'_, D> {
     }
 }
 
+impl Input<'_, 4> {
+    /// [`read`](Self::read), of a picture's numbers channels-last.
+    pub(super) fn read_pixels<R>(self, read: impl FnOnce(&[f32]) -> R) -> R {
+        match self {
+            Self::Given(x) => read(&pixels(x)),
+            Self::Lent(x) => lend_pixels(x, read),
+        }
+    }
+}
+
 /// A tensor of `values` on the device whose kernels made them.
 pub(super) fn tensor<const D: usize>(
     values: Vec<f32>,
