@@ -107,7 +107,7 @@ fn held(held: Held) -> Option<(Blocks, usize)> {
 /// Of rows of `depth`: as many terms as a block has, or as lie in one block wherever the row begins.
 fn kept_as(blocks: Blocks, depth: usize) -> Option<(Blocks, usize)> {
     let mut span = blocks.elements();
-    while depth % span > 0 {
+    while !depth.is_multiple_of(span) {
         span /= 2;
     }
     Some((blocks, span))

@@ -21,10 +21,13 @@ pub enum UnknownSettings {
     Warn,
 }
 
+/// The storage and products of a layer of that name, if they are its own.
+type OfLayer = dyn Fn(&str) -> Option<Packing> + Send + Sync;
+
 /// Storage and products of single layers, to measure what each kind of them loses by fewer bits, or
 /// to spare the most sensitive ones.
 #[derive(Clone)]
-pub struct LayerPacking(Arc<dyn Fn(&str) -> Option<Packing> + Send + Sync>);
+pub struct LayerPacking(Arc<OfLayer>);
 
 impl LayerPacking {
     /// What `of` says of a layer, whose name is that of its tensors in the network's checkpoint

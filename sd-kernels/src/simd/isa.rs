@@ -14,8 +14,6 @@ enum Set {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-    Neon,
 }
 
 /// Body of [`Isa::run`]: implementors put `#[inline(always)]` on [`Kernel::run`].
@@ -56,10 +54,6 @@ impl Isa {
                 sets.push(Self(Set::Avx2));
             }
         }
-        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-        if std::arch::is_aarch64_feature_detected!("neon") {
-            sets.push(Self(Set::Neon));
-        }
         sets.push(Self::portable());
         sets
     }
@@ -69,7 +63,7 @@ impl Isa {
         Self(Set::Portable)
     }
 
-    /// `"avx512"`, `"avx2"`, `"neon"` or `"portable"`.
+    /// `"avx512"`, `"avx2"` or `"portable"`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
@@ -77,8 +71,6 @@ impl Isa {
             Set::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512",
-            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Set::Neon => "neon",
         }
     }
 
@@ -90,8 +82,6 @@ impl Isa {
             Set::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => 16,
-            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Set::Neon => 4,
         }
     }
 
@@ -103,8 +93,6 @@ impl Isa {
             Set::Avx2 => super::avx2::F32x8::ROWS,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => super::avx512::F32x16::ROWS,
-            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Set::Neon => super::neon::F32x4::ROWS,
         }
     }
 
@@ -119,9 +107,6 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => unsafe { run_avx512(kernel) },
-            // SAFETY: as above.
-            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Set::Neon => unsafe { run_neon(kernel) },
         }
     }
 }
@@ -136,10 +121,4 @@ unsafe fn run_avx2(kernel: impl Kernel) {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
 unsafe fn run_avx512(kernel: impl Kernel) {
     kernel.run::<super::avx512::F32x16>();
-}
-
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-#[target_feature(enable = "neon")]
-unsafe fn run_neon(kernel: impl Kernel) {
-    kernel.run::<super::neon::F32x4>();
 }

@@ -10,8 +10,6 @@ mod avx2;
 mod avx512;
 mod isa;
 mod math;
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
