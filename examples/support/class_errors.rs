@@ -29,8 +29,11 @@ const CLASSES: [(&str, Tells); 6] = [
     ),
 ];
 
+/// The name of a precision, and what layers of it are packed for; none where this processor has it not.
+type Precision = (&'static str, fn() -> Option<Packing>);
+
 /// Precisions, one column each; `None` where this processor does not have it.
-const PRECISIONS: [(&str, fn() -> Option<Packing>); 3] = [
+const PRECISIONS: [Precision; 3] = [
     ("bf16", || {
         let products = Products::bf16()?;
         Some(Packing {
