@@ -5,8 +5,6 @@
 
 #[path = "support/fuzz_adapters.rs"]
 mod adapters;
-#[path = "support/mutate.rs"]
-mod mutate;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -17,9 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mutate::Random;
 use peak_alloc::PeakAlloc;
 use safetensors::SafeTensors;
+use sd_fixtures::mutate::{self, Random};
 use sd_pipeline::core::{Conditioning, Denoiser, DenoiserSpec, Network, each_branch};
 use sd_pipeline::models::{ClipTokenizer, Files, inspect, open_source};
 use sd_pipeline::prompts::{a1111, comfyui, compel};

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
+use sd_fixtures::mutate;
 use sd_pipeline::models::controlnet::ControlNetFiles;
 use sd_pipeline::models::t2i_adapter::T2IAdapterFiles;
 use sd_pipeline::models::{Files, LoadOptions, open_source};
@@ -12,7 +13,7 @@ use sd_pipeline::{
     Control, Device, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency, TextualInversion,
 };
 
-use super::{Mutate, Outcome, Reader, mutate};
+use super::{Mutate, Outcome, Reader};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -249,24 +250,37 @@ fn networks(flex: &Device) -> Vec<Reader> {
         ("t2i-file", WEIGHTS, t2i_files, t2i),
     ];
     let readers = all.into_iter().map(|(name, damaged, files, load)| {
-        let files = BTreeMap::from(files);
         let options = LoadOptions::new(flex);
-        Reader {
-            name,
-            file: files[damaged].to_vec(),
-            mutate: match damaged {
-                CONFIG => mutate::json,
-                _ => mutate::safetensors,
-            },
-            read: Box::new(move |file| {
-                let mut all: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-                all.extend(files.iter().map(|(name, bytes)| (*name, bytes.to_vec())));
-                all.insert(damaged, file);
-                load(&Files::memory(all), &options)
-            }),
-        }
+        let load = move |files| load(&Files::memory(files), &options);
+        damage(name, damaged, &files, load)
     });
     readers.collect()
+}
+
+/// Reader of `files`, of which one is damaged and the others are right.
+fn damage<const N: usize>(
+    name: &'static str,
+    damaged: &'static str,
+    files: &[(&'static str, &'static [u8]); N],
+    read: impl Fn(BTreeMap<&'static str, Vec<u8>>) -> Outcome + 'static,
+) -> Reader {
+    let files: BTreeMap<_, _> = files
+        .iter()
+        .map(|(name, file)| (*name, file.to_vec()))
+        .collect();
+    Reader {
+        name,
+        file: files[damaged].clone(),
+        mutate: match damaged.ends_with(".json") {
+            true => mutate::json,
+            false => mutate::safetensors,
+        },
+        read: Box::new(move |file| {
+            let mut all = files.clone();
+            all.insert(damaged, file);
+            read(all)
+        }),
+    }
 }
 
 /// The parts of an IP-Adapter, each beside what is right.
@@ -288,25 +302,13 @@ fn image_prompts(folder: &Path, flex: &Device) -> Vec<Reader> {
         ),
     ];
     let readers = [("image-prompts", ADAPTER), ("image-config", CONFIG)].map(|(name, damaged)| {
-        let (files, options) = (BTreeMap::from(all), LoadOptions::new(flex));
-        let path = folder.join(ADAPTER);
-        Reader {
-            name,
-            file: files[damaged].to_vec(),
-            mutate: match damaged {
-                CONFIG => mutate::json,
-                _ => mutate::safetensors,
-            },
-            read: Box::new(move |file| {
-                let mut all: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-                all.extend(files.iter().map(|(name, bytes)| (*name, bytes.to_vec())));
-                all.insert(damaged, file);
-                std::fs::write(&path, all.remove(ADAPTER).unwrap_or_default())?;
-                let source = open_source(&path)?;
-                IpAdapterFiles::of_source(source, &Files::memory(all), &options)?.load()?;
-                Ok(())
-            }),
-        }
+        let (path, options) = (folder.join(ADAPTER), LoadOptions::new(flex));
+        damage(name, damaged, &all, move |mut files| {
+            std::fs::write(&path, files.remove(ADAPTER).unwrap_or_default())?;
+            let source = open_source(&path)?;
+            IpAdapterFiles::of_source(source, &Files::memory(files), &options)?.load()?;
+            Ok(())
+        })
     });
     readers.into()
 }

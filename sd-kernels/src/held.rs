@@ -46,19 +46,6 @@ impl Held {
         }
     }
 
-    /// One register of the term `k` of the panel at `from`, from the column `column` on.
-    ///
-    /// # Safety
-    /// As for [`Vector`]. Of [`Numbers`](Self::Numbers) alone.
-    #[inline(always)]
-    pub(crate) unsafe fn load<V: Vector>(self, from: *const u8, k: usize, column: usize) -> V {
-        let width = 2 * V::LANES;
-        match self {
-            Self::Numbers(dtype) => dtype.load::<V>(from, k * width + column),
-            Self::Pairs | Self::Blocks(_) => V::load_bf16(from.cast()),
-        }
-    }
-
     /// The terms `first` to `end` of the panel at `from` as `U` multiplies them: where the layout is
     /// that already, where they lie, and else in `wide`. `U` is that of `unit`.
     ///
@@ -93,11 +80,11 @@ impl Held {
                 unit.1.run(unit.0, expand);
             }
             // Numbers that are multiplied as pairs.
-            _ => {
+            Self::Numbers(dtype) => {
                 for k in (first..end.next_multiple_of(PAIRED)).step_by(2) {
                     for column in [0, V::LANES] {
                         let term = |k: usize| match k < end {
-                            true => self.load::<V>(from, k, column),
+                            true => dtype.load::<V>(from, k * width + column),
                             false => V::zero(),
                         };
                         let to = wide.add((k - first) / 2 * width + column);
@@ -105,6 +92,7 @@ impl Held {
                     }
                 }
             }
+            Self::Pairs => debug_assert!(false, "pairs are not multiplied as numbers"),
         }
         wide.cast_const()
     }

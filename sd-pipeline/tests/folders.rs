@@ -16,28 +16,10 @@ use sd_pipeline::{
 };
 use serde_json::{Map, Value, json};
 
-const FILES: [&str; 10] = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-];
-
 /// The embedded model's files by name.
 fn plain() -> BTreeMap<String, Vec<u8>> {
-    let tiny = sd_tiny::files();
-    let read = |name: &str| match name.split_once('/') {
-        Some((folder, name)) => tiny.folder(folder).read(name),
-        None => tiny.read(name),
-    };
-    let files = FILES.iter();
-    let files = files.map(|name| (name.to_string(), read(name).unwrap().to_vec()));
+    let files = sd_tiny::FILES.iter();
+    let files = files.map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
     files.collect()
 }
 
@@ -497,11 +479,9 @@ fn a_whole_clip_whose_text_half_is_no_object_is_refused() {
 /// of them in f32.
 fn spoilt(folder: &str, name: &str, bad: f32) -> Files {
     let mut files = plain();
-    let path = FILES
-        .iter()
-        .find(|file| file.starts_with(folder) && file.ends_with(".safetensors"));
-    let path = path.unwrap();
-    let weights = SafeTensors::deserialize(&files[*path]).unwrap();
+    let is_its = |file: &&String| file.starts_with(folder) && file.ends_with(".safetensors");
+    let path = files.keys().find(is_its).unwrap().clone();
+    let weights = SafeTensors::deserialize(&files[&path]).unwrap();
     assert!(weights.tensor(name).is_ok(), "{:?}", weights.names());
     let tensors = weights.tensors().into_iter().map(|(key, view)| {
         assert_eq!(view.dtype(), Dtype::F16);

@@ -12,35 +12,15 @@ use serde_json::{Value, json};
 
 /// The embedded model with a layer for the guidance scale.
 fn files(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
-    let tiny = |name: &str| {
-        let (folder, name) = name.split_once('/').unwrap_or(("", name));
-        let files = sd_tiny::files();
-        let files = if folder.is_empty() {
-            files
-        } else {
-            files.folder(folder)
-        };
-        files.read(name).unwrap()
-    };
-    let mut files = BTreeMap::new();
-    for name in [
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ] {
-        files.insert(name.to_string(), tiny(name).to_vec());
-    }
-    let mut config: Value = serde_json::from_slice(&tiny("unet/config.json")).unwrap();
+    let tiny = sd_tiny::FILES.iter();
+    let tiny = tiny.map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
+    let mut files: BTreeMap<String, Vec<u8>> = tiny.collect();
+    let mut config: Value = serde_json::from_slice(&files["unet/config.json"]).unwrap();
     config["time_cond_proj_dim"] = fixture.settings()["time_cond_proj_dim"].clone();
     files.insert("unet/config.json".into(), config.to_string().into_bytes());
 
-    let weights = tiny("unet/diffusion_pytorch_model.safetensors");
-    let weights = SafeTensors::deserialize(&weights).unwrap();
+    let weights = &files["unet/diffusion_pytorch_model.safetensors"];
+    let weights = SafeTensors::deserialize(weights).unwrap();
     let added = fixture.f32("cond_proj.weight");
     let added: Vec<u8> = added.iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = fixture.shape("cond_proj.weight");

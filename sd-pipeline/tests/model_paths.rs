@@ -129,14 +129,7 @@ fn a_part_of_a_model_is_told_with_the_model_that_it_is_of() {
         (NotAModel::Component { model, .. }, message) => (model, message),
         (other, _) => panic!("{other:?}"),
     };
-    for name in [
-        "model_index.json",
-        "unet/diffusion_pytorch_model.safetensors",
-        "unet",
-        "text_encoder",
-        "scheduler",
-        "tokenizer",
-    ] {
+    for (name, _) in sd_tiny::FILES {
         let (of, message) = model_of(&model.join(name));
         assert_eq!(of.as_ref(), Some(&model), "{name}");
         assert!(message.contains("give th"), "{message}");

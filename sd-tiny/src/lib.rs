@@ -62,7 +62,9 @@ macro_rules! embed {
     };
 }
 
-const FILES: &[EmbeddedFile] = embed![
+/// Names and bytes of the model's files, in diffusers layout: what [`files`] has, for programs that change
+/// some of them first.
+pub const FILES: &[EmbeddedFile] = embed![
     "model_index.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",

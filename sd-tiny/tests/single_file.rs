@@ -13,7 +13,7 @@ use image::Rgb;
 use sd_fixtures::Fixture;
 use sd_pipeline::burn::tensor::Tensor;
 use sd_pipeline::models::unet::UNetConfig;
-use sd_pipeline::models::{Blocks, ConfigFile, Files};
+use sd_pipeline::models::{Blocks, ConfigFile, EmbeddedFile, Files};
 use sd_pipeline::{
     Error, OpenOptions, PictureStart, Pipeline, PredictionType, Request, RgbImage, Start,
     WeightStorage, device,
@@ -580,26 +580,16 @@ fn in_blocks(tensors: Tensors, blocks: Blocks) -> (Vec<u8>, usize) {
 /// Of the embedded model, whose layers are wide enough.
 #[test]
 fn blocks_that_stay_draw_what_their_numbers_draw() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model");
-    let unet = "unet/diffusion_pytorch_model.safetensors";
-    let others = [
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-        "unet/config.json",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ];
-    let others = others.map(|name| (name, fs::read(folder.join(name)).unwrap()));
-    let tensors = read(&fs::read(folder.join(unet)).unwrap());
+    const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+    let is_unet = |file: &&EmbeddedFile| file.0 == UNET;
+    let (_, unet) = sd_tiny::FILES.iter().find(is_unet).unwrap();
+    let tensors = read(unet);
     for blocks in Blocks::ALL {
         let (file, saved) = in_blocks(tensors.clone(), blocks);
         // What a file is, is told from its content.
-        let files = others.iter().cloned().chain([(unet, file)]);
-        let files = Files::memory(files);
+        let others = sd_tiny::FILES.iter().filter(|file| !is_unet(file));
+        let files = others.map(|(name, bytes)| (*name, bytes.to_vec()));
+        let files = Files::memory(files.chain([(UNET, file)]));
         let drawn = [WeightStorage::F32, WeightStorage::AsStored].map(|weight_storage| {
             let options = OpenOptions {
                 weight_storage,

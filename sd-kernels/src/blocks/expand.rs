@@ -40,13 +40,10 @@ impl Blocks {
             for (scale, row) in scales[..self.scale_bytes()].iter().zip(&mut rows) {
                 row[column] = *scale;
             }
-            for (bits, shift) in [(low, 0), (high, low)] {
+            let planes = [(low, 0), (high, low)].into_iter();
+            for (bits, shift) in planes.filter(|(bits, _)| *bits > 0) {
                 let mut plane = [0; PART];
-                for (t, q) in quants
-                    .iter()
-                    .enumerate()
-                    .take(if bits > 0 { PART } else { 0 })
-                {
+                for (t, q) in quants.iter().enumerate() {
                     let own = (u32::from(*q) >> shift & ((1 << bits) - 1)) as u8;
                     plane[t % (4 * bits)] |= own << (t / (4 * bits) * bits);
                 }

@@ -24,7 +24,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
         let from = unsafe { self.weight.as_ptr().add(panel * self.weight.panel_bytes()) };
         let all = Filter::<S, IN, OUT> {
             from,
-            held,
+            dtype: DType::F32,
             // A panel of the weight is `[9][inputs][width]`.
             inputs: self.inputs,
             first: inputs.0,
@@ -33,33 +33,35 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
             position: self.position(inputs.1 - inputs.0),
             scheme: self.scheme,
         };
-        let Held::Blocks(blocks) = held else {
-            return isa.run(all);
-        };
-        let mut taps = MaybeUninit::<Taps>::uninit();
-        let wide = taps.as_mut_ptr().cast::<f32>();
-        for first in (inputs.0..inputs.1).step_by(LINE) {
-            for tap in 0..9 {
-                let from_term = tap * self.inputs + first;
-                let expand = Expand {
-                    blocks,
-                    from,
-                    terms: (from_term, from_term + LINE),
-                    // SAFETY: a panel has at most 32 columns, and inputs are whole lines.
-                    to: unsafe { wide.add(tap * LINE * width) },
-                };
-                Products::F32.run(isa, expand);
+        match held {
+            Held::Numbers(dtype) => isa.run(Filter { dtype, ..all }),
+            Held::Pairs => debug_assert!(false, "Winograd multiplies no pairs"),
+            Held::Blocks(blocks) => {
+                let mut taps = MaybeUninit::<Taps>::uninit();
+                let wide = taps.as_mut_ptr().cast::<f32>();
+                for first in (inputs.0..inputs.1).step_by(LINE) {
+                    for tap in 0..9 {
+                        let from_term = tap * self.inputs + first;
+                        let expand = Expand {
+                            blocks,
+                            from,
+                            terms: (from_term, from_term + LINE),
+                            // SAFETY: a panel has at most 32 columns, and inputs are whole lines.
+                            to: unsafe { wide.add(tap * LINE * width) },
+                        };
+                        Products::F32.run(isa, expand);
+                    }
+                    isa.run(Filter {
+                        from: wide.cast_const().cast(),
+                        inputs: LINE,
+                        first: 0,
+                        len: LINE * width,
+                        // SAFETY: a line of inputs within each matrix.
+                        to: unsafe { all.to.add((first - inputs.0) * width) },
+                        ..all
+                    });
+                }
             }
-            isa.run(Filter {
-                from: wide.cast_const().cast(),
-                held: Held::Numbers(DType::F32),
-                inputs: LINE,
-                first: 0,
-                len: LINE * width,
-                // SAFETY: a line of inputs within each matrix.
-                to: unsafe { all.to.add((first - inputs.0) * width) },
-                ..all
-            });
         }
     }
 }
@@ -67,7 +69,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
 #[derive(Clone, Copy)]
 struct Filter<S, const IN: usize, const OUT: usize> {
     from: *const u8,
-    held: Held,
+    dtype: DType,
     /// Inputs of a tap, and the first to transform.
     inputs: usize,
     first: usize,
@@ -82,14 +84,14 @@ struct Filter<S, const IN: usize, const OUT: usize> {
 impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Filter<S, IN, OUT> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let (panel, held) = (self.from, self.held);
         for at in (0..self.len).step_by(V::LANES) {
             let (input, column) = (self.first + at / (2 * V::LANES), at % (2 * V::LANES));
             let mut half = [[V::zero(); 3]; IN];
             for j in 0..3 {
                 let mut taps = [V::zero(); 3];
                 for (i, tap) in taps.iter_mut().enumerate() {
-                    *tap = held.load(panel, (3 * i + j) * self.inputs + input, column);
+                    let term = (3 * i + j) * self.inputs + input;
+                    *tap = self.dtype.load(self.from, term * 2 * V::LANES + column);
                 }
                 for (row, x) in half.iter_mut().zip(S::filter(taps)) {
                     row[j] = x;
