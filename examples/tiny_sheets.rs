@@ -1,5 +1,5 @@
-//! Drawings of the embedded model, in five sheets: prompts, guidance scales, negative prompts, pictures
-//! that are changed, and what the adapters beside it teach.
+//! Drawings of the embedded model, in seven sheets: prompts, weights and schedules in a prompt, guidance
+//! scales, guiders, negative prompts, pictures that are changed, and what the adapters beside it teach.
 //!
 //! `cargo run --release --example tiny_sheets -- DIR`
 
@@ -7,17 +7,18 @@
 mod grid;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use grid::Grid;
 use sd_pipeline::image::{GrayImage, Luma, Rgb, imageops};
 use sd_pipeline::{
-    Control, ControlPicture, Expand, Fill, Inpaint, Lora, MaskRule, OpenOptions, PictureStart,
-    Pipeline, Request, Result, RgbImage, Start, TextualInversion, device, read_picture,
-    write_picture, write_png,
+    Combination, Composed, Control, ControlPicture, Expand, Fill, Inpaint, Lora, MaskRule,
+    OpenOptions, PictureStart, Pipeline, Projected, Prompt, Request, Result, RgbImage, ScaleCurve,
+    Start, TextualInversion, Thresholded, device, read_picture, write_picture, write_png,
 };
 
-/// Draws tiny.png, guidance.png, negative.png, editing.jpg and adapters.png.
+/// Draws tiny.png, weights.png, guidance.png, guiders.png, negative.png, editing.jpg and adapters.png.
 #[derive(Parser)]
 struct Arguments {
     /// An existing folder to write into
@@ -60,11 +61,18 @@ const NEGATIVE: [&str; 5] = [
     "a cream background",
 ];
 
+/// Weights of red, those of blue being what is left to two, and shares of the steps after which a cube
+/// is to be a sphere.
+const WEIGHTS: [f64; 6] = [0.4, 0.8, 0.95, 1.05, 1.2, 1.6];
+const SHARES: [f64; 6] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
+
 fn main() -> Result<()> {
     let folder = Arguments::parse().folder;
     let pipeline = sd_tiny::pipeline(&device("flex")?)?;
     write_png(prompts(&pipeline)?.image(), folder.join("tiny.png"))?;
+    write_png(weights(&pipeline)?.image(), folder.join("weights.png"))?;
     write_png(guidance(&pipeline)?.image(), folder.join("guidance.png"))?;
+    write_png(guiders(&pipeline)?.image(), folder.join("guiders.png"))?;
     write_png(negative(&pipeline)?.image(), folder.join("negative.png"))?;
     write_picture(editing(&pipeline)?.image(), folder.join("editing.jpg"))?;
     write_png(adapters(&pipeline)?.image(), folder.join("adapters.png"))
@@ -79,6 +87,77 @@ fn prompts(pipeline: &Pipeline) -> Result<Grid> {
     for (row, prompts) in PROMPTS.iter().enumerate() {
         for (column, prompt) in prompts.iter().enumerate() {
             grid.put(&draw(pipeline, &sd_tiny::request(*prompt))?, row, column);
+        }
+    }
+    Ok(grid)
+}
+
+/// A1111's weight of a word, which moves a colour, and its schedule, which changes the solid midway.
+fn weights(pipeline: &Pipeline) -> Result<Grid> {
+    let mut grid = Grid::new(
+        &[const { String::new() }; 6],
+        &["weight", "schedule"].map(String::from),
+    );
+    for (column, weight) in WEIGHTS.into_iter().enumerate() {
+        let prompt = format!("a (red:{weight}) (blue:{}) cube", 2.0 - weight);
+        let request = sd_tiny::request(Prompt::a1111(prompt));
+        grid.put(&draw(pipeline, &request)?, 0, column);
+    }
+    for (column, share) in SHARES.into_iter().enumerate() {
+        let prompt = format!("a red [cube:sphere:{share}]");
+        let request = sd_tiny::request(Prompt::a1111(prompt));
+        grid.put(&draw(pipeline, &request)?, 1, column);
+    }
+    Ok(grid)
+}
+
+/// Guiders at every guidance scale.
+fn guiders(pipeline: &Pipeline) -> Result<Grid> {
+    let combined = |scale, combination: Arc<dyn Combination>| Composed {
+        combination: Some(combination),
+        ..Composed::classifier_free(scale)
+    };
+    let mut grid = Grid::new(
+        &GUIDANCE.map(|scale| format!("{scale}")),
+        &[
+            "cfg",
+            "rescale\n0.7",
+            "interval\n0.1-0.8",
+            "cosine\nto 1",
+            "apg",
+            "threshold",
+        ]
+        .map(String::from),
+    );
+    for (column, &scale) in GUIDANCE.iter().enumerate() {
+        let plain = Composed::classifier_free(scale);
+        let rescaled = Composed {
+            rescale: 0.7,
+            ..plain.clone()
+        };
+        let interval = Composed {
+            interval: 0.1..0.8,
+            ..plain.clone()
+        };
+        let falling = Composed::classifier_free(ScaleCurve::Cosine(scale, 1.0));
+        let projected = Projected {
+            eta: 0.0,
+            momentum: -0.5,
+            ..Projected::default()
+        };
+        let thresholded = Thresholded {
+            mimic: 2.0,
+            ..Thresholded::default()
+        };
+        let projected = combined(scale, Arc::new(projected));
+        let thresholded = combined(scale, Arc::new(thresholded));
+        let rows = [plain, rescaled, interval, falling, projected, thresholded];
+        for (row, guidance) in rows.into_iter().enumerate() {
+            let request = Request {
+                guidance: Some(Arc::new(guidance)),
+                ..sd_tiny::request(sd_tiny::PROMPT)
+            };
+            grid.put(&draw(pipeline, &request)?, row, column);
         }
     }
     Ok(grid)

@@ -13,7 +13,7 @@ use sd_pipeline::{
     Control, Device, IpAdapterFiles, Lora, OpenOptions, Pipeline, Residency, TextualInversion,
 };
 
-use super::{Mutate, Outcome, Reader};
+use super::{Mutate, Outcome, Reader, anew};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -133,7 +133,7 @@ fn lora(folder: &Path, model: &Files, pipeline: &Pipeline) -> Result<Reader, Box
         file: changes(model)?,
         mutate: mutate::safetensors,
         read: Box::new(move |file| {
-            std::fs::write(&path, file)?;
+            anew(&path, file)?;
             let lora = Lora {
                 lenient: true,
                 ..Lora::open(&path)?
@@ -156,8 +156,8 @@ fn peft(folder: &Path) -> Reader {
         read: Box::new(move |file| {
             std::fs::create_dir_all(&folder)?;
             let weights = fixture!("lora/peft/adapter_model.safetensors");
-            std::fs::write(folder.join("adapter_model.safetensors"), weights)?;
-            std::fs::write(folder.join("adapter_config.json"), file)?;
+            anew(folder.join("adapter_model.safetensors"), weights)?;
+            anew(folder.join("adapter_config.json"), file)?;
             Lora::open(&folder)?;
             Ok(())
         }),
@@ -182,7 +182,7 @@ fn word(
         },
         mutate,
         read: Box::new(move |file| {
-            std::fs::write(&path, file)?;
+            anew(&path, file)?;
             let word = TextualInversion::open(&path)?;
             // That of the checkpoint is as wide as a real model's.
             if !is_pickle {
@@ -201,7 +201,7 @@ fn control_lora(folder: &Path, pipeline: Pipeline, options: OpenOptions) -> Read
         file: fixture!("control_lora/sd1.safetensors").to_vec(),
         mutate: mutate::safetensors,
         read: Box::new(move |file| {
-            std::fs::write(&path, file)?;
+            anew(&path, file)?;
             Control::open_beside(&path, &pipeline, &options)?;
             Ok(())
         }),
@@ -304,7 +304,7 @@ fn image_prompts(folder: &Path, flex: &Device) -> Vec<Reader> {
     let readers = [("image-prompts", ADAPTER), ("image-config", CONFIG)].map(|(name, damaged)| {
         let (path, options) = (folder.join(ADAPTER), LoadOptions::new(flex));
         damage(name, damaged, &all, move |mut files| {
-            std::fs::write(&path, files.remove(ADAPTER).unwrap_or_default())?;
+            anew(&path, files.remove(ADAPTER).unwrap_or_default())?;
             let source = open_source(&path)?;
             IpAdapterFiles::of_source(source, &Files::memory(files), &options)?.load()?;
             Ok(())

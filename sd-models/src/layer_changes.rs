@@ -1,11 +1,11 @@
 //! Changes that act beside the layers of a network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
-use sd_core::{Error, Extension, Result};
+use sd_core::{Error, Extension, Result, WeightBytes};
 
 use crate::layers::{AnySide, Pack};
 
@@ -44,6 +44,16 @@ impl LayerChanges {
     /// Number of layers that change.
     pub fn len(&self) -> usize {
         self.layers.len()
+    }
+
+    /// The bytes that `all` take together. What is made of one open file is there once, however
+    /// often and how strongly it acts.
+    pub fn weights<'a>(all: impl IntoIterator<Item = &'a Self>) -> WeightBytes {
+        let mut seen = HashSet::new();
+        let sides = all.into_iter().flat_map(|changes| changes.layers.values());
+        let sides = sides.filter(|(side, _)| seen.insert(side.address()));
+        let bytes = sides.map(|(side, _)| side.bytes());
+        bytes.fold(WeightBytes::default(), |sum, own| sum + own)
     }
 
     /// `true` where none does.

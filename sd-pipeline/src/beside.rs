@@ -1,5 +1,6 @@
 //! LoRAs that act beside a pipeline's components.
 
+use sd_core::WeightBytes;
 use sd_models::{BesideLayers, LayerChanges};
 
 use crate::StepScales;
@@ -13,6 +14,11 @@ pub(crate) struct Beside {
     pub(crate) denoiser: Vec<LayerChanges>,
     /// Further factors in the denoiser.
     pub(crate) steps: StepScales,
+}
+
+/// What the factors of `all` take.
+pub(crate) fn weights(all: &[Beside]) -> WeightBytes {
+    LayerChanges::weights((all.iter()).flat_map(|one| one.text.iter().chain(&one.denoiser)))
 }
 
 /// What the text encoder is told of `all`; `None` where that is nothing.

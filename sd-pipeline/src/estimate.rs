@@ -255,6 +255,7 @@ impl Pipeline {
         let adapters = self.image_adapters.len();
         let mut estimate = Estimate::of(&parts, &spec.device, adapters);
         estimate.weights.controls = self.control_weights();
+        estimate.weights.loras = self.memory().loras;
 
         let guidance = request.guidance(self);
         let texts = guidance.texts().len();
@@ -361,6 +362,7 @@ impl Estimate {
                 denoiser: weights(DENOISER).unwrap_or_default(),
                 autoencoder: weights(AUTOENCODER).unwrap_or_default(),
                 controls: WeightBytes::default(),
+                loras: WeightBytes::default(),
                 safety_checker: weights(SAFETY).unwrap_or_default(),
                 image_adapters: weights_of(images.iter().filter_map(|part| part.weights)),
                 device: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sd_core::WeightBytes;
 use sd_models::memory::PeakMemory;
 
-use crate::{Pipeline, Slot, devices};
+use crate::{Pipeline, Slot, beside, devices};
 
 /// The weights a [`Pipeline`]'s components hold in memory now, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct PipelineMemory {
     pub autoencoder: WeightBytes,
     /// Those of networks beside the denoiser.
     pub controls: WeightBytes,
+    /// Those of the LoRAs that act at run time.
+    pub loras: WeightBytes,
     /// The safety checker's.
     pub safety_checker: WeightBytes,
     /// Those of all adapters for image prompts, with their encoders.
@@ -45,10 +47,10 @@ impl PipelineMemory {
     /// All of them.
     pub fn total(&self) -> u64 {
         let parts = [self.text_encoder, self.denoiser, self.autoencoder];
-        let parts =
-            parts
-                .iter()
-                .chain([&self.controls, &self.safety_checker, &self.image_adapters]);
+        let parts = parts
+            .iter()
+            .chain([&self.controls, &self.loras])
+            .chain([&self.safety_checker, &self.image_adapters]);
         parts.map(WeightBytes::total).sum()
     }
 }
@@ -85,6 +87,7 @@ impl Pipeline {
                     .iter()
                     .map(|control| control.network.weights()),
             ),
+            loras: beside::weights(&self.beside),
             safety_checker: (self.safety_checker.as_ref())
                 .map_or_else(WeightBytes::default, Slot::weights),
             image_adapters: weights_of(self.image_adapters.iter().map(Slot::weights)),

@@ -317,9 +317,16 @@ impl Pipeline {
         let safety_checker = match (options.safety, safety_checker) {
             (Some(_), Some(slot)) => Some(Found::Given(slot)),
             (Some(_), None) => {
+                let load = load(&auto, "").by_kernels(FloatDType::F32);
+                // A verdict is not rounded for a picture's sake.
+                let weight_storage = match load.weight_storage.rounding() {
+                    Some(_) => WeightStorage::AsStored,
+                    None => load.weight_storage,
+                };
                 let options = LoadOptions {
                     variant: options.variant.clone(),
-                    ..load(&auto, "").in_precision(FloatDType::F32)
+                    weight_storage,
+                    ..load
                 };
                 folder.safety_checker(&options)?.map(Found::Files)
             }

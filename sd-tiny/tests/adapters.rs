@@ -253,11 +253,17 @@ fn at_run_time_it_draws_what_merged_weights_draw() {
         ] {
             let merged = plain.with_loras(&loras).unwrap();
             let beside = plain.with_loras_at_run_time(&loras).unwrap();
-            let merged = latents(&merged, prompt, 2);
-            let found = difference(latents(&beside, prompt, 2), merged.clone());
+            let drawn = latents(&merged, prompt, 2);
+            let found = difference(latents(&beside, prompt, 2), drawn.clone());
             assert!(found <= 1e-5, "{family:?} {loras:?}: {found:e}");
             let changes = loras[0].strength != 0.0;
-            assert_eq!(difference(own.clone(), merged) > 1e-3, changes);
+            assert_eq!(difference(own.clone(), drawn) > 1e-3, changes);
+            // The factors are held beside, those of one file once.
+            let held = [&plain, &merged, &beside].map(|p| p.memory().loras.total());
+            let once = plain.with_loras_at_run_time(&loras[..1]).unwrap();
+            let once = once.memory().loras.total();
+            assert!(once > 0);
+            assert_eq!(held, [0, 0, once]);
             // No weight was read again.
             let networks = [&plain, &beside].map(|p| p.denoiser.get().unwrap());
             assert!(Arc::ptr_eq(&networks[0], &networks[1]));

@@ -4,6 +4,7 @@
 //! of the model's world under some shade. `training/obedience.py` is the large version, with
 //! shapes too and 500 prompts.
 
+mod guided;
 mod trained;
 
 use sd_pipeline::burn::tensor::FloatDType;

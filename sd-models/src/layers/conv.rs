@@ -8,7 +8,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{ConvShape, Isa, PackedConv, Packing};
 
 use super::cpu::Packed;
-use super::pack::bytes_of;
+use super::pack::{bytes_of, size};
 use super::sides::Product;
 use super::{
     Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
@@ -105,6 +105,14 @@ impl Conv2d {
             layer.weight = Param::from_tensor(Tensor::from_data(data, (device, dtype)));
         }
         Ok(layer)
+    }
+
+    /// The bytes of its own weight and bias, loaded.
+    pub(super) fn bytes(&self) -> WeightBytes {
+        match &self.packed {
+            Some(packed) => packed.bytes(packed.weight.bytes()),
+            None => size(&self.weight, self.bias.as_ref()),
+        }
     }
 
     /// A layer that sees a picture as this one does, of as many outputs.
@@ -267,9 +275,9 @@ impl PackLayer for Conv2d {
     fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {
         let rows = weights.rows(name)?;
         let weight = PackedConv::read(Isa::best(), &rows, self.shape(), packing)?;
-        let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
-        Ok(self.packed.insert(packed).bytes(bytes))
+        self.packed = Some(packed);
+        Ok(self.bytes())
     }
 
     fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {

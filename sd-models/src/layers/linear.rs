@@ -7,7 +7,7 @@ use sd_core::WeightBytes;
 use sd_kernels::{Isa, PackedMatrix, Packing};
 
 use super::cpu::Packed;
-use super::pack::bytes_of;
+use super::pack::{bytes_of, size};
 use super::sides::Product;
 use super::{
     Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
@@ -70,6 +70,14 @@ impl Linear {
         (self.beside).around(x.into(), epilogue, Self::product, own)
     }
 
+    /// The bytes of its own weight and bias, loaded.
+    pub(super) fn bytes(&self) -> WeightBytes {
+        match &self.packed {
+            Some(packed) => packed.bytes(packed.weight.bytes()),
+            None => size(&self.weight, self.bias.as_ref()),
+        }
+    }
+
     /// The sum of what lies beside the product of `x`, where anything does.
     pub(super) fn beside(&self, x: &mut Tensor<3>) -> Option<Tensor<3>> {
         if self.beside.is_empty() {
@@ -110,9 +118,9 @@ impl PackLayer for Linear {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         let rows = weights.rows(name)?;
         let weight = PackedMatrix::read(Isa::best(), &rows, outputs, inputs, packing)?;
-        let bytes = weight.bytes();
         let packed = Packed::new(weight, self.bias.is_some(), name, weights)?;
-        Ok(self.packed.insert(packed).bytes(bytes))
+        self.packed = Some(packed);
+        Ok(self.bytes())
     }
 
     fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes> {

@@ -1,6 +1,7 @@
 //! Reading a network's weights as the kernels want them.
 
-use burn::tensor::{DType, Device};
+use burn::module::Param;
+use burn::tensor::{DType, Device, Tensor};
 use sd_core::WeightBytes;
 use sd_kernels::Packing;
 
@@ -56,6 +57,21 @@ pub(super) fn bytes_of(
         plain: 0,
         packed: bytes as u64,
     })
+}
+
+/// The bytes of a weight and a bias that are loaded and not packed.
+pub(super) fn size<const D: usize>(
+    weight: &Param<Tensor<D>>,
+    bias: Option<&Param<Tensor<1>>>,
+) -> WeightBytes {
+    fn bytes<const D: usize>(of: &Param<Tensor<D>>) -> usize {
+        of.lazy_shape().num_elements() * of.val().dtype().size()
+    }
+    let plain = bytes(weight) + bias.map_or(0, bytes);
+    WeightBytes {
+        plain: plain as u64,
+        packed: 0,
+    }
 }
 
 /// A layer still to be packed.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use sd_core::WeightBytes;
 use sd_kernels::Activation;
 
 use super::plain::{activate, rectify};
@@ -41,6 +42,24 @@ pub(crate) struct Side<L> {
 pub(crate) enum AnySide {
     Linear(Arc<Side<Linear>>),
     Conv2d(Arc<Side<Conv2d>>),
+}
+
+impl AnySide {
+    /// The place of its factors in memory, by which one is told from another.
+    pub(crate) fn address(&self) -> *const () {
+        match self {
+            Self::Linear(side) => Arc::as_ptr(side).cast(),
+            Self::Conv2d(side) => Arc::as_ptr(side).cast(),
+        }
+    }
+
+    /// The bytes of its factors.
+    pub(crate) fn bytes(&self) -> WeightBytes {
+        match self {
+            Self::Linear(side) => side.bytes(Linear::bytes),
+            Self::Conv2d(side) => side.bytes(Conv2d::bytes),
+        }
+    }
 }
 
 /// What lies beside one layer, each with its factor.
@@ -93,6 +112,19 @@ impl<L> Side<L> {
             product: product.transpose()?,
             bias,
         })
+    }
+
+    /// The sum of its layers' bytes and those of its bias.
+    fn bytes(&self, of: impl Fn(&L) -> WeightBytes) -> WeightBytes {
+        let bias = self.bias.as_ref();
+        let plain = bias.map_or(0, |bias| bias.shape().num_elements() * bias.dtype().size());
+        let none = WeightBytes {
+            plain: plain as u64,
+            packed: 0,
+        };
+        let layers = self.product.iter();
+        let layers = layers.flat_map(|(low, high)| low.iter().chain([high]));
+        layers.map(of).fold(none, |sum, own| sum + own)
     }
 
     /// `true` where it is of a layer of `[inputs, outputs]`.

@@ -2,30 +2,18 @@
 
 mod inversion;
 mod special;
+mod steps;
 mod vocabulary;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, Encoding, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Encoding};
 
 use self::inversion::Inversions;
 use self::special::SpecialTokens;
 use self::vocabulary::Vocabulary;
 use crate::{Error, Files, Result};
-
-/// The pieces a text is split into before byte-pair encoding: contractions, words, single digits, and
-/// runs of anything else that is not white space.
-const WORDS: &str = concat!(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d",
-    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
-);
 
 /// Every Stable Diffusion model's prompt length.
 const DEFAULT_LENGTH: usize = 77;
@@ -37,7 +25,7 @@ const DEFAULT_LENGTH: usize = 77;
 /// `<word>_1`, `<word>_2` …, is written as the first of them and stands for all, as in diffusers.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
-    inner: Tokenizer,
+    inner: steps::Tokenizer,
     path: PathBuf,
     /// Words of several vectors among the added tokens.
     inversions: Inversions,
@@ -81,7 +69,7 @@ impl ClipTokenizer {
         let max_length = max_length(files, special.max_length)?;
         let model = vocabulary.into_model(&special.unknown)?;
         Ok(Self {
-            inner: assemble(model, special).map_err(|e| Error::tokenizer(&path, e))?,
+            inner: steps::assemble(model, special).map_err(|e| Error::tokenizer(&path, e))?,
             path,
             inversions,
             max_length,
@@ -228,24 +216,4 @@ fn max_length(files: &Files, found: Option<f64>) -> Result<usize> {
             Err(Error::config(file, "model_max_length", length, expected))
         }
     }
-}
-
-/// The steps of transformers' `CLIPTokenizer` in their order.
-fn assemble(model: BPE, special: SpecialTokens) -> tokenizers::Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_normalizer(Some(Normalizers::new(vec![
-        NFC.into(),
-        Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(),
-        Lowercase.into(),
-    ])))?;
-    let words = SplitPattern::Regex(WORDS.into());
-    let words = Split::new(words, SplitDelimiterBehavior::Removed, true)?;
-    let bytes = ByteLevel::new(false, true, true);
-    let steps = vec![words.into(), bytes.into()];
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps)));
-    // One at a time, so that a later one of the same text replaces the earlier.
-    for token in special.added {
-        tokenizer.add_tokens([token])?;
-    }
-    Ok(tokenizer)
 }

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use safetensors::SafeTensors;
+use sd_pipeline::burn::tensor::FloatDType;
+use sd_pipeline::image::Rgb;
 use sd_pipeline::models::{Files, LoadOptions};
 use sd_pipeline::{
-    ConceptChecker, OnFlagged, OpenOptions, Pipeline, Request, Residency, Result, SafetyChecker,
-    device,
+    ConceptChecker, OnFlagged, OpenOptions, Pipeline, Request, Residency, Result, RgbImage,
+    SafetyChecker, WeightStorage, device,
 };
 use serde_json::{Map, Value, json};
 
@@ -63,6 +65,22 @@ fn a_folder_that_ships_a_checker_is_checked_by_it() {
     let checker = ConceptChecker::open(&files, "safety_checker", "feature_extractor", &load);
     let verdict = checker.unwrap().check(&plain.image).unwrap();
     assert_eq!(found.verdict.as_ref(), Some(&verdict));
+}
+
+#[test]
+fn a_checker_computes_in_f32_whatever_the_networks_do() {
+    let rough = OpenOptions {
+        dtype: FloatDType::BF16,
+        weight_storage: WeightStorage::Q4,
+        ..options()
+    };
+    let picture = RgbImage::from_fn(64, 48, |x, y| Rgb([4 * x as u8, 5 * y as u8, 90]));
+    let verdict = |options: &OpenOptions| {
+        let pipeline = Pipeline::from_files(&Files::memory(shipped()), options).unwrap();
+        let checker = pipeline.safety_checker.unwrap().get().unwrap();
+        checker.check(&picture).unwrap()
+    };
+    assert_eq!(verdict(&rough), verdict(&options()));
 }
 
 fn files_without() -> BTreeMap<String, Vec<u8>> {

@@ -16,7 +16,7 @@ use crate::weights::Weights;
 /// A layer's weight as the kernels want it, and its bias.
 #[derive(Clone)]
 pub(in crate::layers) struct Packed<W> {
-    weight: Arc<W>,
+    pub(in crate::layers) weight: Arc<W>,
     bias: Option<Arc<[f32]>>,
 }
 
