@@ -61,10 +61,9 @@ const NEGATIVE: [&str; 5] = [
     "a cream background",
 ];
 
-/// Weights of red, those of blue being what is left to two, and shares of the steps after which a cube
-/// is to be a sphere.
-const WEIGHTS: [f64; 6] = [0.4, 0.8, 0.95, 1.05, 1.2, 1.6];
-const SHARES: [f64; 6] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
+/// Weights of a second prompt, and shares of the steps after which another word stands there.
+const WEIGHTS: [f64; 6] = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0];
+const SHARES: [f64; 6] = [0.5, 0.75, 0.8, 0.85, 0.9, 0.95];
 
 fn main() -> Result<()> {
     let folder = Arguments::parse().folder;
@@ -92,21 +91,21 @@ fn prompts(pipeline: &Pipeline) -> Result<Grid> {
     Ok(grid)
 }
 
-/// A1111's weight of a word, which moves a colour, and its schedule, which changes the solid midway.
+/// A1111's weights of prompts joined by AND, which move a colour, and its schedules, which change the
+/// solid or its colour midway.
 fn weights(pipeline: &Pipeline) -> Result<Grid> {
-    let mut grid = Grid::new(
-        &[const { String::new() }; 6],
-        &["weight", "schedule"].map(String::from),
-    );
-    for (column, weight) in WEIGHTS.into_iter().enumerate() {
-        let prompt = format!("a (red:{weight}) (blue:{}) cube", 2.0 - weight);
-        let request = sd_tiny::request(Prompt::a1111(prompt));
-        grid.put(&draw(pipeline, &request)?, 0, column);
-    }
-    for (column, share) in SHARES.into_iter().enumerate() {
-        let prompt = format!("a red [cube:sphere:{share}]");
-        let request = sd_tiny::request(Prompt::a1111(prompt));
-        grid.put(&draw(pipeline, &request)?, 1, column);
+    let names = ["red AND\nblue:W", "[cube:\nsphere:S]", "[yellow:\nred:S]"];
+    let mut grid = Grid::new(&[const { String::new() }; 6], &names.map(String::from));
+    for (column, (weight, share)) in WEIGHTS.into_iter().zip(SHARES).enumerate() {
+        let prompts = [
+            format!("a red star AND a blue star :{weight}"),
+            format!("a red [cube:sphere:{share}]"),
+            format!("a [yellow:red:{share}] star"),
+        ];
+        for (row, prompt) in prompts.into_iter().enumerate() {
+            let request = sd_tiny::request(Prompt::a1111(prompt));
+            grid.put(&draw(pipeline, &request)?, row, column);
+        }
     }
     Ok(grid)
 }
