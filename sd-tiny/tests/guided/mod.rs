@@ -12,22 +12,18 @@ use super::{PROMPTS, order};
 
 const SCALES: [f64; 6] = [2.0, 5.0, 10.0, 15.0, 20.0, 30.0];
 
-/// Each guider's name and its guidance at a scale.
-fn guiders() -> Vec<(&'static str, Box<dyn Fn(f64) -> Composed>)> {
-    fn combined(
-        name: &'static str,
-        combination: impl Combination + Clone + 'static,
-    ) -> (&'static str, Box<dyn Fn(f64) -> Composed>) {
+/// A guider's name and its guidance at a scale.
+type Named = (&'static str, Box<dyn Fn(f64) -> Composed>);
+
+fn guiders() -> Vec<Named> {
+    fn combined(name: &'static str, combination: impl Combination + Clone + 'static) -> Named {
         let guidance = move |scale| Composed {
             combination: Some(Arc::new(combination.clone())),
             ..Composed::classifier_free(scale)
         };
         (name, Box::new(guidance))
     }
-    fn weakened(
-        name: &'static str,
-        perturbation: Perturbation,
-    ) -> (&'static str, Box<dyn Fn(f64) -> Composed>) {
+    fn weakened(name: &'static str, perturbation: Perturbation) -> Named {
         let guidance = move |scale| {
             let layers = vec!["mid_block".into()];
             let weak = Perturbed {
