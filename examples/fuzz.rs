@@ -36,6 +36,9 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// Memory that reading a file may take beyond its size.
 const MEMORY_LIMIT: usize = 64 << 20;
 const TIME_LIMIT: Duration = Duration::from_secs(1);
+/// Memory that may be left of the later half of so many cases or more: what patterns keep of odd texts.
+const KEPT_LIMIT: usize = 256 << 10;
+const KEPT_CASES: u64 = 1000;
 
 /// Readers of whole networks, whose cases take milliseconds: of them it is one case in eight.
 const SLOW: &[&str] = &[
@@ -123,7 +126,12 @@ fn fuzz(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
             true => arguments.cases.div_ceil(8),
             false => arguments.cases,
         };
+        // Once all that is made once is there, nothing may be left of a case.
+        let (mut kept, half) = (0, arguments.first + cases / 2);
         for case in arguments.first..arguments.first + cases {
+            if case == half {
+                kept = MEMORY.current_usage();
+            }
             let file = (reader.mutate)(&reader.file, &mut Random::new(arguments.seed, case));
             let found = watched(&reader, &file);
             longest = longest.max(found.time);
@@ -136,6 +144,11 @@ fn fuzz(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
                     std::fs::write(folder.join(format!("{}-{case}", reader.name)), &file)?;
                 }
             }
+        }
+        let kept = MEMORY.current_usage().saturating_sub(kept);
+        if cases >= KEPT_CASES && kept > KEPT_LIMIT {
+            faults += 1;
+            println!("{} keeps {kept} bytes of the later half", reader.name);
         }
         sound &= faults == 0;
         println!(

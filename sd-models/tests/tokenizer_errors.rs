@@ -150,6 +150,16 @@ fn settings_out_of_range_are_errors() {
         let settings = format!("{{\"model_max_length\": {value}}}");
         expect(&with(&settings), config, "model_max_length");
     }
+    // As many as a folder may want, but none that no text can have.
+    let tokens = |length: usize| {
+        let tokens: Vec<_> = (0..2000).map(|i| format!("<{i:0>length$}>")).collect();
+        serde_json::json!({ "extra_special_tokens": tokens }).to_string()
+    };
+    let many = open(&with(&tokens(1022))).unwrap();
+    let last = format!("ab<{:0>1022}>", 1999);
+    assert_eq!(many.encode(&last).unwrap().ids[..4], [5, 4, 2006, 6]);
+    let kind: fn(&Error) -> bool = |e| matches!(e, Error::Tokenizer { .. });
+    expect(&with(&tokens(1023)), kind, "expected at most 1024");
     let unlimited = r#"{"model_max_length": 1000000000000000019884624838656}"#;
     assert_eq!(open(&with(unlimited)).unwrap().max_length(), 77);
     expect(

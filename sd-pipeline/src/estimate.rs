@@ -7,6 +7,7 @@ use sd_core::{BranchEvaluation, WeightBytes};
 use sd_models::OutputReplay;
 use sd_models::memory::{kept_bytes, resident_bytes};
 
+use crate::beside;
 use crate::devices;
 use crate::memory::weights_of;
 use crate::run;
@@ -255,7 +256,7 @@ impl Pipeline {
         let adapters = self.image_adapters.len();
         let mut estimate = Estimate::of(&parts, &spec.device, adapters);
         estimate.weights.controls = self.control_weights();
-        estimate.weights.loras = self.memory().loras;
+        estimate.weights.loras = beside::weights(&self.beside);
 
         let guidance = request.guidance(self);
         let texts = guidance.texts().len();

@@ -91,7 +91,7 @@ impl ClipTokenizer {
             let reason = format!("{word:?} cannot be a word: expected one without white space");
             return Err(Error::tokenizer(&self.path, reason));
         }
-        for number in 0..count {
+        let tokens = (0..count).map(|number| {
             let token = match number {
                 0 => word.to_string(),
                 number => format!("{word}_{number}"),
@@ -100,10 +100,10 @@ impl ClipTokenizer {
                 let reason = format!("{token:?} is a word of the vocabulary already");
                 return Err(Error::tokenizer(&self.path, reason));
             }
-            let token = AddedToken::from(token, false);
-            let added = with.inner.add_tokens([token]);
-            added.map_err(|e| Error::tokenizer(&self.path, e))?;
-        }
+            Ok(AddedToken::from(token, false))
+        });
+        let added = with.inner.add_tokens(tokens.collect::<Result<Vec<_>>>()?);
+        added.map_err(|e| Error::tokenizer(&self.path, e))?;
         with.inversions.add(word, count);
         match with.inner.token_to_id(word) {
             Some(first) => Ok((with, first as usize)),

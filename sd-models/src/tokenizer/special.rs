@@ -1,6 +1,6 @@
 //! The tokens that are not made of merges: which there are, and how they are found in a text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -25,6 +25,10 @@ const NAMES: [&str; 7] = [
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
+
+/// Bytes of the longest added token: to be found in a text they are all made one automaton, in a time
+/// that grows with the square of their length.
+const LONGEST: usize = 1024;
 
 /// A token as the various files describe it.
 #[derive(Debug, Clone, Deserialize)]
@@ -125,6 +129,7 @@ impl SpecialTokens {
         config: &Map<String, Value>,
         listed: BTreeMap<u32, TokenSpec>,
     ) -> Result<Self> {
+        let extra = extra(files, config)?;
         let mut named = BTreeMap::new();
         for name in NAMES {
             let token = match config.get(name).filter(|value| !value.is_null()) {
@@ -141,13 +146,18 @@ impl SpecialTokens {
             }
         }
         let content = |name: &str| named.get(name).map_or(String::new(), |t| t.content.clone());
+        let all = named.values().chain(listed.values()).chain(&extra);
+        if let Some(long) = all.map(|t| t.content.len()).find(|len| *len > LONGEST) {
+            let reason = format!("an added token of {long} bytes, expected at most {LONGEST}");
+            return Err(Error::tokenizer(files.path(""), reason));
+        }
         Ok(Self {
             start: content("bos_token"),
             end: content("eos_token"),
             unknown: content("unk_token"),
             pad: content("pad_token"),
             max_length: config.get("model_max_length").and_then(Value::as_f64),
-            added: in_order(named, listed, extra(files, config)?),
+            added: in_order(named, listed, extra),
         })
     }
 }
@@ -158,7 +168,8 @@ fn in_order(
     listed: BTreeMap<u32, TokenSpec>,
     extra: Vec<TokenSpec>,
 ) -> Vec<AddedToken> {
-    let is_listed = |token: &TokenSpec| listed.values().any(|t| t.content == token.content);
+    let contents: HashSet<&str> = listed.values().map(|t| t.content.as_str()).collect();
+    let is_listed = |token: &TokenSpec| contents.contains(token.content.as_str());
     let names = NAMES.iter().filter_map(|name| named.get(name));
     let unlisted = names.chain(&extra).filter(|token| !is_listed(token));
     let is_named = |token: &TokenSpec| named.values().any(|t| t.content == token.content);

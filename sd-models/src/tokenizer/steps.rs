@@ -38,10 +38,7 @@ pub(super) fn assemble(model: BPE, special: SpecialTokens) -> Result<Tokenizer> 
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(normalizer))?;
     tokenizer.with_pre_tokenizer(Some(words));
-    // One at a time, so that a later one of the same text replaces the earlier.
-    for token in special.added {
-        tokenizer.add_tokens([token])?;
-    }
+    tokenizer.add_tokens(special.added)?;
     Ok(tokenizer)
 }
 

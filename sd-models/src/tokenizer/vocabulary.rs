@@ -169,6 +169,8 @@ impl Vocabulary {
         let tokens: Vocab = self.tokens.into_iter().collect();
         BPE::builder()
             .vocab_and_merges(tokens, self.merges)
+            // Its cache outlives the model: each thread keeps the words of all there ever were.
+            .cache_capacity(0)
             .unk_token(unknown.into())
             .continuing_subword_prefix(String::new())
             .end_of_word_suffix("</w>".into())
