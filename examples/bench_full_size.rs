@@ -23,10 +23,12 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use sd_pipeline::burn::tensor::{Device, FloatDType, Tensor};
-use sd_pipeline::core::BoxError;
-use sd_pipeline::models::unet::UNetFiles;
+use sd_pipeline::core::{BoxError, Conditioning, SizeConditioning};
+use sd_pipeline::models::unet::{UNetConfig, UNetFiles};
 use sd_pipeline::models::vae::VaeFiles;
-use sd_pipeline::models::{ClipTextConfig, ClipTextModel, Files, LoadOptions, WeightStorage};
+use sd_pipeline::models::{
+    ClipTextConfig, ClipTextModel, ConfigFile, Files, LoadOptions, WeightStorage,
+};
 use sd_pipeline::{
     Autoencoder, Cancel, ConceptChecker, Denoiser, Network, Noise, NoiseSchedule, Parameterization,
     RgbImage, SeededNoise, TextEmbedding, device,
@@ -236,7 +238,16 @@ fn network(
     );
     let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
     let context = Tensor::ones([1, 77, unet.spec().context_width], &options.device);
-    let branch = TextEmbedding::new(context).into();
+    let mut text = TextEmbedding::new(context);
+    let config = UNetConfig::new(&ConfigFile::read(&files.folder("unet"), "config.json")?)?;
+    if let Some(of) = config.text_time {
+        // What the pooled text leaves are the sines of six numbers.
+        let width = of.input_width - 6 * of.time_channels;
+        text = text.with_pooled(Tensor::ones([1, width], &options.device));
+    }
+    let mut branch = Conditioning::new(text);
+    let size = [arguments.size; 2];
+    branch.size = config.text_time.map(|_| SizeConditioning::of(size));
     Ok(Arc::new(unet).prepare(vec![branch; arguments.batch])?)
 }
 
