@@ -1,7 +1,7 @@
 //! The layouts that a weight has in memory, and how a panel of it becomes one that is multiplied.
 
 use crate::blocks::{Expand, KeptBlocks};
-use crate::products::{PAIRED, Products, Unit};
+use crate::products::{LINE_TERMS, PAIRED, Products, Unit};
 use crate::simd::{Isa, Vector};
 use crate::weight::DType;
 
@@ -13,6 +13,9 @@ pub enum Held {
     /// `[depth/2][width][2]` bf16, zero beyond the depth up to 32 terms, as products of bf16 take
     /// them.
     Pairs,
+    /// A scale for each column in f32, then `[depth/4][width][4]` bytes with a sign, zero beyond the
+    /// depth up to 64 terms, as products of int8 take them.
+    Int8,
     /// ggml's blocks.
     Blocks(KeptBlocks),
 }
@@ -23,7 +26,17 @@ impl Held {
         match self {
             Self::Numbers(dtype) => width * depth * dtype.bytes(),
             Self::Pairs => width * depth.next_multiple_of(PAIRED) * 2,
+            Self::Int8 => self.head(width) + width * depth.next_multiple_of(LINE_TERMS),
             Self::Blocks(blocks) => depth.div_ceil(blocks.span()) * width * blocks.piece(),
+        }
+    }
+
+    /// Bytes of a panel before its first term.
+    #[inline(always)]
+    pub(crate) fn head(self, width: usize) -> usize {
+        match self {
+            Self::Int8 => width * size_of::<f32>(),
+            _ => 0,
         }
     }
 
@@ -33,16 +46,18 @@ impl Held {
         match self {
             Self::Numbers(dtype) => count * width * dtype.bytes(),
             Self::Pairs => count * width * 2,
+            Self::Int8 => count * width,
             Self::Blocks(blocks) => count * width * blocks.piece() / blocks.span(),
         }
     }
 
-    /// True for the layout that products of f32 (`true`) or of bf16 multiply as it is.
+    /// True for the layout that products of f32 (`true`) or others multiply as it is. Int8 is never
+    /// multiplied otherwise.
     #[inline(always)]
     pub(crate) fn is_multiplied(self, single: bool) -> bool {
         match single {
             true => self == Self::Numbers(DType::F32),
-            false => self == Self::Pairs,
+            false => matches!(self, Self::Pairs | Self::Int8),
         }
     }
 
@@ -61,7 +76,7 @@ impl Held {
     ) -> *const f32 {
         let width = 2 * V::LANES;
         if self.is_multiplied(U::IS_SINGLE) {
-            return from.add(self.terms(first, width)).cast();
+            return from.add(self.head(width) + self.terms(first, width)).cast();
         }
         match self {
             // Plain numbers of which the layout is right.
@@ -92,14 +107,16 @@ impl Held {
                     }
                 }
             }
-            Self::Pairs => debug_assert!(false, "pairs are not multiplied as numbers"),
+            Self::Pairs | Self::Int8 => debug_assert!(false, "{self:?} is not multiplied as f32"),
         }
         wide.cast_const()
     }
 
-    /// f32 of room that [`multiplied`](Self::multiplied) needs for so many terms.
+    /// f32 of room that [`multiplied`](Self::multiplied) needs for so many terms, or packing a row of
+    /// them that is multiplied with int8.
     pub(crate) fn room(self, single: bool, terms: usize, width: usize) -> usize {
         match (self.is_multiplied(single), single) {
+            _ if self == Self::Int8 => terms,
             (true, _) => 0,
             (false, true) => terms * width,
             (false, false) => terms.next_multiple_of(PAIRED) / 2 * width,

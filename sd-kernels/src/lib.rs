@@ -45,7 +45,7 @@ pub use outputs::{
     OutputReplay, Replayed, kept_output_bytes, recycle_output, release_outputs, take_output,
 };
 pub use peak::peak_rate;
-pub use products::Products;
+pub use products::{Int8, Products};
 pub use simd::Isa;
 pub use transpose::{to_channels_first, to_channels_last};
 pub use weight::{DType, Packing, WeightRows, WeightStorage};

@@ -1,6 +1,6 @@
 use crate::buffer::Shared;
 use crate::error::{Result, check_len, check_option};
-use crate::gemm::{Activation, Gate, PackedMatrix, Rows, Store, product, product_whole};
+use crate::gemm::{Activation, Gate, Order, PackedMatrix, Rows, Store, product, product_whole};
 use crate::simd::Isa;
 use crate::weight::{Packing, WeightRows, WeightStorage};
 
@@ -92,17 +92,22 @@ impl PackedGeglu {
         Ok(Self { matrix, columns })
     }
 
-    /// Memory that such a packed `weight` will take, in bytes.
+    /// Memory that such a packed `weight` will take, in bytes. It is read only where int8 is asked for.
+    ///
+    /// # Errors
+    /// Those of reading.
     pub fn bytes_of<W: WeightRows + ?Sized>(
         isa: Isa,
         weight: &W,
         columns: usize,
         inputs: usize,
         packing: impl Into<Packing>,
-    ) -> usize {
+    ) -> Result<usize, W::Error> {
         let lanes = isa.lanes();
         let padded = columns.div_ceil(lanes) * 2 * lanes;
-        PackedMatrix::bytes_of(isa, weight, padded, inputs, packing)
+        let size = [2 * columns, inputs];
+        let (held, _) = packing.into().of(weight, Order::AsStored, size)?;
+        Ok(PackedMatrix::held_bytes(isa, padded, inputs, held))
     }
 
     /// Number of outputs.

@@ -6,9 +6,9 @@ use half::{bf16, f16};
 
 use crate::blocks::{Blocks, KeptBlocks, PART};
 use crate::error::{Error, Result};
-use crate::gemm::Order;
+use crate::gemm::{Order, is_tolerated};
 use crate::held::Held;
-use crate::products::Products;
+use crate::products::{LONGEST, Products};
 use crate::simd::Vector;
 
 /// The type a weight's numbers have in memory. What is computed from them is always f32.
@@ -90,7 +90,8 @@ pub struct Packing {
     /// Its storage.
     pub storage: WeightStorage,
     /// Products of bf16 need the weight in no more than bf16: where these are asked for, what would
-    /// be held in f32 or half precision is held in bf16.
+    /// be held in f32 or half precision is held in bf16. Those of int8 need it in that, for which
+    /// [`PackedMatrix`](crate::PackedMatrix) has the rule.
     pub products: Products,
 }
 
@@ -105,6 +106,23 @@ impl From<WeightStorage> for Packing {
 }
 
 impl Packing {
+    /// The layout of a linear layer's `weight` `[rows, depth]`, and what it is multiplied with.
+    pub(crate) fn of<W: WeightRows + ?Sized>(
+        self,
+        weight: &W,
+        order: Order,
+        [rows, depth]: [usize; 2],
+    ) -> Result<(Held, Products), W::Error> {
+        let held = self.holds(weight.dtype(), weight.blocks(), order, depth);
+        let is_smaller = matches!(held, Held::Blocks(kept) if !Blocks::Q8_0.fits(kept.blocks()));
+        let is_int8 = self.products.int8().is_some()
+            && !is_smaller
+            && depth <= LONGEST
+            && is_tolerated(weight, rows, depth)?;
+        let held = if is_int8 { Held::Int8 } else { held };
+        Ok((held, self.products.of_weight(is_int8)))
+    }
+
     /// Layout of a weight of numbers stored as `stored`, or in `blocks`, of which rows of `depth` terms
     /// are multiplied in this order.
     pub(crate) fn holds(

@@ -242,7 +242,7 @@ fn what_winograd_does_faster_stays_f32() {
             false => Held::Pairs,
         };
         assert_eq!(packed.held(), expected);
-        let bytes = PackedConv::bytes_of(Isa::best(), &w[..], shape, packing(unit));
+        let bytes = PackedConv::bytes_of(Isa::best(), &w[..], shape, packing(unit)).unwrap();
         assert_eq!(packed.bytes(), bytes);
     }
 }
@@ -354,7 +354,7 @@ fn memory_is_foretold() {
     let (isa, w) = (Isa::best(), values(2, 100 * 90));
     for unit in Products::all() {
         let packed = PackedMatrix::read(isa, &w[..], 100, 90, packing(unit)).unwrap();
-        let foretold = PackedMatrix::bytes_of(isa, &w[..], 100, 90, packing(unit));
+        let foretold = PackedMatrix::bytes_of(isa, &w[..], 100, 90, packing(unit)).unwrap();
         assert_eq!(packed.bytes(), foretold);
         let columns = 100usize.next_multiple_of(2 * isa.lanes());
         assert_eq!(packed.bytes(), columns * 96 * 2);

@@ -120,7 +120,7 @@ fn product<W: WeightRows<Error = sd_kernels::Error> + ?Sized>(
     [rows, outputs, inputs]: [usize; 3],
 ) -> (Held, Vec<f32>) {
     let packed = PackedMatrix::read(isa, weight, outputs, inputs, packing).unwrap();
-    let foretold = PackedMatrix::bytes_of(isa, weight, outputs, inputs, packing);
+    let foretold = PackedMatrix::bytes_of(isa, weight, outputs, inputs, packing).unwrap();
     assert_eq!(packed.bytes(), foretold);
     let x = values(1, rows * inputs);
     let mut out = vec![f32::NAN; rows * outputs];
@@ -204,7 +204,7 @@ fn convolutions_of_a_files_blocks() {
             each_isa(|isa| {
                 let stored = WeightStorage::AsStored;
                 let kept = PackedConv::read(isa, &file, shape, stored).unwrap();
-                let bytes = PackedConv::bytes_of(isa, &file, shape, stored);
+                let bytes = PackedConv::bytes_of(isa, &file, shape, stored).unwrap();
                 assert_eq!(kept.bytes(), bytes);
                 assert_eq!(held(kept.held()), kept_as(blocks, depth));
                 let plain = PackedConv::new(isa, &file.numbers, shape).unwrap();
@@ -386,7 +386,7 @@ fn convolutions_by_every_algorithm() {
             let packed = PackedConv::read(isa, &weight[..], shape, storage).unwrap();
             assert_eq!(
                 packed.bytes(),
-                PackedConv::bytes_of(isa, &weight[..], shape, storage)
+                PackedConv::bytes_of(isa, &weight[..], shape, storage).unwrap()
             );
             let plain = PackedConv::new(isa, &rounded, shape).unwrap();
             for algorithm in [

@@ -170,6 +170,7 @@ impl Queries {
             from: std::ptr::null(),
             lines: 0,
         };
+        let unscaled = [std::ptr::null(); 2];
 
         let highest = memory.highest.add(panel * width);
         let block_highest = memory.factors.add(width);
@@ -185,7 +186,16 @@ impl Queries {
         for t in 0..tiles.count {
             let (row, rows) = tiles.get(t);
             let ab = [from.add(row * packed.row), queries];
-            U::tile(rows, 2, shape.head_size, ab, none, (row, 0), scores);
+            U::tile(
+                rows,
+                2,
+                shape.head_size,
+                ab,
+                unscaled,
+                none,
+                (row, 0),
+                scores,
+            );
         }
 
         for i in [0, V::LANES] {
@@ -229,7 +239,8 @@ impl Queries {
         for t in 0..tiles.count {
             let (row, rows) = tiles.get(t);
             let a = values.add(row * lines * LINE);
-            U::tile(rows, 2, keys, [a, memory.scores], none, (row, 0), outputs);
+            let ab = [a, memory.scores];
+            U::tile(rows, 2, keys, ab, unscaled, none, (row, 0), outputs);
         }
     }
 

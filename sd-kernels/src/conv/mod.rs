@@ -59,7 +59,7 @@ impl PackedConv {
         packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
         shape.check()?;
-        let (held, products) = Self::packed_as(weight, shape, packing.into());
+        let (held, products) = Self::packed_as(weight, shape, packing.into())?;
         let (order, depth) = Self::order(shape);
         let outputs = shape.outputs;
         let weight = PackedMatrix::ordered(isa, weight, outputs, depth, order, held, products)?;
@@ -75,25 +75,28 @@ impl PackedConv {
         )
     }
 
-    /// The weight's layout and what it is multiplied with. What Winograd's algorithms do faster in
-    /// f32 is not multiplied in bf16.
+    /// The weight's layout and what it is multiplied with. What is a linear layer of pixels may be
+    /// multiplied in int8; what Winograd's algorithms do faster in f32 is not multiplied in bf16.
     fn packed_as<W: WeightRows + ?Sized>(
         weight: &W,
         shape: ConvShape,
         packing: Packing,
-    ) -> (Held, Products) {
-        let products = packing.products;
+    ) -> Result<(Held, Products), W::Error> {
         let (order, depth) = Self::order(shape);
+        if shape.kernel == 1 {
+            return packing.of(weight, order, [shape.outputs, depth]);
+        }
+        let products = packing.products.of_weight(false);
         let held = packing.holds(weight.dtype(), weight.blocks(), order, depth);
         if products.is_f32() || products.convolves() || Algorithm::Winograd4.check(shape).is_err() {
-            return (held, products);
+            return Ok((held, products));
         }
         let held = match (held, weight.dtype()) {
             (Held::Pairs, DType::F32) => Held::Numbers(DType::Bf16),
             (Held::Pairs, half) => Held::Numbers(half),
             (held, _) => held,
         };
-        (held, Products::F32)
+        Ok((held, Products::F32))
     }
 
     /// The sizes it was packed for.
@@ -101,16 +104,20 @@ impl PackedConv {
         self.shape
     }
 
-    /// Memory that a packed `weight` of this shape will take, in bytes.
+    /// Memory that a packed `weight` of this shape will take, in bytes. It is read only where int8 is
+    /// asked for.
+    ///
+    /// # Errors
+    /// Those of reading.
     pub fn bytes_of<W: WeightRows + ?Sized>(
         isa: Isa,
         weight: &W,
         shape: ConvShape,
         packing: impl Into<Packing>,
-    ) -> usize {
+    ) -> Result<usize, W::Error> {
         let (_, depth) = Self::order(shape);
-        let (held, _) = Self::packed_as(weight, shape, packing.into());
-        PackedMatrix::held_bytes(isa, shape.outputs, depth, held)
+        let (held, _) = Self::packed_as(weight, shape, packing.into())?;
+        Ok(PackedMatrix::held_bytes(isa, shape.outputs, depth, held))
     }
 
     /// Layout of its numbers in memory.

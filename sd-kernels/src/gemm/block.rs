@@ -74,6 +74,8 @@ pub(crate) struct Panels {
     pub(crate) panel_bytes: usize,
     /// Room for those terms of one panel, where B is held in another layout than is multiplied.
     pub(crate) wide: *mut f32,
+    /// Those of the rows of A, where its unit has such.
+    pub(crate) scales: *const f32,
     pub(crate) terms: (usize, usize),
     /// What this runs on.
     pub(crate) unit: (Isa, Products),
@@ -117,7 +119,8 @@ impl Panels {
                 };
                 let a = self.a.add(row * self.row_size);
                 let at = (first_row + row, panel);
-                U::tile(rows, registers, k, [a, b], ahead, at, finish);
+                let scales = [self.scales.add(row), held.cast()];
+                U::tile(rows, registers, k, [a, b], scales, ahead, at, finish);
             }
         }
     }
@@ -185,13 +188,16 @@ impl Grid {
         let size = ((block.1 - block.0) * count + beyond) * LINE;
         let (single, width) = (b.products.is_f32(), 2 * b.isa.lanes());
         let wide = b.held.room(single, count * b.products.terms(), width);
-        with_scratch(size + wide, |a| {
-            b.products.run(
+        let scales = (block.1 - block.0).next_multiple_of(LINE);
+        with_scratch(size + wide + scales, |a| {
+            b.products.multiply(
                 b.isa,
                 Task {
                     a,
                     // SAFETY: inside the scratch memory, or its end.
                     wide: unsafe { a.add(size) },
+                    // SAFETY: as above.
+                    scales: unsafe { a.add(size + wide) },
                     block,
                     lines,
                     panels: chunk(panels, self.panel_parts, task % self.panel_parts),
@@ -241,6 +247,7 @@ pub(crate) fn product_whole(rows: usize, source: impl Source, b: &PackedMatrix, 
 struct Task<'a, S, F> {
     a: *mut f32,
     wide: *mut f32,
+    scales: *mut f32,
     block: (usize, usize),
     lines: (usize, usize),
     panels: (usize, usize),
@@ -260,7 +267,8 @@ impl<S: Source, F: Finish> UnitKernel for Task<'_, S, F> {
             let (row, rows) = tiles.get(t);
             let to = self.a.add(row * lines * LINE);
             let at = (first_row + row, rows);
-            self.source.pack::<V, U>(at, (first_line, lines), to);
+            let room = [self.wide, self.scales.add(row)];
+            U::pack(self.source, at, (first_line, lines), self.b.depth, to, room);
         }
         let first = first_line * U::TERMS;
         let panels = Panels {
@@ -271,6 +279,7 @@ impl<S: Source, F: Finish> UnitKernel for Task<'_, S, F> {
             held: self.b.held,
             panel_bytes: self.b.panel_bytes(),
             wide: self.wide,
+            scales: self.scales,
             terms: (first, self.b.depth.min(end_line * U::TERMS)),
             unit: (self.b.isa, self.b.products),
         };

@@ -2,13 +2,13 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::quantize;
+use super::{int8, quantize};
 
 use crate::blocks::{Blocks, KeptBlocks, PART, Parts};
 use crate::buffer::{Buffer, LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
 use crate::held::Held;
-use crate::products::Products;
+use crate::products::{GROUP, Products};
 use crate::simd::Isa;
 use crate::weight::{DType, Packing, WeightRows, WeightStorage};
 
@@ -17,6 +17,12 @@ use crate::weight::{DType, Packing, WeightRows, WeightStorage};
 /// Bᵀ, `[columns, depth]` as PyTorch stores a linear weight, becomes panels of two registers of
 /// columns: `[columns / width][depth][width]`, zero beyond the last column, or what else of a panel
 /// [`Held`] says.
+///
+/// Where int8 is asked for ([`Products::with_int8`]), a weight is held in it if that loses no more than
+/// 2 % of it, RMS: for inputs of one size, independent of each other, that is also the relative error of
+/// the layer's output. It is measured on the weight, which is read once more for that. A weight that
+/// loses more is held and multiplied as if int8 were not asked for; so is one in blocks of fewer bits
+/// than Q8_0's, and one of more than 2¹⁷ inputs.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     data: Buffer,
@@ -70,10 +76,9 @@ impl PackedMatrix {
         depth: usize,
         packing: impl Into<Packing>,
     ) -> Result<Self, W::Error> {
-        let packing = packing.into();
-        let held = packing.holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
         let order = Order::AsStored;
-        Self::ordered(isa, weight, columns, depth, order, held, packing.products)
+        let (held, products) = packing.into().of(weight, order, [columns, depth])?;
+        Self::ordered(isa, weight, columns, depth, order, held, products)
     }
 
     /// [`read`](Self::read) with the depth in another order.
@@ -114,9 +119,8 @@ impl PackedMatrix {
             let count = lanes.min(columns - first);
             [(first, count, 0), (columns + first, count, lanes)]
         };
-        let packing = packing.into();
-        let held = packing.holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
-        let (order, products) = (Order::AsStored, packing.products);
+        let order = Order::AsStored;
+        let (held, products) = packing.into().of(weight, order, [2 * columns, depth])?;
         Self::pack(isa, weight, [padded, depth], order, held, products, rows)
     }
 
@@ -234,18 +238,21 @@ impl PackedMatrix {
         self.held.panel(self.depth, 2 * self.isa.lanes())
     }
 
-    /// Memory that the packed `weight` `[columns, depth]` will take, in bytes.
+    /// Memory that the packed `weight` `[columns, depth]` will take, in bytes. It is read only where int8
+    /// is asked for.
+    ///
+    /// # Errors
+    /// Those of reading.
     pub fn bytes_of<W: WeightRows + ?Sized>(
         isa: Isa,
         weight: &W,
         columns: usize,
         depth: usize,
         packing: impl Into<Packing>,
-    ) -> usize {
-        let held = packing
-            .into()
-            .holds(weight.dtype(), weight.blocks(), Order::AsStored, depth);
-        Self::held_bytes(isa, columns, depth, held)
+    ) -> Result<usize, W::Error> {
+        let size = [columns, depth];
+        let (held, _) = packing.into().of(weight, Order::AsStored, size)?;
+        Ok(Self::held_bytes(isa, columns, depth, held))
     }
 
     /// Memory that a weight of that layout takes, in bytes.
@@ -269,11 +276,28 @@ fn as_blocks(held: Held, stored: Option<Blocks>) -> Option<KeptBlocks> {
 }
 
 /// Runs `f` on so many bytes of whatever values, which start at a cache line.
-fn with_bytes<R>(bytes: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(super) fn with_bytes<R>(bytes: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
     with_scratch(bytes.div_ceil(4), |scratch| {
         // SAFETY: the scratch memory has so many bytes.
         f(unsafe { std::slice::from_raw_parts_mut(scratch.cast::<u8>(), bytes) })
     })
+}
+
+/// Calls `f` with numbers of type `stored` as f32.
+pub(super) fn widened(bytes: &[u8], stored: DType, f: impl FnOnce(&[f32])) {
+    let count = bytes.len() / stored.bytes();
+    with_scratch(count, |wide| {
+        // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
+        unsafe {
+            let wide = std::slice::from_raw_parts_mut(wide, count);
+            match stored {
+                DType::F32 => wide.copy_from_slice(bytes.align_to::<f32>().1),
+                DType::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
+                DType::Bf16 => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
+            }
+            f(wide);
+        }
+    });
 }
 
 /// Where rows of a weight come to lie: in the columns of a panel from `column` on.
@@ -302,7 +326,7 @@ impl Place {
                     let panel = panel.align_to_mut::<u16>().1;
                     self.rows(bytes.align_to::<u16>().1, held, |at, x| panel[at] = x);
                 }
-                _ => self.widened(bytes, stored, |wide| match held {
+                _ => widened(bytes, stored, |wide| match held {
                     Held::Numbers(DType::F32) => {
                         let panel = panel.align_to_mut::<f32>().1;
                         self.rows(wide, held, |at, x| panel[at] = x);
@@ -315,27 +339,11 @@ impl Place {
                         let panel = panel.align_to_mut::<bf16>().1;
                         self.rows(wide, held, |at, x| panel[at] = bf16::from_f32(x));
                     }
+                    Held::Int8 => self.int8(wide, panel),
                     Held::Blocks(blocks) => self.quantized(wide, blocks, panel),
                 }),
             }
         }
-    }
-
-    /// Calls `f` with numbers of type `stored` as f32.
-    fn widened(self, bytes: &[u8], stored: DType, f: impl FnOnce(&[f32])) {
-        let count = bytes.len() / stored.bytes();
-        with_scratch(count, |wide| {
-            // SAFETY: plain numbers of any bits, in memory that starts at a cache line.
-            unsafe {
-                let wide = std::slice::from_raw_parts_mut(wide, count);
-                match stored {
-                    DType::F32 => wide.copy_from_slice(bytes.align_to::<f32>().1),
-                    DType::F16 => bytes.align_to::<f16>().1.convert_to_f32_slice(wide),
-                    DType::Bf16 => bytes.align_to::<bf16>().1.convert_to_f32_slice(wide),
-                }
-                f(wide);
-            }
-        });
     }
 
     /// Calls `put` with each number and its place in a panel, a line of each row at a time.
@@ -345,25 +353,39 @@ impl Place {
         if depth == 0 {
             return;
         }
-        let (step, pairs) = match held {
-            Held::Pairs => (2, true),
-            _ => (1, false),
+        let group = match held {
+            Held::Pairs => 2,
+            Held::Int8 => GROUP,
+            _ => 1,
         };
-        let place = |k: usize| match (self.order.place(k), pairs) {
-            (k, true) => k / 2 * 2 * width + k % 2,
-            (k, false) => k * width,
+        let place = |k: usize| {
+            let k = self.order.place(k);
+            k / group * group * width + k % group
         };
         for first in (0..depth).step_by(LINE) {
             // Once for all rows: a division takes as long as many copies.
             let places: [usize; LINE] = std::array::from_fn(|k| place(first + k));
             for (i, row) in rows.chunks_exact(depth).enumerate() {
                 let line = &row[first..depth.min(first + LINE)];
-                let column = (self.column + i) * step;
+                let column = (self.column + i) * group;
                 for (&place, &x) in places.iter().zip(line) {
                     put(place + column, x);
                 }
             }
         }
+    }
+
+    /// Rounds rows to int8.
+    fn int8(self, rows: &[f32], panel: &mut [u8]) {
+        let (scales, numbers) = panel.split_at_mut(Held::Int8.head(self.width));
+        let mut bytes = vec![0; rows.len()];
+        let depth = self.depth.max(1);
+        let places = scales.chunks_exact_mut(4).skip(self.column);
+        let rows = rows.chunks_exact(depth);
+        for ((row, to), scale) in rows.zip(bytes.chunks_exact_mut(depth)).zip(places) {
+            scale.copy_from_slice(&int8::quantize(row, to).to_ne_bytes());
+        }
+        self.rows(&bytes, Held::Int8, |at, x| numbers[at] = x);
     }
 
     /// Rounds rows to blocks.

@@ -2,6 +2,7 @@
 
 mod block;
 mod finish;
+mod int8;
 mod matrix;
 mod quantize;
 mod source;
@@ -12,6 +13,7 @@ pub use matrix::PackedMatrix;
 
 pub(crate) use block::{BLOCK, Tiles, product, product_whole};
 pub(crate) use finish::{Gate, Store};
+pub(crate) use int8::is_tolerated;
 pub(crate) use matrix::Order;
 pub(crate) use source::{Rows, Source, copy_line};
 pub(crate) use tile::{Ahead, Finish, tile};

@@ -82,6 +82,7 @@ impl Unit<F32x16> for Dot {
         registers: usize,
         k: usize,
         [a, b]: [*const f32; 2],
+        _scales: [*const f32; 2],
         ahead: Ahead,
         at: (usize, usize),
         finish: F,

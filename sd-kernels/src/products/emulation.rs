@@ -141,6 +141,7 @@ macro_rules! units {
                 registers: usize,
                 k: usize,
                 ab: [*const f32; 2],
+                _scales: [*const f32; 2],
                 _ahead: Ahead,
                 at: (usize, usize),
                 finish: F,

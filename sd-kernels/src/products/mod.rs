@@ -1,4 +1,4 @@
-//! What multiplies in a matrix product: f32, or pairs of bf16 summed in f32.
+//! What multiplies in a matrix product: f32, pairs of bf16 summed in f32, or int8 summed in i32.
 //!
 //! A unit takes the left-hand matrix in lines of 64 bytes of a row's consecutive terms, and the
 //! right-hand one in panels. The units of bf16 round both to nearest, ties to even, and take
@@ -7,20 +7,27 @@
 #[cfg(target_arch = "x86_64")]
 mod dot;
 mod emulation;
+mod int8;
 mod single;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use std::sync::OnceLock;
 
+pub use int8::Int8;
+pub(crate) use int8::{GROUP, LINE_TERMS, LONGEST, scale};
 pub(crate) use single::Single;
 
-use crate::gemm::{Ahead, Finish};
+use crate::gemm::{Ahead, Finish, Source};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// What the products of a layer are computed with. A value exists only where this processor can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Products(Set);
+pub struct Products {
+    set: Set,
+    /// Linear layers', in place of these.
+    int8: Option<Int8>,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Set {
@@ -32,11 +39,42 @@ enum Set {
     Pairs,
     #[cfg(target_arch = "x86_64")]
     Tiles,
+    /// Of a weight that is held so.
+    Int8(Int8),
+}
+
+impl From<Set> for Products {
+    fn from(set: Set) -> Self {
+        Self { set, int8: None }
+    }
 }
 
 impl Products {
     /// Products and sums of f32.
-    pub const F32: Self = Self(Set::Single);
+    pub const F32: Self = Self {
+        set: Set::Single,
+        int8: None,
+    };
+
+    /// The same, but linear layers, gated ones and 1×1 convolutions multiply in `int8` where their
+    /// weight loses little by it ([`PackedMatrix`](crate::PackedMatrix) says when).
+    #[must_use]
+    pub fn with_int8(self, int8: Option<Int8>) -> Self {
+        Self { int8, ..self }
+    }
+
+    /// What multiplies int8 beside these.
+    pub fn int8(self) -> Option<Int8> {
+        self.int8
+    }
+
+    /// Those of a weight that is held in int8, or as without it.
+    pub(crate) fn of_weight(self, is_int8: bool) -> Self {
+        match self.int8 {
+            Some(int8) if is_int8 => Set::Int8(int8).into(),
+            _ => self.set.into(),
+        }
+    }
 
     /// The fastest products of bf16, with sums of f32, that are instructions of this processor, fit
     /// [`Isa::best`] and are faster than those of f32; `None` where there are none. The environment variable
@@ -63,19 +101,19 @@ impl Products {
             && is_x86_feature_detected!("avx512bf16")
             && is_x86_feature_detected!("avx512bw")
         {
-            if tiles::are_there() {
-                all.push(Self(Set::Tiles));
+            if tiles::are_there(tiles::BF16) {
+                all.push(Set::Tiles.into());
             }
-            all.push(Self(Set::Pairs));
+            all.push(Set::Pairs.into());
         }
-        all.extend([Self(Set::EmulatedTiles), Self(Set::EmulatedPairs)]);
+        all.extend([Set::EmulatedTiles, Set::EmulatedPairs].map(Self::from));
         all
     }
 
     /// `"f32"`, `"tiles"` (AMX), `"pairs"` (AVX-512 BF16), `"emulated-tiles"` or
-    /// `"emulated-pairs"`.
+    /// `"emulated-pairs"`; `"int8"` of a weight that is held so.
     pub const fn name(self) -> &'static str {
-        match self.0 {
+        match self.set {
             Set::Single => "f32",
             Set::EmulatedPairs => "emulated-pairs",
             Set::EmulatedTiles => "emulated-tiles",
@@ -83,24 +121,25 @@ impl Products {
             Set::Pairs => "pairs",
             #[cfg(target_arch = "x86_64")]
             Set::Tiles => "tiles",
+            Set::Int8(_) => "int8",
         }
     }
 
     /// True for products of f32.
     pub fn is_f32(self) -> bool {
-        self.0 == Set::Single
+        self.set == Set::Single
     }
 
     /// True where no instruction multiplies but a program that rounds as it does.
     pub fn is_emulated(self) -> bool {
-        matches!(self.0, Set::EmulatedPairs | Set::EmulatedTiles)
+        matches!(self.set, Set::EmulatedPairs | Set::EmulatedTiles)
     }
 
     /// True where it is faster than products of f32: Intel's VDPBF16PS takes four times as long as
     /// a multiply-add (measured on Emerald Rapids), AMD's takes as long for twice the work.
     fn pays(self) -> bool {
-        match self.0 {
-            Set::Single | Set::EmulatedPairs | Set::EmulatedTiles => false,
+        match self.set {
+            Set::Single | Set::EmulatedPairs | Set::EmulatedTiles | Set::Int8(_) => false,
             #[cfg(target_arch = "x86_64")]
             Set::Pairs => core::arch::x86_64::__cpuid(0).ebx != u32::from_le_bytes(*b"Genu"),
             #[cfg(target_arch = "x86_64")]
@@ -110,29 +149,30 @@ impl Products {
 
     /// The products whose results are the same bits on any processor.
     pub fn emulated(self) -> Self {
-        match self.0 {
-            Set::Single => self,
-            Set::EmulatedPairs | Set::EmulatedTiles => self,
+        let set = match self.set {
             #[cfg(target_arch = "x86_64")]
-            Set::Pairs => Self(Set::EmulatedPairs),
+            Set::Pairs => Set::EmulatedPairs,
             #[cfg(target_arch = "x86_64")]
-            Set::Tiles => Self(Set::EmulatedTiles),
-        }
+            Set::Tiles => Set::EmulatedTiles,
+            Set::Int8(_) => Set::Int8(Int8::EMULATED),
+            set => set,
+        };
+        Self { set, ..self }
     }
 
     /// The same beside the registers of `isa`: the instructions need those of AVX-512.
     pub(crate) fn on(self, isa: Isa) -> Self {
-        if isa.lanes() == 16 {
-            self
-        } else {
-            self.emulated()
+        match self.set {
+            Set::Int8(int8) => Set::Int8(int8.on(isa)).into(),
+            _ if isa.lanes() == 16 => self,
+            _ => self.emulated(),
         }
     }
 
     /// True where a 3×3 convolution is faster as one product of bf16 than by Winograd in f32.
     pub(crate) fn convolves(self) -> bool {
-        match self.0 {
-            Set::Single | Set::EmulatedPairs => false,
+        match self.set {
+            Set::Single | Set::EmulatedPairs | Set::Int8(_) => false,
             Set::EmulatedTiles => true,
             #[cfg(target_arch = "x86_64")]
             Set::Pairs => false,
@@ -143,15 +183,16 @@ impl Products {
 
     /// Terms of a line of the left-hand matrix.
     pub(crate) fn terms(self) -> usize {
-        match self.0 {
+        match self.set {
             Set::Single => Single::TERMS,
+            Set::Int8(_) => LINE_TERMS,
             _ => PAIRED,
         }
     }
 
     /// Rows of a tile, beside the registers of `isa`.
     pub(crate) fn rows(self, isa: Isa) -> usize {
-        match self.0 {
+        match self.set {
             Set::Single => isa.rows(),
             Set::EmulatedPairs => emulation::ROWS,
             Set::EmulatedTiles => emulation::ROWS,
@@ -159,12 +200,13 @@ impl Products {
             Set::Pairs => dot::ROWS,
             #[cfg(target_arch = "x86_64")]
             Set::Tiles => tiles::ROWS,
+            Set::Int8(int8) => int8.rows(),
         }
     }
 
     /// Longest part of the depth multiplied at once.
     pub(crate) fn depth(self) -> usize {
-        match self.0 {
+        match self.set {
             Set::Single => Single::DEPTH,
             Set::EmulatedPairs => emulation::Pairs::DEPTH,
             Set::EmulatedTiles => emulation::Tiles::DEPTH,
@@ -172,19 +214,32 @@ impl Products {
             Set::Pairs => dot::Dot::DEPTH,
             #[cfg(target_arch = "x86_64")]
             Set::Tiles => tiles::Amx::DEPTH,
+            Set::Int8(_) => int8::DEPTH,
         }
     }
 
     /// True where all tiles but the last are of full height: a lower one takes as long.
     pub(crate) fn fills_tiles(self) -> bool {
-        self.emulated().0 == Set::EmulatedTiles
+        match self.set {
+            Set::Int8(int8) => int8.fills_tiles(),
+            _ => self.emulated().set == Set::EmulatedTiles,
+        }
     }
 
-    /// Runs a kernel beside the registers of `isa`, which these are [`on`](Self::on).
+    /// Runs the product of a weight beside the registers of `isa`, which these are [`on`](Self::on).
+    #[inline]
+    pub(crate) fn multiply(self, isa: Isa, kernel: impl UnitKernel) {
+        match self.set {
+            Set::Int8(int8) => int8.run(isa, kernel),
+            _ => self.run(isa, kernel),
+        }
+    }
+
+    /// The same of a kernel for units that are not of int8.
     #[inline]
     pub(crate) fn run(self, isa: Isa, kernel: impl UnitKernel) {
         debug_assert!(self == self.on(isa));
-        match self.0 {
+        match self.set {
             Set::Single => isa.run(With(kernel, Single)),
             Set::EmulatedPairs => isa.run(With(kernel, emulation::Pairs)),
             Set::EmulatedTiles => isa.run(With(kernel, emulation::Tiles)),
@@ -195,6 +250,7 @@ impl Products {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Set::Tiles => unsafe { dot::run(kernel, tiles::Amx) },
+            Set::Int8(_) => debug_assert!(false, "a kernel that knows no int8"),
         }
     }
 }
@@ -222,14 +278,14 @@ macro_rules! kernels {
     )*};
 }
 
-kernels!(Single, emulation::Pairs, emulation::Tiles);
+kernels!(Single, emulation::Pairs, emulation::Tiles, int8::Emulated);
 
 /// What multiplies lines with panels.
 ///
 /// # Safety
 /// As for [`Vector`].
 pub(crate) trait Unit<V: Vector>: Copy {
-    /// Terms of a line of 64 bytes: 16 of f32 or 32 of bf16.
+    /// Terms of a line of 64 bytes: 16 of f32, 32 of bf16 or 64 of int8.
     const TERMS: usize;
     /// Most rows of a tile.
     const ROWS: usize;
@@ -247,8 +303,28 @@ pub(crate) trait Unit<V: Vector>: Copy {
     #[inline(always)]
     unsafe fn end() {}
 
-    /// A line of the `count` ≤ `TERMS` numbers at `from`, then zeros.
-    unsafe fn line(from: *const f32, count: usize, to: *mut f32);
+    /// A line of the `count` ≤ `TERMS` numbers at `from`, then zeros. Of int8 there is none: its
+    /// numbers depend on the whole row.
+    #[inline(always)]
+    unsafe fn line(from: *const f32, count: usize, to: *mut f32) {
+        debug_assert!(false, "a line of {count} at {from:?} to {to:?}");
+    }
+
+    /// Some rows (first, count) and lines (first, count) of a source of `depth` terms, as
+    /// `[lines][rows]` lines. `row` has room for one in f32, and `scales` gets those of a unit that
+    /// has such, a row each.
+    #[inline(always)]
+    unsafe fn pack<S: Source>(
+        source: S,
+        rows: (usize, usize),
+        lines: (usize, usize),
+        depth: usize,
+        to: *mut f32,
+        [row, scales]: [*mut f32; 2],
+    ) {
+        let _ = (depth, row, scales);
+        source.pack::<V, Self>(rows, lines, to);
+    }
 
     /// `LANES` columns of one pair of terms of a panel, rounded as [`line`](Self::line) does.
     #[inline(always)]
@@ -257,13 +333,15 @@ pub(crate) trait Unit<V: Vector>: Copy {
     }
 
     /// The product of `rows` of A, `[lines][rows][line]`, with a panel of B, over `k` terms or, of
-    /// bf16, as many as whole lines have.
+    /// bf16 and int8, as many as whole lines have. `scales` are those of the rows and of the panel's
+    /// columns, which int8 alone has.
     #[allow(clippy::too_many_arguments)]
     unsafe fn tile<F: Finish>(
         rows: usize,
         registers: usize,
         k: usize,
         ab: [*const f32; 2],
+        scales: [*const f32; 2],
         ahead: Ahead,
         at: (usize, usize),
         finish: F,

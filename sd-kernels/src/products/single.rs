@@ -30,6 +30,7 @@ impl<V: Vector> Unit<V> for Single {
         registers: usize,
         k: usize,
         ab: [*const f32; 2],
+        _scales: [*const f32; 2],
         ahead: Ahead,
         at: (usize, usize),
         finish: F,

@@ -1,5 +1,5 @@
-//! AMX: one instruction multiplies a tile of 16 rows of A by 32 terms with a tile of 16 columns of
-//! B and adds the products to a tile of 16 × 16 sums.
+//! AMX: one instruction multiplies a tile of 16 rows of A by 32 terms of bf16, or 64 of int8, with a
+//! tile of 16 columns of B and adds the products to a tile of 16 × 16 sums.
 
 use super::dot::{round_line, round_pairs};
 use super::{PAIRED, Sums, Unit, finish_rows};
@@ -19,25 +19,30 @@ impl Amx {
     pub(super) const DEPTH: usize = super::emulation::Tiles::DEPTH;
 }
 
-/// True where the processor has AMX with bf16 and the system lets this process use its registers.
+/// The bits by which CPUID tells of TDPBF16PS and of TDPBSSD.
+pub(super) const BF16: u32 = 1 << 22;
+pub(super) const INT8: u32 = 1 << 25;
+
+/// True where the processor has AMX with the instruction of that bit and the system lets this process
+/// use its registers.
 #[cfg(target_os = "linux")]
-pub(super) fn are_there() -> bool {
-    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
+pub(super) fn are_there(instruction: u32) -> bool {
+    const TILES: u32 = 1 << 24;
     const REQUEST: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
     use core::arch::x86_64::{__cpuid, __cpuid_count};
-    static THERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *THERE.get_or_init(|| {
-        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
-        // Linux saves the registers only of processes that asked for them.
-        // SAFETY: a call that touches no memory.
-        has && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) } == 0
-    })
+    static ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    let wanted = TILES | instruction;
+    let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & wanted == wanted;
+    // Linux saves the registers only of processes that asked for them.
+    // SAFETY: a call that touches no memory.
+    has && *ALLOWED
+        .get_or_init(|| unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 })
 }
 
 /// Elsewhere nobody says how a process gets at the registers.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn are_there() -> bool {
+pub(super) fn are_there(_instruction: u32) -> bool {
     false
 }
 
@@ -56,6 +61,22 @@ static CONFIGURATION: Configuration = Configuration {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
+/// Before the first tile.
+#[inline(always)]
+pub(super) unsafe fn configure() {
+    core::arch::asm!(
+        "ldtilecfg [{}]",
+        in(reg) &raw const CONFIGURATION,
+        options(nostack, readonly, preserves_flags)
+    );
+}
+
+/// Behind the last tile: nothing of them is saved at a switch to another process.
+#[inline(always)]
+pub(super) unsafe fn release() {
+    core::arch::asm!("tilerelease", options(nostack, nomem, preserves_flags));
+}
+
 impl Unit<F32x16> for Amx {
     const TERMS: usize = PAIRED;
     const ROWS: usize = ROWS;
@@ -63,17 +84,12 @@ impl Unit<F32x16> for Amx {
 
     #[inline(always)]
     unsafe fn begin() {
-        core::arch::asm!(
-            "ldtilecfg [{}]",
-            in(reg) &raw const CONFIGURATION,
-            options(nostack, readonly, preserves_flags)
-        );
+        configure();
     }
 
-    /// Nothing of the tiles is saved at a switch to another process.
     #[inline(always)]
     unsafe fn end() {
-        core::arch::asm!("tilerelease", options(nostack, nomem, preserves_flags));
+        release();
     }
 
     #[inline(always)]
@@ -86,97 +102,117 @@ impl Unit<F32x16> for Amx {
         round_pairs(first, second, to);
     }
 
-    /// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums
-    /// are not used.
     #[inline(always)]
     unsafe fn tile<F: Finish>(
         rows: usize,
         registers: usize,
         k: usize,
         [a, b]: [*const f32; 2],
+        _scales: [*const f32; 2],
         _ahead: Ahead,
         at: (usize, usize),
         finish: F,
     ) {
         let mut sums = Sums::new();
         let to = sums.as_mut_ptr().cast::<f32>();
-        let lines = k.div_ceil(PAIRED);
-        if lines == 0 {
-            to.write_bytes(0, rows * 32);
-        } else if rows > 16 {
-            four(lines, rows, a, b, to);
-        } else {
-            two(lines, rows, a, b, to);
-        }
+        sum_bf16(k.div_ceil(PAIRED), rows, a, b, to);
         finish_rows::<F32x16, F>(rows, registers, to, at, finish);
     }
 }
 
-/// Up to 32 rows times one panel, over so many lines.
-#[inline(never)]
-unsafe fn four(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
-    core::arch::asm!(
-        "tilezero tmm0",
-        "tilezero tmm1",
-        "tilezero tmm2",
-        "tilezero tmm3",
-        "2:",
-        "tileloadd tmm4, [{a} + {line}]",
-        "tileloadd tmm6, [{b} + {row}]",
-        "tileloadd tmm7, [{b} + {row} + 64]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm5, [{a} + {line} + 1024]",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "add {a}, {step}",
-        "add {b}, 2048",
-        "tdpbf16ps tmm2, tmm5, tmm6",
-        "tdpbf16ps tmm3, tmm5, tmm7",
-        "dec {lines}",
-        "jnz 2b",
-        "tilestored [{to} + {row}], tmm0",
-        "tilestored [{to} + {row} + 64], tmm1",
-        "tilestored [{to} + {row} + 2048], tmm2",
-        "tilestored [{to} + {row} + 2112], tmm3",
-        a = inout(reg) a => _,
-        b = inout(reg) b => _,
-        lines = inout(reg) lines => _,
-        step = in(reg) rows * 64,
-        line = in(reg) 64usize,
-        row = in(reg) 128usize,
-        to = in(reg) to,
-        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        options(nostack)
-    );
+/// Defines the sums of products of an instruction: over so many lines, up to 32 rows times a panel.
+///
+/// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums are
+/// not used.
+macro_rules! sums_of {
+    ($name:ident, $instruction:literal) => {
+        #[inline(always)]
+        pub(super) unsafe fn $name(
+            lines: usize,
+            rows: usize,
+            a: *const f32,
+            b: *const f32,
+            to: *mut f32,
+        ) {
+            /// Up to 32 rows times one panel, over so many lines.
+            #[inline(never)]
+            unsafe fn four(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+                core::arch::asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    "tileloadd tmm4, [{a} + {line}]",
+                    "tileloadd tmm6, [{b} + {row}]",
+                    "tileloadd tmm7, [{b} + {row} + 64]",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm5, [{a} + {line} + 1024]",
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    "add {a}, {step}",
+                    "add {b}, 2048",
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "dec {lines}",
+                    "jnz 2b",
+                    "tilestored [{to} + {row}], tmm0",
+                    "tilestored [{to} + {row} + 64], tmm1",
+                    "tilestored [{to} + {row} + 2048], tmm2",
+                    "tilestored [{to} + {row} + 2112], tmm3",
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    lines = inout(reg) lines => _,
+                    step = in(reg) rows * 64,
+                    line = in(reg) 64usize,
+                    row = in(reg) 128usize,
+                    to = in(reg) to,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack)
+                );
+            }
+
+            /// Up to 16 rows times one panel, over so many lines.
+            #[inline(never)]
+            unsafe fn two(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+                core::arch::asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "tileloadd tmm4, [{a} + {line}]",
+                    "tileloadd tmm6, [{b} + {row}]",
+                    "tileloadd tmm7, [{b} + {row} + 64]",
+                    "add {a}, {step}",
+                    "add {b}, 2048",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    "dec {lines}",
+                    "jnz 2b",
+                    "tilestored [{to} + {row}], tmm0",
+                    "tilestored [{to} + {row} + 64], tmm1",
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    lines = inout(reg) lines => _,
+                    step = in(reg) rows * 64,
+                    line = in(reg) 64usize,
+                    row = in(reg) 128usize,
+                    to = in(reg) to,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack)
+                );
+            }
+
+            if lines == 0 {
+                to.write_bytes(0, rows * 32);
+            } else if rows > 16 {
+                four(lines, rows, a, b, to);
+            } else {
+                two(lines, rows, a, b, to);
+            }
+        }
+    };
 }
 
-/// Up to 16 rows times one panel, over so many lines.
-#[inline(never)]
-unsafe fn two(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
-    core::arch::asm!(
-        "tilezero tmm0",
-        "tilezero tmm1",
-        "2:",
-        "tileloadd tmm4, [{a} + {line}]",
-        "tileloadd tmm6, [{b} + {row}]",
-        "tileloadd tmm7, [{b} + {row} + 64]",
-        "add {a}, {step}",
-        "add {b}, 2048",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "dec {lines}",
-        "jnz 2b",
-        "tilestored [{to} + {row}], tmm0",
-        "tilestored [{to} + {row} + 64], tmm1",
-        a = inout(reg) a => _,
-        b = inout(reg) b => _,
-        lines = inout(reg) lines => _,
-        step = in(reg) rows * 64,
-        line = in(reg) 64usize,
-        row = in(reg) 128usize,
-        to = in(reg) to,
-        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        options(nostack)
-    );
-}
+sums_of!(sum_bf16, "tdpbf16ps");
+sums_of!(sum_int8, "tdpbssd");

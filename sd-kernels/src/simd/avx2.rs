@@ -66,10 +66,26 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        Self(_mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())))
+    }
+
+    #[inline(always)]
     unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
         let bits = _mm256_and_si256(wide, _mm256_set1_epi32(mask as i32));
         Self(_mm256_cvtepi32_ps(bits))
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        let whole = _mm256_cvtps_epi32(self.0);
+        let (low, high) = (
+            _mm256_castsi256_si128(whole),
+            _mm256_extracti128_si256::<1>(whole),
+        );
+        let words = _mm_packs_epi32(low, high);
+        _mm_storel_epi64(to.cast(), _mm_packs_epi16(words, words));
     }
 
     #[inline(always)]

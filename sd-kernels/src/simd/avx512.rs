@@ -64,10 +64,21 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        Self(_mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())))
+    }
+
+    #[inline(always)]
     unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
         let bits = _mm512_and_si512(wide, _mm512_set1_epi32(mask as i32));
         Self(_mm512_cvtepi32_ps(bits))
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        let whole = _mm512_cvtps_epi32(self.0);
+        _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(whole));
     }
 
     #[inline(always)]

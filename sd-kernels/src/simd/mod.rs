@@ -12,11 +12,11 @@ mod isa;
 mod math;
 mod portable;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::F32x16;
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub(crate) use math::{exp2, gelu, quick_gelu, silu};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::F32x8, avx512::F32x16};
 
 /// A register of `LANES` f32.
 ///
@@ -39,8 +39,12 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bf16(from: *const u16) -> Self;
     /// From as many bytes with a sign.
     unsafe fn load_i8(from: *const i8) -> Self;
+    /// From as many whole numbers.
+    unsafe fn load_i32(from: *const i32) -> Self;
     /// From those bits of as many bytes that `mask` has.
     unsafe fn load_masked(from: *const u8, mask: u32) -> Self;
+    /// As many whole numbers of at most 127: rounded to nearest even.
+    unsafe fn store_i8(self, to: *mut i8);
     /// As many bf16: rounded to nearest even, numbers too small for a normal f32 as zero.
     unsafe fn store_bf16(self, to: *mut u16);
     /// As many pairs of bf16, a lane of `first` in the low half and one of `second` in the high,

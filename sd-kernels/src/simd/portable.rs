@@ -60,9 +60,20 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        Self(from.cast::<[i32; 4]>().read_unaligned().map(|x| x as f32))
+    }
+
+    #[inline(always)]
     unsafe fn load_masked(from: *const u8, mask: u32) -> Self {
         let bytes = from.cast::<[u8; 4]>().read_unaligned();
         Self(bytes.map(|byte| (u32::from(byte) & mask) as f32))
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        let whole = self.round().0.map(|x| x as i8);
+        to.cast::<[i8; 4]>().write_unaligned(whole);
     }
 
     #[inline(always)]

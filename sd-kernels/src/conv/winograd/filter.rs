@@ -35,7 +35,7 @@ impl<S: Scheme<IN, OUT>, const IN: usize, const OUT: usize> Layer<'_, S, IN, OUT
         };
         match held {
             Held::Numbers(dtype) => isa.run(Filter { dtype, ..all }),
-            Held::Pairs => debug_assert!(false, "Winograd multiplies no pairs"),
+            Held::Pairs | Held::Int8 => debug_assert!(false, "Winograd multiplies no {held:?}"),
             Held::Blocks(blocks) => {
                 let mut taps = MaybeUninit::<Taps>::uninit();
                 let wide = taps.as_mut_ptr().cast::<f32>();
