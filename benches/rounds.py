@@ -8,9 +8,10 @@ DIR is a folder in diffusers layout; `fixtures/gen/full_size.py make DIR` writes
 One process at a time, each with one run that is not counted and `--runs` that are; what is printed is
 the least of all rounds, then the same as a table. With `--peers ""` ours alone is measured.
 
-`--precision bf16` is bf16 products here, autocast in PyTorch, OpenVINO's hint. `--precision int8` is 8-bit
-weights multiplied in bf16 here, and OpenVINO's U-Net and decoder quantised by NNCF (post-training, one
-random calibration input; bf16 elsewhere); diffusers on PyTorch has no counterpart and is left out.
+`--precision bf16` is bf16 products here, autocast in PyTorch, OpenVINO's hint. `--precision int8` is the
+U-Net's linear layers in int8 here, bf16 elsewhere, and OpenVINO's U-Net and decoder quantised by NNCF
+(post-training, one random calibration input; bf16 elsewhere); diffusers on PyTorch has no counterpart and
+is left out.
 """
 import argparse
 import json
@@ -136,7 +137,7 @@ def main():
     if a.measure:
         return {"diffusers": diffusers, "openvino": openvino}[a.measure](a, wanted)
     options = [a.dir, "--threads", a.threads, "--runs", a.runs, "--size", a.size, "--batch", a.batch, "--only", a.only]
-    ours = {"f32": [], "bf16": ["--dtype", "bf16"], "int8": ["--dtype", "bf16", "--weights", "q8"]}
+    ours = {"f32": [], "bf16": ["--dtype", "bf16"], "int8": ["--dtype", "bf16", "--compute", "int8"]}
     commands = {OURS: [a.ours, *options, *ours[a.precision]]}
     for peer in filter(None, a.peers.split(",")):
         if (peer, a.precision) != ("diffusers", "int8"):

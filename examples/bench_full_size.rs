@@ -2,7 +2,7 @@
 //! the safety checker.
 //!
 //! `cargo run --release --example bench_full_size -- DIR [--threads N] [--runs N] [--size 512]
-//! [--batch 2] [--only unet] [--dtype bf16] [--weights q8] [--error] [--classes] [--lora 8]`
+//! [--batch 2] [--only unet] [--dtype bf16] [--compute int8] [--weights q8] [--error] [--classes] [--lora 8]`
 //!
 //! DIR is a folder in diffusers layout; only `text_encoder`, `unet`, `vae` and, where it is there,
 //! `safety_checker` are read. One line of JSON per measurement: seconds is the least of the runs, after one that is not counted. The text
@@ -70,6 +70,9 @@ struct Arguments {
     /// Precision to compute in; bf16 on flex: that of the products
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
+    /// Precision of the U-Net's linear layers in place of that, where they lose little by it
+    #[arg(long, value_enum)]
+    compute: Option<Compute>,
     /// Weights in memory
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     weights: Storage,
@@ -87,6 +90,11 @@ enum Precision {
     F32,
     F16,
     Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Compute {
+    Int8,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -120,6 +128,14 @@ impl Arguments {
             Precision::F16 => FloatDType::F16,
             Precision::Bf16 => FloatDType::BF16,
         })
+    }
+
+    /// What the U-Net is loaded with.
+    fn unet_options(&self, options: &LoadOptions) -> LoadOptions {
+        match self.compute {
+            Some(Compute::Int8) => options.clone().with_int8(),
+            None => options.clone(),
+        }
     }
 
     /// Calls `run` with the options, before that with those of f32 where results are to be compared
@@ -222,7 +238,11 @@ fn denoiser(
         return class_errors::table(files, device, &run, relative_error);
     }
     arguments.with_options(device, &|options, report| {
-        denoise(arguments, files, options, work, report)
+        let options = match report.is_exact {
+            true => options.clone(),
+            false => arguments.unet_options(options),
+        };
+        denoise(arguments, files, &options, work, report)
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sd_pipeline::core::BoxError;
-use sd_pipeline::models::{Files, LayerPacking, LoadOptions, Packing, Products};
+use sd_pipeline::models::{Files, Int8, LayerPacking, LoadOptions, Packing, Products};
 use sd_pipeline::{Device, WeightStorage};
 
 /// Tells by a layer's name and its weight's sides, of which an attention itself has none, whether it
@@ -33,11 +33,18 @@ const CLASSES: [(&str, Tells); 6] = [
 type Precision = (&'static str, fn() -> Option<Packing>);
 
 /// Precisions, one column each; `None` where this processor does not have it.
-const PRECISIONS: [Precision; 3] = [
+const PRECISIONS: [Precision; 4] = [
     ("bf16", || {
         let products = Products::bf16()?;
         Some(Packing {
             products,
+            ..Packing::default()
+        })
+    }),
+    ("int8", || {
+        let int8 = Some(Int8::best()?);
+        Some(Packing {
+            products: Products::F32.with_int8(int8),
             ..Packing::default()
         })
     }),

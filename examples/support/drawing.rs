@@ -49,6 +49,7 @@ impl<'a> Drawing<'a> {
             weight_storage: recorded
                 .and_then(Record::weight_storage)
                 .unwrap_or(arguments.memory()),
+            int8: recorded.is_some_and(|record| record.int8) || arguments.compute.is_some(),
             // One run: nothing is needed again.
             residency: Residency::PerPhase,
             safety: arguments.safety(),

@@ -33,7 +33,7 @@ use sd_pipeline::{
 use serde_json::json;
 
 /// What a picture's record says, and nobody else then.
-const RECORDED: [&str; 32] = [
+const RECORDED: [&str; 33] = [
     "prompt",
     "negative",
     "regions",
@@ -60,6 +60,7 @@ const RECORDED: [&str; 32] = [
     "seed",
     "count",
     "dtype",
+    "compute",
     "weights",
     "latents_in",
     "image_prompts",
@@ -193,6 +194,10 @@ pub(crate) struct Arguments {
     /// Precision to compute in; bf16 on flex: that of the products, where the processor has such
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
+    /// Precision of the U-Net's linear layers in place of that, where they lose little by it and the
+    /// processor has such products; on flex
+    #[arg(long, value_enum)]
+    pub(crate) compute: Option<Compute>,
     /// Memory for half-precision weights, which may stay half; the picture is the same
     #[arg(long, value_enum, default_value_t = Spend::Fastest)]
     memory: Spend,
@@ -266,6 +271,11 @@ enum Precision {
     F32,
     F16,
     Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Compute {
+    Int8,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

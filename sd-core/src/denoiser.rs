@@ -39,6 +39,8 @@ pub struct DenoiserSpec {
     pub dtype: FloatDType,
     /// The precision that its products are rounded to, where that is another.
     pub products: Option<FloatDType>,
+    /// `true` where its linear layers multiply in int8 as far as their weights lose little by it.
+    pub int8: bool,
     /// What its weights are rounded to in memory, where they are: "q8", "q4".
     pub rounding: Option<&'static str>,
 }
@@ -61,6 +63,7 @@ impl DenoiserSpec {
             device: device.clone(),
             dtype: FloatDType::F32,
             products: None,
+            int8: false,
             rounding: None,
         }
     }

@@ -43,7 +43,7 @@ pub use inspect::{Inspection, Kind, Naming, PredictionType, inspect};
 pub use layer_changes::{BesideLayers, LayerChanges};
 pub use options::{LayerPacking, LoadOptions, UnknownSettings};
 pub use saving::{TensorFile, Written};
-pub use sd_kernels::{Blocks, OutputReplay, Packing, Products, WeightStorage};
+pub use sd_kernels::{Blocks, Int8, OutputReplay, Packing, Products, WeightStorage};
 pub use single_file::{SingleComponent, SingleFile, SingleFileOptions};
 pub use textual_inversion::TextualInversion;
 pub use tokenizer::{ClipTokenizer, Tokens};

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
-use sd_kernels::{Packing, Products, WeightStorage};
+use sd_kernels::{Int8, Packing, Products, WeightStorage};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::has_kernels;
@@ -54,7 +54,8 @@ pub struct LoadOptions {
     pub dtype: FloatDType,
     /// What layers and attention multiply with on the flex device in f32: products of bf16 with sums
     /// of f32 where the processor has them; what lies between, normalisations, softmax and residuals
-    /// stay f32. Elsewhere of no consequence.
+    /// stay f32. Linear layers' of int8 beside these ([`with_int8`](Self::with_int8)). Elsewhere of
+    /// no consequence.
     pub products: Products,
     /// The storage of weights. Of consequence only on the flex device in f32: elsewhere weights are
     /// held in `dtype`.
@@ -85,20 +86,33 @@ impl LoadOptions {
 
     /// The same in precision `dtype`, by this workspace's kernels where there are such: bf16 on the
     /// flex device is f32 with [`products`](Self::products) of bf16, or where the processor has none
-    /// f32.
+    /// f32. Int8 beside these stays.
     #[must_use]
     pub fn by_kernels(self, dtype: FloatDType) -> Self {
+        let int8 = self.products.int8();
         let in_f32 = Self {
-            products: Products::F32,
+            products: Products::F32.with_int8(int8),
             ..self.in_precision(FloatDType::F32)
         };
         if dtype == FloatDType::BF16 && has_kernels(&in_f32.device, DType::F32) {
             Self {
-                products: Products::bf16().unwrap_or_default(),
+                products: Products::bf16().unwrap_or_default().with_int8(int8),
                 ..in_f32
             }
         } else {
             in_f32.in_precision(dtype)
+        }
+    }
+
+    /// The same with linear layers, gated ones and 1×1 convolutions in int8 where the processor has
+    /// instructions for that, but for layers whose weights lose much by it
+    /// ([`PackedMatrix`](sd_kernels::PackedMatrix) has the rule). Their inputs are rounded row by row
+    /// while the network computes.
+    #[must_use]
+    pub fn with_int8(self) -> Self {
+        Self {
+            products: self.products.with_int8(Int8::best()),
+            ..self
         }
     }
 

@@ -16,8 +16,8 @@ use sd_fixtures::Fixture;
 use sd_models::unet::{UNet, UNetFiles};
 use sd_models::vae::{Vae, VaeFiles};
 use sd_models::{
-    ClipTextConfig, ClipTextModel, Error, Files, LayerPacking, LoadOptions, Packing, Products,
-    Result, WeightStorage, Weights,
+    ClipTextConfig, ClipTextModel, Error, Files, Int8, LayerPacking, LoadOptions, Packing,
+    Products, Result, WeightStorage, Weights,
 };
 
 fn options(memory: WeightStorage) -> LoadOptions {
@@ -261,6 +261,20 @@ fn rougher_numbers_stay_near() {
             );
             assert!(bytes.packed < f32.packed, "{bytes:?} of {f32:?}");
         }
+        for rest in [Products::F32, Products::all()[0]] {
+            let by = |int8| rougher(name, rest.with_int8(Some(int8)), WeightStorage::F32);
+            let (error, bytes) = by(Int8::all()[0]);
+            println!("{name}, int8 else {}: {error:.2e}", rest.name());
+            assert!(
+                error > 1e-5 && error <= 0.05,
+                "{name}, int8 else {}: {error}",
+                rest.name()
+            );
+            assert!(bytes.packed < rougher(name, rest, WeightStorage::F32).1.packed);
+            for unit in &Int8::all()[1..] {
+                assert_eq!(by(*unit), (error, bytes), "{name}, {}", unit.name());
+            }
+        }
         for (storage, bound) in [(WeightStorage::Q8, 0.015), (WeightStorage::Q4, 0.24)] {
             let (error, bytes) = rougher(name, Products::F32, storage);
             println!("{name}, {storage:?}: {error:.2e}");
@@ -309,4 +323,18 @@ fn single_layers_may_be_rougher() {
     }
     assert_ne!(attention.0, queries.0);
     assert!(queries.1 != bytes && whole.1 != bytes && queries.1 != whole.1);
+
+    // Int8 is a linear layer's, and no attention's.
+    let int8 = Packing {
+        products: Products::F32.with_int8(Some(Int8::all()[0])),
+        ..Packing::default()
+    };
+    let only = |end: &'static str| {
+        let layers = LayerPacking::new(move |name| name.ends_with(end).then_some(int8));
+        let layers = Some(layers);
+        let plain = plain.clone();
+        predicted("unet_sd1", &LoadOptions { layers, ..plain })
+    };
+    assert_eq!(only("attn1.products"), (exact.clone(), bytes));
+    assert!(only("attn1.to_q").0 != exact && only("attn1.to_q").1 != bytes);
 }

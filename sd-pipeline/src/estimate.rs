@@ -127,9 +127,10 @@ impl Part {
         let held = slot.weights();
         let footprint = slot.footprint();
         Self {
-            weights: match footprint {
-                Some(files) => files.weight_bytes(),
-                None => (held != WeightBytes::default()).then_some(held),
+            // What is there is not asked for again: of int8, telling is reading.
+            weights: match held == WeightBytes::default() {
+                true => footprint.and_then(|files| files.weight_bytes()),
+                false => Some(held),
             },
             held: held.total(),
             beside: 0,
@@ -165,7 +166,8 @@ impl Pipeline {
     }
 
     /// The memory that a run of `request` on the model at `path` will take, opened with `options`,
-    /// from the headers of its files alone.
+    /// from the headers of its files, or with [`int8`](OpenOptions::int8) from the numbers of linear
+    /// layers too.
     ///
     /// # Errors
     /// Those of [`open`](Self::open) and [`estimate`](Self::estimate).

@@ -53,6 +53,11 @@ pub struct OpenOptions {
     /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
     pub weight_storage: WeightStorage,
+    /// `true` where the denoiser and control networks shall multiply linear layers in int8, the rest in
+    /// [`dtype`](Self::dtype): on the flex device in f32 or bf16, where the processor has instructions
+    /// for it, and but for layers whose weights lose much by it
+    /// ([`LoadOptions::with_int8`](sd_models::LoadOptions::with_int8)). Elsewhere of no consequence.
+    pub int8: bool,
     /// Times at which the components are in memory: always, once they were needed, or each in its phase
     /// alone. With [`WeightStorage::AsStored`] the last is the least that a picture can be drawn with.
     pub residency: Residency,
@@ -138,6 +143,7 @@ impl OpenOptions {
             scheduler: None,
             variant: None,
             weight_storage: WeightStorage::F32,
+            int8: false,
             residency: Residency::Always,
             tiling: Tiling::Auto,
             memory_budget: None,
@@ -300,8 +306,9 @@ impl Pipeline {
         let text_encoder =
             text_encoder.opened(|parts| folder.text_encoder(&parts, |name| load(&text, name)))?;
         let denoiser = denoiser.opened(|part| {
-            let options = load(&net, &part.name);
-            folder.denoiser(&part, training, &options)
+            let load = load(&net, &part.name);
+            let load = if options.int8 { load.with_int8() } else { load };
+            folder.denoiser(&part, training, &load)
         })?;
         let text_encoder = taught(text_encoder, &options.words)?;
         let (text_encoder, denoiser) = changed(text_encoder, denoiser, &options.loras)?;

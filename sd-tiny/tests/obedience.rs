@@ -276,20 +276,23 @@ fn rougher_numbers_obey_as_well() -> Result<()> {
     let bf16 = FloatDType::BF16;
     // The first is what the others are beside.
     let ways = [
-        ("f32", FloatDType::F32, WeightStorage::F32),
-        ("bf16", bf16, WeightStorage::F32),
-        ("q8", FloatDType::F32, WeightStorage::Q8),
-        ("q4", FloatDType::F32, WeightStorage::Q4),
-        ("q8, bf16", bf16, WeightStorage::Q8),
-        ("q4, bf16", bf16, WeightStorage::Q4),
+        ("f32", FloatDType::F32, WeightStorage::F32, false),
+        ("bf16", bf16, WeightStorage::F32, false),
+        ("int8", FloatDType::F32, WeightStorage::F32, true),
+        ("int8, bf16", bf16, WeightStorage::F32, true),
+        ("q8", FloatDType::F32, WeightStorage::Q8, false),
+        ("q4", FloatDType::F32, WeightStorage::Q4, false),
+        ("q8, bf16", bf16, WeightStorage::Q8, false),
+        ("q4, bf16", bf16, WeightStorage::Q4, false),
     ];
     println!("| of {count} | right | lost beside f32 | won | products |");
     println!("|---|---|---|---|---|");
     let mut exact: Option<Vec<bool>> = None;
-    for (name, dtype, weight_storage) in ways {
+    for (name, dtype, weight_storage, int8) in ways {
         let pipeline = sd_tiny::open(&OpenOptions {
             dtype,
             weight_storage,
+            int8,
             ..plain.clone()
         })?;
         let mut obeyed = Vec::new();
@@ -307,9 +310,10 @@ fn rougher_numbers_obey_as_well() -> Result<()> {
         let lost = pairs().filter(|(before, now)| **before && !**now).count();
         let won = pairs().filter(|(before, now)| !**before && **now).count();
         let right = obeyed.iter().filter(|is| **is).count();
-        let products = pipeline.denoiser.spec().products;
-        let products = products.unwrap_or(FloatDType::F32);
-        println!("| {name} | {right} | {lost} | {won} | {products:?} |");
+        let spec = pipeline.denoiser.spec();
+        let products = spec.products.unwrap_or(FloatDType::F32);
+        let int8 = if spec.int8 { "int8 and " } else { "" };
+        println!("| {name} | {right} | {lost} | {won} | {int8}{products:?} |");
         // If it obeyed as well, each change would be a coin's fall: three deviations of these.
         let slack = 3.0 * ((lost + won) as f64).sqrt();
         assert!(

@@ -2,8 +2,9 @@
 //! of the time and its rate beside what this machine can multiply at most (a roofline).
 //!
 //! `cargo run --release -p sd-kernels --example network_rates -- [unet|xl-unet|decoder|encoder|text]
-//! [--size 512] [--batch 2] [--isa avx2] [--products pairs] [--weights q8] [--runs 3] [--busy]`;
-//! weights of `f32`, rounded to `q8` or `q4`, or a GGUF file's blocks (`Q4K`);
+//! [--size 512] [--batch 2] [--isa avx2] [--products pairs] [--int8 tiles] [--weights q8] [--runs 3]
+//! [--busy]`; products of f32 or, as this processor has them, of bf16, with linear layers' of int8 beside
+//! them; weights of `f32`, rounded to `q8` or `q4`, or a GGUF file's blocks (`Q4K`);
 //! `RAYON_NUM_THREADS` chooses the threads. With `--busy` and one thread only the time counts
 //! that the thread was running: on a machine with other work.
 //!
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use layers::{Network, Op, SD15, SDXL};
 use sd_kernels::{
-    Activation, AttentionShape, Blocks, ConvShape, Epilogue, GroupNorm, Isa, PackedConv,
+    Activation, AttentionShape, Blocks, ConvShape, Epilogue, GroupNorm, Int8, Isa, PackedConv,
     PackedGeglu, PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by,
     concat_channels, geglu, group_norm, layer_norm, linear, peak_rate,
 };
@@ -68,7 +69,14 @@ impl Options {
                     let name = value()?;
                     let mut all = Products::all().into_iter().chain([Products::F32]);
                     let found = all.find(|unit| unit.name() == name);
-                    options.packing.products = found.ok_or(format!("there are no {name} here"))?;
+                    let found = found.ok_or(format!("there are no {name} here"))?;
+                    options.packing.products = found.with_int8(options.packing.products.int8());
+                }
+                "--int8" => {
+                    let name = value()?;
+                    let found = Int8::all().into_iter().find(|unit| unit.name() == name);
+                    let found = found.ok_or(format!("there is no int8 by {name} here"))?;
+                    options.packing.products = options.packing.products.with_int8(Some(found));
                 }
                 "--weights" => {
                     let name = value()?;
@@ -102,10 +110,13 @@ fn main() -> Result<(), Error> {
         Some(blocks) => format!("{blocks:?}"),
         None => format!("{:?}", options.packing.storage),
     };
+    let products = options.packing.products;
+    let int8 = products.int8().map(|int8| int8.name());
     println!(
-        "{}, products of {}, {weights} weights, {threads} threads: peak of f32 {:.0} GFLOP/s",
+        "{}, products of {}{}, {weights} weights, {threads} threads: peak of f32 {:.0} GFLOP/s",
         options.isa.name(),
-        options.packing.products.name(),
+        products.name(),
+        int8.map_or(String::new(), |name| format!(" and int8 by {name}")),
         peak / 1e9
     );
     for name in &options.networks {

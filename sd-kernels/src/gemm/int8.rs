@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::matrix::{widened, with_bytes};
+use super::place::{widened, with_bytes};
 use crate::products;
 use crate::weight::WeightRows;
 

@@ -4,6 +4,7 @@ mod block;
 mod finish;
 mod int8;
 mod matrix;
+mod place;
 mod quantize;
 mod source;
 mod tile;

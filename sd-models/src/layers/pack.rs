@@ -21,7 +21,7 @@ pub(crate) trait PackLayer: Send {
     /// bytes they now take.
     fn pack(&mut self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes>;
 
-    /// The bytes that these tensors will take, without reading them.
+    /// The bytes that these tensors will take, without reading them unless a layer may be in int8.
     fn packed_bytes(&self, name: &str, weights: &Weights, packing: Packing) -> Result<WeightBytes>;
 
     /// `addition` as what can be [put beside](Self::put_beside) this layer; `None`, the default, of
@@ -50,9 +50,9 @@ pub(super) fn bytes_of(
     name: &str,
     weights: &Weights,
     bias: usize,
-    weight: impl FnOnce(&Rows<'_>) -> usize,
+    weight: impl FnOnce(&Rows<'_>) -> Result<usize>,
 ) -> Result<WeightBytes> {
-    let bytes = weight(&weights.rows(name)?) + bias * size_of::<f32>();
+    let bytes = weight(&weights.rows(name)?)? + bias * size_of::<f32>();
     Ok(WeightBytes {
         plain: 0,
         packed: bytes as u64,

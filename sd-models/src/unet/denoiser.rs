@@ -78,6 +78,7 @@ impl UNetFiles {
         spec.dtype = options.dtype;
         let has_kernels = has_kernels(&options.device, options.dtype.into());
         spec.products = (has_kernels && !options.products.is_f32()).then_some(FloatDType::BF16);
+        spec.int8 = has_kernels && options.products.int8().is_some();
         spec.rounding = options.weight_storage.rounding().filter(|_| has_kernels);
         Ok(Self {
             weights,

@@ -58,10 +58,10 @@ impl Weights {
     }
 
     /// The bytes that [`load_packed`](Self::load_packed) will say the weights take, without reading
-    /// them.
+    /// them but where int8 is asked for: whether it suits a layer is in its numbers.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when a tensor of the module is not there.
+    /// [`Error::Unsupported`] when a tensor of the module is not there; those of reading.
     pub(crate) fn packed_bytes<M: Module + Pack>(
         &self,
         mut module: M,

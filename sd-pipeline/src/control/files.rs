@@ -74,6 +74,7 @@ pub(super) fn open(
         ..LoadOptions::new(&options.device)
     }
     .by_kernels(options.dtype);
+    let load = if options.int8 { load.with_int8() } else { load };
     let is_file = model_path::is_weights(path);
     if !is_file && !path.is_dir() {
         let expected = "expected the folder of a ControlNet or a T2I-Adapter, with config.json, or a \

@@ -189,6 +189,7 @@ impl Record {
             },
             count: (request.count > 1).then_some(request.count),
             precision: Some(format!("{:?}", spec.products.unwrap_or(spec.dtype))),
+            int8: spec.int8,
             rounding: spec.rounding.map(Into::into),
             watermark: request
                 .watermark

@@ -28,6 +28,8 @@ struct Options {
     #[serde(default)]
     weight_storage: Storage,
     #[serde(default)]
+    int8: bool,
+    #[serde(default)]
     residency: Residency,
     #[serde(default)]
     tiling: Tiling,
@@ -189,6 +191,7 @@ impl Serialize for OpenOptions {
                 WeightStorage::Q8 => Storage::Q8,
                 WeightStorage::Q4 => Storage::Q4,
             },
+            int8: self.int8,
             residency: self.residency,
             tiling: self.tiling,
             memory_budget: self.memory_budget,
@@ -225,6 +228,7 @@ impl<'a> Deserialize<'a> for OpenOptions {
                 Storage::Q8 => WeightStorage::Q8,
                 Storage::Q4 => WeightStorage::Q4,
             },
+            int8: options.int8,
             residency: options.residency,
             tiling: options.tiling,
             memory_budget: options.memory_budget,

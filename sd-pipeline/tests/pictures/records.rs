@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_fixtures::Fixture;
-use sd_pipeline::models::Files;
+use sd_pipeline::models::{Files, Int8};
 use sd_pipeline::schedulers::Euler;
 use sd_pipeline::{
     Area, Combination, Composed, Contrast, DenoiserPair, Error, FreeU, GrayImage, Inpaint,
@@ -206,7 +206,28 @@ fn weights_that_were_rounded() {
         };
         let picture = &pipeline.generate(&request).unwrap()[0];
         assert_eq!(picture.record.weight_storage(), expected);
+        assert!(!picture.record.int8);
     }
+}
+
+#[test]
+fn linear_layers_in_int8() {
+    let options = OpenOptions {
+        int8: true,
+        ..OpenOptions::new(&device("flex").unwrap())
+    };
+    let pipeline = Pipeline::from_files(&sd_tiny::files(), &options).unwrap();
+    let request = Request {
+        steps: 1,
+        ..request()
+    };
+    let picture = &pipeline.generate(&request).unwrap()[0];
+    let has_int8 = Int8::best().is_some();
+    assert_eq!(picture.record.int8, has_int8);
+    let written = serde_json::to_value(&picture.record).unwrap();
+    assert_eq!(written.get("int8").is_some(), has_int8);
+    let read: Record = serde_json::from_value(written).unwrap();
+    assert_eq!(read, picture.record);
 }
 
 #[test]
