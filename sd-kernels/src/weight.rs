@@ -114,9 +114,8 @@ impl Packing {
         [rows, depth]: [usize; 2],
     ) -> Result<(Held, Products), W::Error> {
         let held = self.holds(weight.dtype(), weight.blocks(), order, depth);
-        let is_smaller = matches!(held, Held::Blocks(kept) if !Blocks::Q8_0.fits(kept.blocks()));
         let is_int8 = self.products.int8().is_some()
-            && !is_smaller
+            && Held::Int8.panel(depth, 1) <= held.panel(depth, 1)
             && depth <= LONGEST
             && is_tolerated(weight, rows, depth)?;
         let held = if is_int8 { Held::Int8 } else { held };

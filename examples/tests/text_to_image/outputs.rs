@@ -148,6 +148,37 @@ fn a_picture_is_drawn_again_from_its_record() {
 }
 
 #[test]
+fn a_picture_in_int8_is_drawn_again_in_int8() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // The sums are whole numbers: what another processor's instructions do is the same.
+    let draw = |arguments: &[&str]| {
+        let mut example = example("text_to_image", folder, arguments);
+        let output = example.env("SD_KERNELS_INT8", "emulated").output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{message}");
+    };
+    let few = ["--steps", "2", "--width", "64", "--height", "64"];
+    let own = |more: &[&'static str]| [&["a red cube"][..], &few, more].concat();
+    draw(&own(&["--output", "plain.png"]));
+    draw(&own(&["--compute", "int8", "--output", "int8.png"]));
+    draw(&["--redraw", "int8.png", "--output", "again.png"]);
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    assert!(read("int8.png") == read("again.png"));
+    let pixels = |name: &str| image::open(folder.join(name)).unwrap().into_rgb8();
+    let [plain, int8] = ["plain.png", "int8.png"].map(pixels);
+    let pairs = plain.as_raw().iter().zip(int8.as_raw());
+    let far: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+    let far = far / plain.as_raw().len() as f64;
+    assert!(far > 0.01 && far < 15.0, "{far}");
+    let refusal = refused(folder, &["--redraw", "int8.png", "--compute", "int8"]);
+    assert!(
+        refusal.contains("cannot be used with '--compute"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn two_outputs_in_one_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

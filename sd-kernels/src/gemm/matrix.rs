@@ -18,8 +18,8 @@ use crate::weight::{Packing, WeightRows, WeightStorage};
 /// Where int8 is asked for ([`Products::with_int8`]), a weight is held in it if that loses no more than
 /// 2 % of it, RMS: for inputs of one size, independent of each other, that is also the relative error of
 /// the layer's output. It is measured on the weight, which is read once more for that. A weight that
-/// loses more is held and multiplied as if int8 were not asked for; so is one in blocks of fewer bits
-/// than Q8_0's, and one of more than 2¹⁷ inputs.
+/// loses more is held and multiplied as if int8 were not asked for; so is one that takes less memory
+/// that way, such as in blocks of 4 bits, and one of more than 2¹⁷ inputs.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     data: Buffer,
