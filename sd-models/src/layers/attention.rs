@@ -2,9 +2,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use sd_core::Perturbation;
 
+use super::dispatch::{join_products, multi_head_attention, self_attention};
 use super::{
-    AttentionProducts, Beside, Epilogue, GroupNorm, Input, Linear, SideMap, mix,
-    multi_head_attention, pack_fields,
+    AttentionProducts, Beside, Epilogue, GroupNorm, Input, Linear, Pack, SideMap, Unpacked, join,
+    mix,
 };
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
@@ -27,6 +28,10 @@ pub struct Attention {
     heads: usize,
     #[module(skip)]
     products: AttentionProducts,
+    /// Queries, keys and values in one product, where a device wants it; the three layers' weights
+    /// are then parts of this one's.
+    #[module(skip)]
+    joined: Option<Linear>,
 }
 
 /// Keys and values that an [`Attention`] layer made of the tokens that are looked at. For a prompt
@@ -67,6 +72,7 @@ impl Attention {
             to_out: [Linear::new(width, width, true, device)],
             heads: config.heads,
             products: AttentionProducts::default(),
+            joined: None,
         }
     }
 
@@ -89,10 +95,23 @@ impl Attention {
     ) -> Tensor<3> {
         let key_value = match context {
             Some(context) => context.clone(),
-            None => self.key_value(&mut x),
+            None => match self.gathered(&x) {
+                Some(x) => return self.to_out[0].forward(x, epilogue),
+                None => self.key_value(&mut x),
+            },
         };
         let query = self.to_q.forward(x, Epilogue::NONE);
         self.gather(query, key_value, epilogue)
+    }
+
+    /// What the tokens gather from each other, by one product of queries, keys and values, where
+    /// there is one.
+    fn gathered(&self, x: &Tensor<3>) -> Option<Tensor<3>> {
+        let bare = [&self.to_q, &self.to_k, &self.to_v].map(Linear::is_bare);
+        match &self.joined {
+            Some(joined) if bare == [true; 3] => self_attention(joined, x, self.heads),
+            _ => None,
+        }
     }
 
     /// [`forward`](Self::forward) of tokens that also look at others `beside` the context, at each by
@@ -151,7 +170,24 @@ impl Attention {
     }
 }
 
-pack_fields!(Attention: to_q, to_k, to_v, to_out, products);
+impl Pack for Attention {
+    fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
+        let inward = [
+            (&mut self.to_q, "to_q"),
+            (&mut self.to_k, "to_k"),
+            (&mut self.to_v, "to_v"),
+        ];
+        for (layer, field) in inward {
+            layer.layers(&join(name, field), layers);
+        }
+        self.to_out.layers(&join(name, "to_out"), layers);
+        self.products.layers(&join(name, "products"), layers);
+    }
+
+    fn loaded(&mut self) {
+        self.joined = join_products([&mut self.to_q, &mut self.to_k, &mut self.to_v]);
+    }
+}
 
 /// A picture `[n, c, h, w]` as one token per pixel, `[n, h·w, c]`.
 pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {

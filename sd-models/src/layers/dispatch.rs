@@ -1,11 +1,14 @@
 //! The one place where the ways part: the [kernels](cpu) where a layer's weight is packed for them,
-//! or where they know the tensor's device and precision; [Burn's operations](plain) elsewhere.
+//! or where they know the tensor's device and precision; those of [GPUs](gpu) where they were tried
+//! and found right; [Burn's operations](plain) elsewhere.
 
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor};
 use sd_kernels::{Activation, Moments, OutputRows, Products};
 
+#[cfg(feature = "cubecl")]
+use super::gpu::{self, Kernel};
 use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, cpu, plain};
 
 /// True where there are kernels for tensors of `dtype` on `device`.
@@ -31,6 +34,10 @@ pub(super) fn conv2d(
 ) -> Tensor<4> {
     match &layer.packed {
         Some(packed) => packed.conv2d(x, doubled, epilogue),
+        #[cfg(feature = "cubecl")]
+        None if gpu::has(Kernel::Picture, x.get()) => {
+            gpu::conv2d(layer, x.into_tensor(), doubled, epilogue)
+        }
         None => plain::conv2d(layer, x.into_tensor(), doubled, epilogue),
     }
 }
@@ -59,6 +66,8 @@ pub(super) fn linear<const D: usize>(
 ) -> Tensor<D> {
     match &layer.packed {
         Some(packed) => packed.linear(x, epilogue),
+        #[cfg(feature = "cubecl")]
+        None if gpu::has(Kernel::Product, x.get()) => gpu::linear(layer, x.into_tensor(), epilogue),
         None => plain::linear(layer, x.into_tensor(), epilogue),
     }
 }
@@ -69,6 +78,8 @@ pub(super) fn geglu(layer: &Geglu, mut x: Tensor<3>) -> Tensor<3> {
             let beside = layer.proj.beside(&mut x);
             packed.geglu(x, beside)
         }
+        #[cfg(feature = "cubecl")]
+        None if layer.proj.is_bare() && gpu::has(Kernel::Geglu, &x) => gpu::geglu(layer, x),
         None => plain::geglu(layer, x),
     }
 }
@@ -76,6 +87,8 @@ pub(super) fn geglu(layer: &Geglu, mut x: Tensor<3>) -> Tensor<3> {
 pub(super) fn layer_norm<const D: usize>(layer: &LayerNorm, x: Input<'_, D>) -> Tensor<D> {
     match runs_kernels(x.get()) {
         true => cpu::layer_norm(layer, x),
+        #[cfg(feature = "cubecl")]
+        false if gpu::has(Kernel::LayerNorm, x.get()) => gpu::layer_norm(layer, x.into_tensor()),
         false => plain::layer_norm(layer, x.into_tensor()),
     }
 }
@@ -83,6 +96,10 @@ pub(super) fn layer_norm<const D: usize>(layer: &LayerNorm, x: Input<'_, D>) -> 
 pub(super) fn group_norm(layer: &GroupNorm, x: Input<'_, 4>, activation: Activation) -> Tensor<4> {
     match runs_kernels(x.get()) {
         true => cpu::group_norm(layer, x, activation),
+        #[cfg(feature = "cubecl")]
+        false if gpu::has(Kernel::GroupNorm, x.get()) => {
+            gpu::group_norm(layer, x.into_tensor(), activation)
+        }
         false => plain::group_norm(layer, x.into_tensor(), activation),
     }
 }
@@ -101,8 +118,55 @@ pub(crate) fn multi_head_attention<'a>(
     let query = query.into();
     match runs_kernels(query.get()) {
         true => cpu::attention(products, query, key, value, heads, is_causal),
+        #[cfg(feature = "cubecl")]
+        false if gpu::has(Kernel::Attention, query.get()) => {
+            gpu::attention(query.into_tensor(), key, value, heads, is_causal)
+        }
         false => plain::attention(query.into_tensor(), key, value, heads, is_causal),
     }
+}
+
+/// What the tokens `[n, tokens, width]` gather from each other, by a layer that makes queries, keys
+/// and values side by side, where a way does that.
+pub(super) fn self_attention(joined: &Linear, x: &Tensor<3>, heads: usize) -> Option<Tensor<3>> {
+    #[cfg(feature = "cubecl")]
+    if gpu::has(Kernel::Attention, x) && gpu::has(Kernel::Product, x) {
+        return Some(gpu::self_attention(joined, x.clone(), heads));
+    }
+    let _ = (joined, x, heads);
+    None
+}
+
+/// A layer that makes what these three make side by side, where its device wants it. Their weights
+/// become parts of its own.
+pub(super) fn join_products(layers: [&mut Linear; 3]) -> Option<Linear> {
+    #[cfg(feature = "cubecl")]
+    return gpu::join_products(layers);
+    #[cfg(not(feature = "cubecl"))]
+    {
+        let _ = layers;
+        None
+    }
+}
+
+/// The precision in which a weight of so many dimensions is kept where layers compute in `dtype`.
+pub(crate) fn stored_dtype(rank: usize, device: &Device, dtype: DType) -> DType {
+    #[cfg(feature = "cubecl")]
+    return gpu::stored_dtype(rank, device, dtype);
+    #[cfg(not(feature = "cubecl"))]
+    {
+        let _ = (rank, device);
+        dtype
+    }
+}
+
+/// A weight as its device wants it in memory; to whoever reads it, it is the same.
+pub(crate) fn stored<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "cubecl")]
+    if D == 4 && sd_gpu::runs_on(&weight.device()) {
+        return gpu::channels_last(weight);
+    }
+    weight
 }
 
 /// A second picture like `x`.
@@ -117,6 +181,10 @@ pub(crate) fn duplicate(x: &mut Tensor<4>) -> Tensor<4> {
 pub(crate) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     match runs_kernels(&a) {
         true => cpu::concat_channels(a, b),
+        #[cfg(feature = "cubecl")]
+        false if a.dtype() == b.dtype() && gpu::has(Kernel::Concat, &a) => {
+            sd_gpu::concat_channels(a, b)
+        }
         false => Tensor::cat(vec![a, b], 1),
     }
 }

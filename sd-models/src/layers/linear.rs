@@ -39,6 +39,17 @@ impl Linear {
         }
     }
 
+    /// A layer of these tensors.
+    #[cfg(feature = "cubecl")]
+    pub(super) fn with(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        Self {
+            weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
+            packed: None,
+            beside: Sides::default(),
+        }
+    }
+
     /// A layer of a weight `[outputs, inputs]` without a bias.
     fn of(
         weight: Vec<f32>,
@@ -76,6 +87,11 @@ impl Linear {
             Some(packed) => packed.bytes(packed.weight.bytes()),
             None => size(&self.weight, self.bias.as_ref()),
         }
+    }
+
+    /// True where nothing lies beside the layer.
+    pub(super) fn is_bare(&self) -> bool {
+        self.beside.is_empty()
     }
 
     /// The sum of what lies beside the product of `x`, where anything does.

@@ -12,6 +12,8 @@ mod dispatch;
 mod embedding;
 mod epilogue;
 mod feed_forward;
+#[cfg(feature = "cubecl")]
+mod gpu;
 mod input;
 mod linear;
 mod mix;
@@ -32,7 +34,7 @@ pub use conv::{Conv2d, Padding};
 pub(crate) use cpu::expect_shapes;
 pub(crate) use dispatch::{
     Measured, Rows, concat_channels, concat_rows, copy_rows, duplicate, group_norm_rows,
-    has_kernels, moments, multi_head_attention,
+    has_kernels, moments, multi_head_attention, stored, stored_dtype,
 };
 pub(crate) use embedding::Embedding;
 pub use epilogue::Epilogue;

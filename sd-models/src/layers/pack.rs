@@ -13,6 +13,10 @@ use crate::weights::{Rows, Weights};
 pub(crate) trait Pack {
     /// Adds each of those layers to `layers`. `name` is this module's in a checkpoint.
     fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>);
+
+    /// Makes of the weights what the layers want besides, when all have been read. Nothing, by
+    /// default.
+    fn loaded(&mut self) {}
 }
 
 /// A layer that packs its weight and bias itself.
@@ -95,6 +99,10 @@ impl<T: Pack> Pack for Option<T> {
             module.layers(name, layers);
         }
     }
+
+    fn loaded(&mut self) {
+        self.iter_mut().for_each(T::loaded);
+    }
 }
 
 impl<T: Pack> Pack for [T] {
@@ -103,17 +111,29 @@ impl<T: Pack> Pack for [T] {
             module.layers(&join(name, index), layers);
         }
     }
+
+    fn loaded(&mut self) {
+        self.iter_mut().for_each(T::loaded);
+    }
 }
 
 impl<T: Pack, const N: usize> Pack for [T; N] {
     fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
         self.as_mut_slice().layers(name, layers);
     }
+
+    fn loaded(&mut self) {
+        self.as_mut_slice().loaded();
+    }
 }
 
 impl<T: Pack> Pack for Vec<T> {
     fn layers<'a>(&'a mut self, name: &str, layers: &mut Vec<Unpacked<'a>>) {
         self.as_mut_slice().layers(name, layers);
+    }
+
+    fn loaded(&mut self) {
+        self.as_mut_slice().loaded();
     }
 }
 
@@ -130,6 +150,10 @@ macro_rules! pack_fields {
                     let name = $crate::layers::join(name, stringify!($field));
                     $crate::layers::Pack::layers(&mut self.$field, &name, layers);
                 })+
+            }
+
+            fn loaded(&mut self) {
+                $($crate::layers::Pack::loaded(&mut self.$field);)+
             }
         }
     };

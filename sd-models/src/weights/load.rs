@@ -8,7 +8,7 @@ use sd_core::WeightBytes;
 
 use super::Weights;
 use crate::error::{Misshapen, TensorMismatch};
-use crate::layers::{Pack, Unpacked, has_kernels};
+use crate::layers::{Pack, Unpacked, has_kernels, stored, stored_dtype};
 use crate::{Error, LoadOptions, Result};
 
 impl Weights {
@@ -52,7 +52,8 @@ impl Weights {
                 names.extend([format!("{name}.weight"), format!("{name}.bias")]);
             }
         }
-        let (module, plain) = self.fill(module, options.dtype, &names)?;
+        let (mut module, plain) = self.fill(module, options.dtype, &names)?;
+        module.loaded();
         bytes.plain += plain;
         Ok((module, bytes))
     }
@@ -80,11 +81,10 @@ impl Weights {
                 shapes.remove(&format!("{name}.bias"));
             }
         }
-        let numbers: usize = shapes
-            .values()
-            .map(|shape| shape.iter().product::<usize>())
-            .sum();
-        bytes.plain += (numbers * DType::from(options.dtype).size()) as u64;
+        for shape in shapes.values() {
+            let dtype = stored_dtype(shape.len(), &options.device, options.dtype.into());
+            bytes.plain += (shape.iter().product::<usize>() * dtype.size()) as u64;
+        }
         Ok(bytes)
     }
 
@@ -243,9 +243,10 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn read<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
-        let tensor = self.weights.tensor(name, param, self.dtype)?;
+        let dtype = stored_dtype(D, &param.lazy_device(), self.dtype);
+        let tensor = self.weights.tensor(name, param, dtype)?;
         self.bytes += size(&tensor);
-        Ok(tensor)
+        Ok(stored(tensor))
     }
 }
 

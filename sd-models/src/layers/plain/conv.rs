@@ -13,12 +13,24 @@ pub(in crate::layers) fn conv2d(
     doubled: bool,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
+    let (dtype, bias) = (x.dtype(), layer.bias.as_ref().map(Param::val));
+    let y = convolution(layer, x, doubled, bias);
+    finish(from_f32(y, dtype), epilogue)
+}
+
+/// In f32 whatever the precision of `x`, as [`product`] is.
+pub(in crate::layers) fn convolution(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    doubled: bool,
+    bias: Option<Tensor<1>>,
+) -> Tensor<4> {
     let x = if doubled { double(x) } else { x };
     let (x, padding) = match layer.padding {
         Padding::Even(padding) => (x, padding),
         Padding::BottomRight => (x.pad((0, 1, 0, 1), 0.0f32), 0),
     };
-    finish(product(layer, x, [padding; 2]), epilogue)
+    product(layer, x, [padding; 2], bias)
 }
 
 /// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
@@ -29,7 +41,7 @@ pub(in crate::layers) fn conv2d_rows(
     rows: Range<usize>,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
-    let first = layer.first_row(top, &rows);
+    let (first, dtype) = (layer.first_row(top, &rows), x.dtype());
     let x = if layer.doubles { double(x) } else { x };
     let (above, cut) = ((-first).max(0) as usize, first.max(0) as usize);
     let needed = (rows.len() - 1) * layer.stride + layer.kernel;
@@ -50,18 +62,22 @@ pub(in crate::layers) fn conv2d_rows(
         0 => x,
         _ => x.pad((0, sides, above, below), 0.0f32),
     };
-    finish(product(layer, x, [0, padding]), epilogue)
+    let bias = layer.bias.as_ref().map(Param::val);
+    let y = product(layer, x, [0, padding], bias);
+    finish(from_f32(y, dtype), epilogue)
 }
 
 /// In f32 whatever the precision of `x`: Burn's direct convolution on GPUs, which it takes where
 /// nothing faster runs, adds up thousands of products in the precision of `x`.
-fn product(layer: &Conv2d, x: Tensor<4>, padding: [usize; 2]) -> Tensor<4> {
-    let dtype = x.dtype();
-    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(Param::val));
-    let (x, weight, bias) = (to_f32(x), to_f32(weight), bias.map(to_f32));
+fn product(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    padding: [usize; 2],
+    bias: Option<Tensor<1>>,
+) -> Tensor<4> {
+    let (x, weight, bias) = (to_f32(x), to_f32(layer.weight.val()), bias.map(to_f32));
     let options = ConvOptions::new([layer.stride; 2], padding, [1, 1], 1);
-    let y = burn::tensor::module::conv2d(x, weight, bias, options);
-    from_f32(y, dtype)
+    burn::tensor::module::conv2d(x, weight, bias, options)
 }
 
 fn double(x: Tensor<4>) -> Tensor<4> {

@@ -1,0 +1,313 @@
+//! Whether a device computes right what the kernels ask of it, found out by trying.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use sd_gpu::{Act, Behind};
+
+use super::attention;
+
+/// Kernels that a device may have or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::layers) enum Kernel {
+    GroupNorm,
+    LayerNorm,
+    Geglu,
+    Product,
+    Picture,
+    Attention,
+    Concat,
+}
+
+/// A kernel, and how far off it is at a place.
+type Trial = (Kernel, fn(&Place<'_>) -> f64);
+
+const TRIALS: [Trial; 7] = [
+    (Kernel::GroupNorm, group_norm),
+    (Kernel::LayerNorm, layer_norm),
+    (Kernel::Geglu, geglu),
+    (Kernel::Product, product),
+    (Kernel::Picture, picture),
+    (Kernel::Attention, attend),
+    (Kernel::Concat, concat),
+];
+
+/// A device and a precision, and the kernels that were right there.
+static TRIED: Mutex<Vec<(Device, DType, Vec<Kernel>)>> = Mutex::new(Vec::new());
+
+/// True where `kernel` serves tensors like `x`.
+///
+/// The first question about a device and a precision runs every kernel once at a small odd size
+/// against f64 on the host. One that does not launch, or is wrong, is left out there for as long as
+/// the program runs. With `SD_KERNELS_GPU=none` in the environment all are.
+pub(in crate::layers) fn has<const D: usize>(kernel: Kernel, x: &Tensor<D>) -> bool {
+    let (device, dtype) = (x.device(), x.dtype());
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) || !sd_gpu::runs_on(&device) {
+        return false;
+    }
+    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = |(d, t, _): &&(Device, DType, _)| *t == dtype && *d == device;
+    if let Some((_, _, kernels)) = tried.iter().find(known) {
+        return kernels.contains(&kernel);
+    }
+    let kernels = right(&Place {
+        device: &device,
+        dtype,
+    });
+    let has = kernels.contains(&kernel);
+    tried.push((device, dtype, kernels));
+    has
+}
+
+/// Where kernels are tried.
+struct Place<'a> {
+    device: &'a Device,
+    dtype: DType,
+}
+
+fn right(place: &Place<'_>) -> Vec<Kernel> {
+    if std::env::var("SD_KERNELS_GPU").is_ok_and(|value| value == "none") {
+        return Vec::new();
+    }
+    let mut right = Vec::new();
+    for (kernel, trial) in TRIALS {
+        let bound = match (place.dtype, kernel) {
+            // On tensor cores Burn multiplies f32 as something narrower.
+            (DType::F32 | DType::F16, Kernel::Product | Kernel::Attention) => 4e-3,
+            (DType::F32, _) => 2e-5,
+            (DType::F16, _) => 4e-3,
+            _ => 3e-2,
+        };
+        match catch_unwind(AssertUnwindSafe(|| trial(place))) {
+            Ok(off) if off <= bound => right.push(kernel),
+            Ok(off) => tracing::warn!(?kernel, off, dtype = ?place.dtype, "a kernel is wrong here"),
+            Err(_) => tracing::warn!(?kernel, dtype = ?place.dtype, "a kernel does not run here"),
+        }
+    }
+    right
+}
+
+impl Place<'_> {
+    /// Numbers that look random, from `-size` to `size`, as they are when they are stored; the
+    /// tensor of them and themselves.
+    fn numbers<const D: usize>(
+        &self,
+        shape: [usize; D],
+        size: f64,
+        phase: f64,
+    ) -> (Tensor<D>, Vec<f64>) {
+        let number = |i: usize| {
+            let noise = f64::sin(i as f64 * 12.9898 + phase) * 43758.5453;
+            // Eight bits times a power of two, which every precision holds.
+            ((noise - noise.floor()) * 256.0 - 128.0).round() / 128.0 * size
+        };
+        let numbers: Vec<f64> = (0..shape.iter().product()).map(number).collect();
+        let stored: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+        let data = TensorData::new(stored, shape);
+        (Tensor::from_data(data, (self.device, self.dtype)), numbers)
+    }
+}
+
+/// The largest difference of the two, beside the largest number of `expected`. Infinite where there
+/// are not as many, or one is no number.
+fn off<const D: usize>(found: Tensor<D>, expected: &[f64]) -> f64 {
+    let Ok(found) = found.try_into_vec_as::<f32>() else {
+        return f64::INFINITY;
+    };
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let largest = expected.iter().fold(1e-3, |m: f64, x| m.max(x.abs()));
+    let pairs = found.iter().zip(expected);
+    pairs.fold(0.0, |worst, (&f, e)| match (f64::from(f) - e).abs() {
+        off if off.is_nan() => f64::INFINITY,
+        off => worst.max(off / largest),
+    })
+}
+
+/// Of numbers, through a normalisation.
+fn normed(x: &[f64], epsilon: f64) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    x.iter()
+        .map(|x| (x - mean) / (variance + epsilon).sqrt())
+        .collect()
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// With Φ by its power series, which converges for every x.
+fn gelu(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for k in 1..200u32 {
+        term *= x * x / f64::from(2 * k + 1);
+        sum += term;
+    }
+    x * (0.5 + sum * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt())
+}
+
+/// Channels-last in memory, in groups of two channels of more pixels than a cube has units.
+fn group_norm(place: &Place<'_>) -> f64 {
+    let [n, c, h, w] = [2, 6, 37, 11];
+    let (x, numbers) = place.numbers([n, h, w, c], 4.0, 0.1);
+    let ((weight, weights), (bias, biases)) =
+        (place.numbers([c], 1.0, 0.2), place.numbers([c], 1.0, 0.3));
+    let norm = sd_gpu::GroupNorm {
+        weight,
+        bias,
+        groups: 3,
+        epsilon: 1e-5,
+    };
+    let found = sd_gpu::group_norm(x.permute([0, 3, 1, 2]), norm, Act::Silu);
+    let mut expected = Vec::new();
+    for sample in numbers.chunks(h * w * c) {
+        for group in 0..3 {
+            let channels = [2 * group, 2 * group + 1];
+            let of = |c0: usize| sample.iter().skip(c0).step_by(c).copied();
+            let all: Vec<f64> = channels.iter().flat_map(|&c0| of(c0)).collect();
+            for (y, c0) in normed(&all, 1e-5).chunks(h * w).zip(channels) {
+                expected.extend(y.iter().map(|y| silu(y * weights[c0] + biases[c0])));
+            }
+        }
+    }
+    off(found, &expected)
+}
+
+fn layer_norm(place: &Place<'_>) -> f64 {
+    let width = 301;
+    let (x, numbers) = place.numbers([3, 7, width], 4.0, 0.1);
+    let ((weight, weights), (bias, biases)) = (
+        place.numbers([width], 1.0, 0.2),
+        place.numbers([width], 1.0, 0.3),
+    );
+    let found = sd_gpu::layer_norm(x, weight, bias, 1e-5);
+    let row = |x: &[f64]| {
+        let scaled = normed(x, 1e-5).into_iter().zip(&weights).zip(&biases);
+        scaled.map(|((x, w), b)| x * w + b).collect::<Vec<_>>()
+    };
+    let expected: Vec<f64> = numbers.chunks(width).flat_map(row).collect();
+    off(found, &expected)
+}
+
+fn geglu(place: &Place<'_>) -> f64 {
+    let width = 37;
+    let (x, numbers) = place.numbers([2, 5, 2 * width], 4.0, 0.1);
+    let (bias, biases) = place.numbers([2 * width], 1.0, 0.2);
+    let found = sd_gpu::geglu(x, Some(bias));
+    let row = |x: &[f64]| {
+        let of = |i: usize| x[i] + biases[i];
+        (0..width)
+            .map(|i| of(i) * gelu(of(i + width)))
+            .collect::<Vec<_>>()
+    };
+    let expected: Vec<f64> = numbers.chunks(2 * width).flat_map(row).collect();
+    off(found, &expected)
+}
+
+/// Sums whose beginnings are larger than f16 holds, and what comes behind a product of tokens.
+fn product(place: &Place<'_>) -> f64 {
+    let [rows, inputs, outputs] = [13, 37, 19];
+    let (x, numbers) = place.numbers([rows, inputs], 256.0, 0.1);
+    let (weight, weights) = place.numbers([outputs, inputs], 256.0, 0.2);
+    let wide = sd_gpu::product(x, weight, true, DType::F32);
+    let mut expected = Vec::new();
+    for x in numbers.chunks(inputs) {
+        for w in weights.chunks(inputs) {
+            expected.push(x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>());
+        }
+    }
+    let summed = off(wide, &expected);
+    let (y, numbers) = place.numbers([1, rows, outputs], 4.0, 0.3);
+    let (bias, biases) = place.numbers([outputs], 1.0, 0.4);
+    let behind = Behind {
+        bias: Some(bias),
+        shift: None,
+        act: Act::QuickGelu,
+        residual: None,
+        rectified: true,
+    };
+    let found = sd_gpu::finish(y, behind, place.dtype);
+    let of = |(i, x): (usize, &f64)| {
+        let y = x + biases[i % outputs];
+        (y / (1.0 + (-1.702 * y).exp())).max(0.0)
+    };
+    let expected: Vec<f64> = numbers.iter().enumerate().map(of).collect();
+    summed.max(off(found, &expected))
+}
+
+/// What comes behind a product of a picture in f32, whose residual is of another layout.
+fn picture(place: &Place<'_>) -> f64 {
+    let [n, c, h, w] = [2, 5, 3, 7];
+    let wide = Place {
+        dtype: DType::F32,
+        ..*place
+    };
+    let (x, numbers) = wide.numbers([n, c, h, w], 4.0, 0.1);
+    let (shift, shifts) = place.numbers([n, c, 1, 1], 1.0, 0.2);
+    let (residual, residuals) = place.numbers([n, c, h, w], 1.0, 0.3);
+    let behind = Behind {
+        bias: None,
+        shift: Some(shift),
+        act: Act::Gelu,
+        residual: Some(residual),
+        rectified: false,
+    };
+    let found = sd_gpu::finish_picture(x, behind, place.dtype);
+    let of = |(i, x): (usize, &f64)| gelu(x + shifts[i / (h * w)]) + residuals[i];
+    let expected: Vec<f64> = numbers.iter().enumerate().map(of).collect();
+    off(found, &expected)
+}
+
+fn concat(place: &Place<'_>) -> f64 {
+    let [n, h, w] = [2, 3, 7];
+    let (a, first) = place.numbers([n, 5, h, w], 1.0, 0.1);
+    let (b, second) = place.numbers([n, 3, h, w], 1.0, 0.2);
+    let found = sd_gpu::concat_channels(a, b);
+    let samples = first.chunks(5 * h * w).zip(second.chunks(3 * h * w));
+    let expected: Vec<f64> = samples.flat_map(|(a, b)| [a, b].concat()).collect();
+    off(found, &expected)
+}
+
+/// Heads of an odd width; and a text's, whose tokens see those before.
+fn attend(place: &Place<'_>) -> f64 {
+    let mut worst = 0f64;
+    for (queries, keys, causal, size) in [(37, 77, false, 256.0), (9, 9, true, 2.0)] {
+        let [n, heads, width] = [2, 3, 5];
+        let all = heads * width;
+        let (q, qs) = place.numbers([n, queries, all], size, 0.1);
+        let (k, ks) = place.numbers([n, keys, all], size, 0.2);
+        let (v, vs) = place.numbers([n, keys, all], 1.0, 0.3);
+        let found = attention::separate(q, k, v, heads, causal);
+        let mut expected = Vec::new();
+        for i in 0..n {
+            for j in 0..queries {
+                let q = &qs[(i * queries + j) * all..][..all];
+                let seen = if causal { j + 1 } else { keys };
+                for head in 0..heads {
+                    let at = |of: &[f64], t: usize, e: usize| {
+                        of[(i * keys + t) * all + head * width + e]
+                    };
+                    let score = |t: usize| {
+                        let dot: f64 = (0..width)
+                            .map(|e| q[head * width + e] * at(&ks, t, e))
+                            .sum();
+                        dot / (width as f64).sqrt()
+                    };
+                    let scores: Vec<f64> = (0..seen).map(score).collect();
+                    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                    let shares: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                    let sum: f64 = shares.iter().sum();
+                    expected.extend((0..width).map(|e| {
+                        let shared = shares.iter().enumerate();
+                        shared.map(|(t, share)| share * at(&vs, t, e)).sum::<f64>() / sum
+                    }));
+                }
+            }
+        }
+        worst = worst.max(off(found, &expected));
+    }
+    worst
+}
