@@ -14,6 +14,8 @@ enum Set {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// Body of [`Isa::run`]: implementors put `#[inline(always)]` on [`Kernel::run`].
@@ -54,6 +56,9 @@ impl Isa {
                 sets.push(Self(Set::Avx2));
             }
         }
+        // A part of every processor of this architecture.
+        #[cfg(target_arch = "aarch64")]
+        sets.push(Self(Set::Neon));
         sets.push(Self::portable());
         sets
     }
@@ -63,7 +68,7 @@ impl Isa {
         Self(Set::Portable)
     }
 
-    /// `"avx512"`, `"avx2"` or `"portable"`.
+    /// `"avx512"`, `"avx2"`, `"neon"` or `"portable"`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
@@ -71,6 +76,8 @@ impl Isa {
             Set::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => "neon",
         }
     }
 
@@ -82,6 +89,8 @@ impl Isa {
             Set::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => 8,
         }
     }
 
@@ -93,6 +102,8 @@ impl Isa {
             Set::Avx2 => super::avx2::F32x8::ROWS,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => super::avx512::F32x16::ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => super::neon::F32x8::ROWS,
         }
     }
 
@@ -107,6 +118,9 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => unsafe { run_avx512(kernel) },
+            // SAFETY: NEON is a part of the architecture.
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => unsafe { kernel.run::<super::neon::F32x8>() },
         }
     }
 }

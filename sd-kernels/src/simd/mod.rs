@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod isa;
 mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 pub use isa::Isa;
