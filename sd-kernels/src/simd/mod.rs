@@ -13,6 +13,8 @@ mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
