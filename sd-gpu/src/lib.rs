@@ -6,7 +6,7 @@
 //! `[n, channels, h, w]` and are made channels-last in memory, as Burn's convolutions make and want
 //! them.
 //!
-//! A tensor that lies elsewhere is a panic: whoever calls asks [`runs_on`] first. Nothing here knows
+//! A tensor that lies elsewhere is a panic: whoever calls asks `runs_on` first. Nothing here knows
 //! whether a device computes right; that is for whoever calls to try.
 #![cfg(feature = "cubecl")]
 
