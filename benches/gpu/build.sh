@@ -23,7 +23,6 @@ for program in "${programs[@]}"; do
     strip -o "$kit/$program" "$target/release/examples/$program"
 done
 strip -o "$kit/conformance" "$conformance"
-cp benches/gpu/measure.py benches/gpu/peers.py fixtures/gen/full_size.py fixtures/gen/clip_vocabulary.py "$kit"
 # The programs are alike but for their beginning: one dictionary over all of them.
 tar -C "$folder" -c kit | xz -T1 --lzma2=preset=6,dict=512MiB > "$folder/kit.tar.xz"
 rm -f "$folder"/kit.tar.xz.*

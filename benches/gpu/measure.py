@@ -123,7 +123,7 @@ def conformance(text):
 def shapes(text):
     """All that is wrong, the slowest, and sums for each precision."""
     found = lines(text)
-    worst = {dtype: max(of, key=lambda line: line["error"] or 1e9) for dtype, of in by(found, "dtype").items()}
+    worst = {dtype: max(of, key=lambda line: 1e9 if line["error"] is None else line["error"]) for dtype, of in by(found, "dtype").items()}
     return dict(
         summary=[line for line in text.splitlines() if "beyond the bound" in line],
         worst=worst,
