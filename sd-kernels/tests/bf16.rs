@@ -7,8 +7,9 @@ use common::{each_isa, values};
 use half::bf16;
 use proptest::prelude::*;
 use sd_kernels::{
-    Activation, AttentionShape, ConvShape, DType, Epilogue, Held, Isa, PackedConv, PackedGeglu,
-    PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by, geglu, linear,
+    Activation, AttentionShape, ConvShape, DType, Epilogue, Held, Isa, OutputRows, PackedConv,
+    PackedGeglu, PackedMatrix, Packing, Picture, Products, WeightStorage, attention_by, geglu,
+    linear,
 };
 
 fn packing(products: Products) -> Packing {
@@ -228,6 +229,67 @@ fn convolutions_are_the_emulations() {
     };
     check_conv(strided, picture);
     check_conv(ConvShape::same(32, 40, 3).upsampled(), picture);
+    // More lines than are multiplied at once under one tap, and as many as one and two taps have.
+    check_conv(ConvShape::same(352, 33, 3), picture);
+    check_conv(ConvShape::same(160, 3, 3), picture);
+    let even = ConvShape {
+        kernel: 2,
+        pad_before: 1,
+        pad_after: 0,
+        ..ConvShape::same(96, 5, 3)
+    };
+    check_conv(even, picture);
+    // More columns and rows than a strip has.
+    let picture = Picture {
+        n: 1,
+        height: 3,
+        width: 131,
+    };
+    check_conv(ConvShape::same(32, 3, 3), picture);
+    let picture = Picture {
+        n: 2,
+        height: 37,
+        width: 64,
+    };
+    check_conv(ConvShape::same(32, 35, 3), picture);
+    let picture = Picture {
+        n: 1,
+        height: 1,
+        width: 1,
+    };
+    check_conv(ConvShape::same(64, 33, 5), picture);
+}
+
+/// Rows of a convolution's output by themselves have the bits they have in the whole.
+#[test]
+fn rows_of_a_convolution_are_those_of_the_whole() {
+    let shape = ConvShape::same(64, 33, 3);
+    let [n, height, width] = [2, 11, 70];
+    let picture = Picture { n, height, width };
+    let x = values(1, n * height * width * 64);
+    let w = values(2, 33 * 64 * 9);
+    for unit in Products::all() {
+        let weight = PackedConv::read(Isa::best(), &w[..], shape, packing(unit)).unwrap();
+        if weight.products().is_f32() {
+            continue;
+        }
+        let mut whole = vec![f32::NAN; n * height * width * 33];
+        let none = Epilogue::default();
+        weight.forward(&x, picture, none, &mut whole).unwrap();
+        let rows = OutputRows { first: 3, count: 5 };
+        let mut some = vec![f32::NAN; n * 5 * width * 33];
+        weight
+            .forward_rows(false, &x, picture, rows, none, &mut some)
+            .unwrap();
+        // The kernel's first row at the output's first is the input's fourth: the output's fifth.
+        for (whole, some) in whole
+            .chunks(height * width * 33)
+            .zip(some.chunks(5 * width * 33))
+        {
+            let whole = &whole[4 * width * 33..][..5 * width * 33];
+            assert_same(unit.name(), some, whole);
+        }
+    }
 }
 
 /// Winograd's in f32 with weights rounded to bf16: what is stored half stays as it is.

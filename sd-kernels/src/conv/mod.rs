@@ -3,6 +3,7 @@
 mod algorithm;
 mod direct;
 mod geometry;
+mod taps;
 mod winograd;
 
 pub use algorithm::Algorithm;
@@ -147,8 +148,8 @@ impl PackedConv {
         };
         let size = (picture.n, height, width);
         match Algorithm::choose(shape, picture) {
-            // A block of the left-hand side.
-            Algorithm::Direct => [0, BLOCK],
+            // A block of the left-hand side, or a strip of the picture.
+            Algorithm::Direct => [0, BLOCK.max(taps::scratch(shape))],
             Algorithm::Winograd2 => winograd::scratch::<4, 2>(isa, shape, size, threads),
             Algorithm::Winograd4 => winograd::scratch::<6, 4>(isa, shape, size, threads),
             Algorithm::Winograd6 => winograd::scratch::<8, 6>(isa, shape, size, threads),
@@ -310,7 +311,9 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
         && shape.stride == 1
         && shape.pad_before + shape.pad_after == 0
         && !shape.upsample;
-    if plain {
+    if taps::fits(weight, shape) {
+        taps::forward(weight, shape, call, store);
+    } else if plain {
         let source = Rows {
             data: call.input.data,
             stride: shape.inputs,

@@ -3,7 +3,7 @@
 //! TDPBF16PS): fused multiply-adds rounded to nearest even, of which results too small for a normal
 //! f32, and such sums, are zero.
 
-use super::{PAIRED, Sums, Unit, finish_rows};
+use super::{PAIRED, Shifted, Sums, Unit, finish_rows};
 use crate::gemm::{Ahead, Finish};
 use crate::simd::Vector;
 
@@ -123,6 +123,33 @@ unsafe fn tile<V: Vector, L: Line, F: Finish>(
     finish_rows::<V, F>(rows, registers, to, at, finish);
 }
 
+#[inline(always)]
+unsafe fn shifted<V: Vector, L: Line>(
+    rows: usize,
+    a: Shifted,
+    b: *const f32,
+    to: *mut f32,
+    more: bool,
+) {
+    let width = 2 * V::LANES;
+    for r in 0..rows {
+        for column in 0..width {
+            let to = to.add(r * width + column);
+            let mut sum = if more { *to } else { 0.0 };
+            let mut b = b.cast::<u32>().add(column);
+            for i in 0..a.count {
+                let pixel = a.from.add(r * a.pitch + *a.offsets.add(i)).cast::<u32>();
+                for l in 0..a.lines {
+                    let pair = |i| (numbers(*pixel.add(l * 16 + i)), numbers(*b.add(i * width)));
+                    sum = L::add(sum, std::array::from_fn(pair));
+                    b = b.add(16 * width);
+                }
+            }
+            *to = sum;
+        }
+    }
+}
+
 macro_rules! units {
     ($($unit:ty, $fills:literal);*) => {$(
         impl<V: Vector> Unit<V> for $unit {
@@ -147,6 +174,11 @@ macro_rules! units {
                 finish: F,
             ) {
                 tile::<V, $unit, F>(rows, registers, k, ab, at, finish);
+            }
+
+            #[inline(always)]
+            unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+                shifted::<V, $unit>(rows, a, b, to, more);
             }
         }
     )*};

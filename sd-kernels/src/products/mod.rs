@@ -346,6 +346,32 @@ pub(crate) trait Unit<V: Vector>: Copy {
         at: (usize, usize),
         finish: F,
     );
+
+    /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with a panel of B, whose terms are the
+    /// matrices' one after the other; with `more`, added to what is there. Only of bf16, where it
+    /// pays.
+    ///
+    /// As many pixels as a tile can have are read.
+    #[inline(always)]
+    unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+        debug_assert!(false, "{rows} of {a:?} by {b:?} to {to:?}, {more}");
+    }
+}
+
+/// What lies under some taps of a convolution for output pixels beside each other: matrices in a
+/// picture of bf16, each by an offset from the first pixel's beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shifted {
+    /// The first pixel.
+    pub(crate) from: *const f32,
+    /// f32 from one pixel to the next.
+    pub(crate) pitch: usize,
+    /// f32 to each matrix.
+    pub(crate) offsets: *const usize,
+    /// Number of matrices, at least one.
+    pub(crate) count: usize,
+    /// Lines of each, side by side in memory; at least one.
+    pub(crate) lines: usize,
 }
 
 /// Room for a tile's sums on their way from a unit to the [`Finish`].
@@ -361,7 +387,7 @@ impl Sums {
 
 /// Hands `rows` rows of sums `[rows][2·LANES]` to `finish`, a few at a time.
 #[inline(always)]
-unsafe fn finish_rows<V: Vector, F: Finish>(
+pub(crate) unsafe fn finish_rows<V: Vector, F: Finish>(
     rows: usize,
     registers: usize,
     sums: *const f32,

@@ -2,7 +2,7 @@
 //! tile of 16 columns of B and adds the products to a tile of 16 × 16 sums.
 
 use super::dot::{round_line, round_pairs};
-use super::{PAIRED, Sums, Unit, finish_rows};
+use super::{PAIRED, Shifted, Sums, Unit, finish_rows};
 use crate::gemm::{Ahead, Finish};
 use crate::simd::F32x16;
 
@@ -118,6 +118,124 @@ impl Unit<F32x16> for Amx {
         sum_bf16(k.div_ceil(PAIRED), rows, a, b, to);
         finish_rows::<F32x16, F>(rows, registers, to, at, finish);
     }
+
+    #[inline(always)]
+    unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+        if rows > 16 {
+            four_shifted(a, b, to, more);
+        } else {
+            two_shifted(a, b, to, more);
+        }
+    }
+}
+
+/// 32 pixels times one panel.
+#[inline(never)]
+unsafe fn four_shifted(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+    core::arch::asm!(
+        "test {more}, {more}",
+        "jnz 2f",
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "tilezero tmm2",
+        "tilezero tmm3",
+        "jmp 3f",
+        "2:",
+        "tileloadd tmm0, [{to} + {row}]",
+        "tileloadd tmm1, [{to} + {row} + 64]",
+        "tileloadd tmm2, [{to} + {row} + 2048]",
+        "tileloadd tmm3, [{to} + {row} + 2112]",
+        "3:",
+        "mov {first}, [{offsets}]",
+        "lea {first}, [{from} + 4*{first}]",
+        "lea {second}, [{first} + {half}]",
+        "add {offsets}, 8",
+        "mov {line}, {lines}",
+        "4:",
+        "tileloadd tmm4, [{first} + {pitch}]",
+        "tileloadd tmm6, [{b} + {row}]",
+        "tileloadd tmm7, [{b} + {row} + 64]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm5, [{second} + {pitch}]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "add {first}, 64",
+        "add {second}, 64",
+        "add {b}, 2048",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        "dec {line}",
+        "jnz 4b",
+        "dec {count}",
+        "jnz 3b",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        "tilestored [{to} + {row} + 2048], tmm2",
+        "tilestored [{to} + {row} + 2112], tmm3",
+        more = inout(reg) usize::from(more) => _,
+        from = in(reg) a.from,
+        first = out(reg) _,
+        second = out(reg) _,
+        half = in(reg) 64 * a.pitch,
+        pitch = in(reg) 4 * a.pitch,
+        offsets = inout(reg) a.offsets => _,
+        count = inout(reg) a.count => _,
+        lines = in(reg) a.lines,
+        line = out(reg) _,
+        b = inout(reg) b => _,
+        row = in(reg) 128usize,
+        to = in(reg) to,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
+}
+
+/// 16 pixels times one panel.
+#[inline(never)]
+unsafe fn two_shifted(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+    core::arch::asm!(
+        "test {more}, {more}",
+        "jnz 2f",
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "jmp 3f",
+        "2:",
+        "tileloadd tmm0, [{to} + {row}]",
+        "tileloadd tmm1, [{to} + {row} + 64]",
+        "3:",
+        "mov {first}, [{offsets}]",
+        "lea {first}, [{from} + 4*{first}]",
+        "add {offsets}, 8",
+        "mov {line}, {lines}",
+        "4:",
+        "tileloadd tmm4, [{first} + {pitch}]",
+        "tileloadd tmm6, [{b} + {row}]",
+        "tileloadd tmm7, [{b} + {row} + 64]",
+        "add {first}, 64",
+        "add {b}, 2048",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "dec {line}",
+        "jnz 4b",
+        "dec {count}",
+        "jnz 3b",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        more = inout(reg) usize::from(more) => _,
+        from = in(reg) a.from,
+        first = out(reg) _,
+        pitch = in(reg) 4 * a.pitch,
+        offsets = inout(reg) a.offsets => _,
+        count = inout(reg) a.count => _,
+        lines = in(reg) a.lines,
+        line = out(reg) _,
+        b = inout(reg) b => _,
+        row = in(reg) 128usize,
+        to = in(reg) to,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
 }
 
 /// Defines the sums of products of an instruction: over so many lines, up to 32 rows times a panel.

@@ -1,0 +1,261 @@
+//! Convolution with stride 1 as products of shifted pictures: a strip of the input is rounded to bf16
+//! once, with its padding around it, and what lies under a tap of so many output pixels beside each
+//! other is a matrix in it, whose rows are a pixel apart.
+//!
+//! Outputs of a row end where its padding begins, and those of the next one begin behind it: sums are
+//! made of what lies in between too, and not used.
+
+use super::geometry::ConvShape;
+use super::winograd::Call;
+use crate::buffer::{LINE, with_scratch};
+use crate::gemm::{PackedMatrix, Store, Tiles};
+use crate::parallel::{chunk, for_each};
+use crate::products::{PAIRED, Shifted, Unit, UnitKernel, finish_rows};
+use crate::simd::Vector;
+
+/// Most f32 of a rounded strip: half of a 2 MiB second-level cache, which all processors with AMX have.
+const STRIP: usize = 256 * 1024;
+
+/// Most pixels of it: their sums take 128 KiB and want to stay in that cache too.
+const PIXELS: usize = 1024;
+
+/// Most outputs beside each other in a strip.
+const WIDEST: usize = 64;
+
+/// Lines of the depth that are multiplied at once, so that a panel's stay in the first-level cache.
+const LINES: usize = 10;
+
+/// True for a convolution that can be computed so by a unit that [convolves].
+///
+/// [convolves]: crate::Products::convolves
+pub(super) fn fits(weight: &PackedMatrix, shape: ConvShape) -> bool {
+    let whole = shape.inputs > 0 && shape.inputs.is_multiple_of(PAIRED);
+    weight.products.convolves() && shape.stride == 1 && shape.kernel > 1 && whole
+}
+
+pub(super) fn forward(weight: &PackedMatrix, shape: ConvShape, call: Call, store: Store) {
+    let layer = Layer::new(weight, shape, call, store);
+    for_each(layer.parts.iter().product(), |task| {
+        let strip = layer.strip(task);
+        with_scratch(strip.size(), |memory| {
+            let products = weight.products;
+            products.run(weight.isa, strip.at(memory));
+        });
+    });
+}
+
+/// Pixels of a strip, unless one row of outputs needs more.
+fn pixels(shape: ConvShape) -> usize {
+    (STRIP / (shape.inputs / 2)).min(PIXELS)
+}
+
+/// f32 of scratch memory that each thread takes at most, where the weight needs no other layout.
+pub(super) fn scratch(shape: ConvShape) -> usize {
+    if shape.inputs < PAIRED {
+        return 0;
+    }
+    let pixels = pixels(shape).max((WIDEST + shape.kernel) * shape.kernel) + 2 * LINE;
+    pixels * (shape.inputs / 2 + 2 * LINE)
+}
+
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    weight: &'a PackedMatrix,
+    shape: ConvShape,
+    call: Call,
+    store: Store,
+    /// Pictures, parts of their rows, of their columns, and of the panels.
+    parts: [usize; 4],
+}
+
+impl<'a> Layer<'a> {
+    fn new(weight: &'a PackedMatrix, shape: ConvShape, call: Call, store: Store) -> Self {
+        let (height, width, beyond) = (call.out_height, call.out_width, shape.kernel - 1);
+        let columns = width.div_ceil(WIDEST);
+        let row = width.div_ceil(columns) + beyond;
+        let tallest = (pixels(shape) / row).saturating_sub(beyond).max(1);
+        let mut rows = height.div_ceil(tallest);
+        let panels = weight.columns.div_ceil(2 * weight.isa.lanes());
+        let mut panel_parts = 1;
+        let threads = rayon::current_num_threads();
+        let wanted = if threads == 1 { 1 } else { 4 * threads };
+        // Rows are rounded again by each part that sees them, which costs little where panels are many.
+        while call.input.picture.n * columns * rows * panel_parts < wanted {
+            if height / (2 * rows) >= 16 {
+                rows *= 2;
+            } else if panels / (2 * panel_parts) >= 4 {
+                panel_parts *= 2;
+            } else {
+                break;
+            }
+        }
+        Self {
+            weight,
+            shape,
+            call,
+            store,
+            parts: [call.input.picture.n, rows, columns, panel_parts],
+        }
+    }
+
+    fn strip(&self, task: usize) -> Strip<'a> {
+        let [_, rows, columns, panels] = self.parts;
+        let (rest, panel) = (task / panels, task % panels);
+        let (rest, column) = (rest / columns, rest % columns);
+        let (picture, row) = (rest / rows, rest % rows);
+        let all = self.weight.columns.div_ceil(2 * self.weight.isa.lanes());
+        let from_to = chunk(self.call.out_width, columns, column);
+        Strip {
+            layer: *self,
+            picture,
+            rows: chunk(self.call.out_height, rows, row),
+            columns: from_to,
+            panels: chunk(all, panels, panel),
+            pitch: from_to.1 - from_to.0 + self.shape.kernel - 1,
+            memory: std::ptr::null_mut(),
+        }
+    }
+}
+
+/// Some rows and columns of the output, and the panels of the weight that are multiplied for them.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    layer: Layer<'a>,
+    picture: usize,
+    rows: (usize, usize),
+    columns: (usize, usize),
+    panels: (usize, usize),
+    /// Pixels from one row of the strip to the next.
+    pitch: usize,
+    memory: *mut f32,
+}
+
+impl Strip<'_> {
+    fn at(self, memory: *mut f32) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// f32 of a rounded pixel.
+    fn pixel(&self) -> usize {
+        self.layer.shape.inputs / 2
+    }
+
+    /// f32 of the rounded strip, and of what tiles read beyond it.
+    fn input(&self) -> usize {
+        let rows = self.rows.1 - self.rows.0 + self.layer.shape.kernel - 1;
+        (rows * self.pitch + 2 * LINE) * self.pixel()
+    }
+
+    /// Outputs, those in the padding too: all but what lies behind the last.
+    fn outputs(&self) -> usize {
+        (self.rows.1 - self.rows.0) * self.pitch - (self.layer.shape.kernel - 1)
+    }
+
+    /// f32 of the sums.
+    fn sums(&self) -> usize {
+        self.outputs().next_multiple_of(2 * LINE) * 2 * self.layer.weight.isa.lanes()
+    }
+
+    /// f32 of all the memory it needs.
+    fn size(&self) -> usize {
+        let weight = self.layer.weight;
+        let lines = LINES.max(self.layer.shape.inputs.div_ceil(PAIRED));
+        let wide = (weight.held).room(false, lines * PAIRED, 2 * weight.isa.lanes());
+        self.input() + self.sums() + wide
+    }
+
+    /// Rounds the input, zero in the padding.
+    #[inline(always)]
+    unsafe fn round<V: Vector, U: Unit<V>>(&self) {
+        let Layer { call, shape, .. } = self.layer;
+        let lines = shape.inputs / PAIRED;
+        let mut to = self.memory;
+        for y in self.rows.0..self.rows.1 + shape.kernel - 1 {
+            for x in self.columns.0..self.columns.1 + shape.kernel - 1 {
+                let (y, x) = (y as isize + call.first_row, x as isize - call.pad as isize);
+                match call.input.at(self.picture, y, x) {
+                    Some(pixel) => {
+                        for l in 0..lines {
+                            U::line(pixel.add(l * PAIRED), PAIRED, to.add(l * LINE));
+                        }
+                    }
+                    None => to.write_bytes(0, lines * LINE),
+                }
+                to = to.add(lines * LINE);
+            }
+        }
+        // What tiles read beyond their rows is not used, but read.
+        to.write_bytes(0, 2 * LINE * self.pixel());
+    }
+}
+
+impl UnitKernel for Strip<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, U: Unit<V>>(self) {
+        self.round::<V, U>();
+        let Layer {
+            weight,
+            shape,
+            call,
+            store,
+            ..
+        } = self.layer;
+        let width = 2 * V::LANES;
+        let sums = self.memory.add(self.input());
+        let wide = sums.add(self.sums());
+        let tiles = Tiles::of::<V, U>(self.outputs());
+        let per_tap = shape.inputs / PAIRED;
+        let all = shape.kernel * shape.kernel * per_tap;
+        U::begin();
+        for panel in self.panels.0..self.panels.1 {
+            let held = weight.as_ptr().add(panel * weight.panel_bytes());
+            let mut line = 0;
+            while line < all {
+                // Some whole taps, or a part of one.
+                let within = line % per_tap;
+                let (taps, lines) = match LINES / per_tap {
+                    0 => (
+                        1,
+                        (per_tap - within).min(per_tap.div_ceil(per_tap.div_ceil(LINES))),
+                    ),
+                    taps => (taps.min((all - line) / per_tap), per_tap),
+                };
+                let first = line / per_tap;
+                let mut offsets = [0; LINES];
+                for (i, offset) in offsets.iter_mut().enumerate().take(taps) {
+                    let (row, column) = ((first + i) / shape.kernel, (first + i) % shape.kernel);
+                    let pixels = row * self.pitch + column;
+                    *offset = (pixels * per_tap + within) * LINE;
+                }
+                let end = line + taps * lines;
+                let terms = (line * PAIRED, end * PAIRED);
+                let unit = (weight.isa, weight.products);
+                let b = (weight.held).multiplied::<V, U>(held, terms, wide, unit);
+                for t in 0..tiles.count {
+                    let (row, rows) = tiles.get(t);
+                    let shifted = Shifted {
+                        from: self.memory.add(row * self.pixel()),
+                        pitch: self.pixel(),
+                        offsets: offsets.as_ptr(),
+                        count: taps,
+                        lines,
+                    };
+                    U::shifted(rows, shifted, b, sums.add(row * width), line > 0);
+                }
+                line = end;
+            }
+            let registers = match weight.columns - panel * width > V::LANES {
+                true => 2,
+                false => 1,
+            };
+            let (first, end) = self.columns;
+            for y in self.rows.0..self.rows.1 {
+                let from = sums.add((y - self.rows.0) * self.pitch * width);
+                let row = (self.picture * call.out_height + y) * call.out_width + first;
+                let at = (row, panel);
+                finish_rows::<V, Store>(end - first, registers, from, at, store);
+            }
+        }
+        U::end();
+    }
+}
