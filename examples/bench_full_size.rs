@@ -403,14 +403,22 @@ impl Report<'_> {
             "peer": "ours",
             "work": work,
             "seconds": (best * 1000.0).round() / 1000.0,
-            "peak_rss_gb": memory::peak_memory().map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
+            "peak_rss_gb": memory::peak_memory().map(gigabytes),
         });
+        if let Some(device) = self.device.memory_pool_usage() {
+            line["device_in_use_gb"] = gigabytes(device.bytes_in_use).into();
+            line["device_reserved_gb"] = gigabytes(device.bytes_reserved).into();
+        }
         if let (Some(exact), Some(last)) = (self.exact.get(work), last) {
             line["rms_error"] = relative_error(&numbers(last)?, exact).into();
         }
         println!("{line}");
         Ok(())
     }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    (bytes as f64 / 1e7).round() / 100.0
 }
 
 fn numbers(x: Tensor<1>) -> Result<Vec<f32>, BoxError> {
