@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use burn::module::Param;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 
 use super::{finish, from_f32, to_f32};

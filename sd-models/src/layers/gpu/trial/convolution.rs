@@ -15,12 +15,13 @@ pub(in crate::layers::gpu) struct Case {
     pub(in crate::layers::gpu) stride: usize,
 }
 
-/// The first two as wide as Stable Diffusion's, the others as narrow as its latents and colours.
+/// Two as wide as Stable Diffusion's, one as narrow as its latents and colours, and one that makes more
+/// channels than there are pixels.
 pub(in crate::layers::gpu) const CASES: [Case; 4] = [
     Case::new([320, 24], 3, 1),
     Case::new([640, 16], 3, 2),
     Case::new([4, 3], 3, 1),
-    Case::new([64, 24], 1, 1),
+    Case::new([64, 520], 1, 1),
 ];
 
 /// How far `gemm` is off.
