@@ -89,7 +89,13 @@ fn a_sum_in_f16_fails_the_trial() {
 fn where_no_gemm_can_be_launched_convolutions_weights_are_f32() {
     let Some(device) = software() else { return };
     for dtype in [DType::F16, DType::BF16] {
-        let (device, place) = (&device, Place { device: &device, dtype });
+        let (device, place) = (
+            &device,
+            Place {
+                device: &device,
+                dtype,
+            },
+        );
         for &gemm in Gemm::ALL {
             let kernel = Kernel::Convolution(gemm);
             let verdict = verdict(&place, kernel, || convolution::off_of(&place, gemm));

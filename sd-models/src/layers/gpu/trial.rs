@@ -56,7 +56,9 @@ pub(super) fn gemms(device: &Device, dtype: DType) -> Vec<Gemm> {
         Kernel::Convolution(gemm) => Some(*gemm),
         _ => None,
     };
-    let gemms = ask(device, dtype, |right| right.iter().filter_map(gemm).collect());
+    let gemms = ask(device, dtype, |right| {
+        right.iter().filter_map(gemm).collect()
+    });
     gemms.unwrap_or_default()
 }
 

@@ -1,8 +1,8 @@
 use std::ops::Range;
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{DType, Tensor};
 
 use super::{finish, from_f32, to_f32};
 use crate::layers::{Conv2d, Epilogue, Padding};

@@ -30,9 +30,7 @@ pub(in crate::layers::gpu) const CASES: [Case; 4] = [
 pub(in crate::layers::gpu) fn off_of(place: &Place<'_>, gemm: Gemm) -> Result<f64, Unavailable> {
     let mut worst = 0f64;
     for (i, case) in CASES.iter().enumerate() {
-        let by = |x, weight| {
-            sd_gpu::convolution_by(gemm, x, weight, case.stride, case.padding())
-        };
+        let by = |x, weight| sd_gpu::convolution_by(gemm, x, weight, case.stride, case.padding());
         match case.off_by(place, by) {
             Ok(off) => worst = worst.max(off),
             Err(lack) if i == 0 => return Err(lack),
