@@ -257,7 +257,8 @@ fn network(
         Parameterization::Epsilon,
     );
     let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
-    let (width, place) = (unet.spec().context_width, place(options));
+    let width = unet.spec().context_width;
+    let place = place(options);
     let context = Tensor::ones([1, 77, width], place);
     let mut text = TextEmbedding::new(context);
     let config = UNetConfig::new(&ConfigFile::read(&files.folder("unet"), "config.json")?)?;
@@ -346,15 +347,16 @@ fn longest_wait<E>(
 fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
     arguments.with_options(device, &|options, report| {
         let vae = VaeFiles::open(files, "vae", options)?.load()?;
+        let place = (device, vae.spec().dtype.into());
         if arguments.wants(&["VAE decode"]) {
-            let latent = latents(arguments, 1, place(options))?;
+            let latent = latents(arguments, 1, place)?;
             report.measure(&arguments.name("VAE decode"), &|| {
                 Ok(vae.decode(latent.clone())?.flatten(0, 3))
             })?;
         }
         if arguments.wants(&["VAE encode"]) {
             let side = arguments.size;
-            let image = Tensor::ones([1, 3, side, side], place(options));
+            let image = Tensor::ones([1, 3, side, side], place);
             report.measure(&arguments.name("VAE encode"), &|| {
                 Ok(vae.encode(image.clone(), None)?.flatten(0, 3))
             })?;

@@ -1,6 +1,7 @@
 //! Launches of a transformer block and convolutions in half precision, on Mesa's software Vulkan.
 
 use std::convert::Infallible;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
@@ -16,36 +17,43 @@ use crate::layers::transformer::{BasicTransformerBlock, TransformerConfig};
 /// Self-attention 7, attention to the prompt 7, the feed-forward network 4, and 3 normalisations.
 const BLOCK: usize = 21;
 
-fn software() -> Option<Device> {
-    let found = Device::wgpu_options().device_kind(DeviceKind::Cpu).init();
-    if found.is_err() {
-        println!("SKIPPED: there is no software adapter");
+/// Runs `test` on the software adapter, where there is one. A process opens it once, and one test
+/// counts the launches of all.
+fn on_software_adapter(test: impl FnOnce(&Device)) {
+    static SOFTWARE: LazyLock<Mutex<Option<Device>>> = LazyLock::new(|| {
+        let options = Device::wgpu_options().device_kind(DeviceKind::Cpu);
+        Mutex::new(options.init().ok())
+    });
+    let device = SOFTWARE.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*device {
+        Some(device) => test(device),
+        None => println!("SKIPPED: there is no software adapter"),
     }
-    found.ok()
 }
 
 #[test]
 fn a_transformer_block_is_few_launches() {
-    let Some(device) = software() else { return };
-    let config = TransformerConfig {
-        channels: 64,
-        context_width: 48,
-        layers: 1,
-        heads: 4,
-        groups: 32,
-        only_cross_attention: false,
-    };
-    let mut block = BasicTransformerBlock::new(config, &device);
-    block.loaded();
-    let random = |shape| Tensor::<3>::random(shape, Distribution::Default, &device);
-    let context = block.prepare(&random([2, 77, 48]));
-    // What is made once is made here.
-    block.forward(random([2, 64, 64]), [8, 8], &context);
-    let x = random([2, 64, 64]);
-    let launches = Launches::new();
-    block.forward(x, [8, 8], &context);
-    println!("{} launches: {:#?}", launches.all(), launches.by_kernel());
-    assert!(launches.all() <= BLOCK, "{} launches", launches.all());
+    on_software_adapter(|device| {
+        let config = TransformerConfig {
+            channels: 64,
+            context_width: 48,
+            layers: 1,
+            heads: 4,
+            groups: 32,
+            only_cross_attention: false,
+        };
+        let mut block = BasicTransformerBlock::new(config, device);
+        block.loaded();
+        let random = |shape| Tensor::<3>::random(shape, Distribution::Default, device);
+        let context = block.prepare(&random([2, 77, 48]));
+        // What is made once is made here.
+        block.forward(random([2, 64, 64]), [8, 8], &context);
+        let x = random([2, 64, 64]);
+        let launches = Launches::new();
+        block.forward(x, [8, 8], &context);
+        println!("{} launches: {:#?}", launches.all(), launches.by_kernel());
+        assert!(launches.all() <= BLOCK, "{} launches", launches.all());
+    });
 }
 
 /// Half of the distance of two numbers of f16, beside the larger one.
@@ -53,49 +61,45 @@ const ROUNDED: f64 = 4.9e-4;
 
 #[test]
 fn a_half_convolution_that_no_gemm_takes_is_rounded_once() {
-    let Some(device) = software() else { return };
-    let (device, dtype) = (&device, DType::F16);
-    for case in &CASES {
-        for gemms in [&[], Gemm::ALL] {
-            let off = case.off_by(&Place { device, dtype }, |x, weight| {
-                let padding = case.padding();
-                let y = sd_gpu::convolution(x, weight, case.stride, padding, gemms);
-                assert_eq!(y.dtype(), dtype);
-                Ok::<_, Infallible>(y)
-            });
-            let Ok(off) = off;
-            assert!(off <= ROUNDED, "{case:?} by one of {gemms:?} is {off} off");
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        for case in &CASES {
+            for gemms in [&[], Gemm::ALL] {
+                let off = case.off_by(&Place { device, dtype }, |x, weight| {
+                    let padding = case.padding();
+                    let y = sd_gpu::convolution(x, weight, case.stride, padding, gemms);
+                    assert_eq!(y.dtype(), dtype);
+                    Ok::<_, Infallible>(y)
+                });
+                let Ok(off) = off;
+                assert!(off <= ROUNDED, "{case:?} by one of {gemms:?} is {off} off");
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_sum_in_f16_fails_the_trial() {
-    let Some(device) = software() else { return };
-    let (device, dtype) = (&device, DType::F16);
-    let (place, kernel) = (Place { device, dtype }, Kernel::Convolution(Gemm::ALL[0]));
-    for case in &CASES[..2] {
-        let verdict = verdict(&place, kernel, || {
-            case.off_by(&place, |x, weight| {
-                let options = ConvOptions::new([case.stride; 2], case.padding(), [1, 1], 1);
-                Ok(conv2d(x, weight, None, options))
-            })
-        });
-        assert!(matches!(verdict, Verdict::Wrong(_)), "{verdict:?}");
-    }
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        let (place, kernel) = (Place { device, dtype }, Kernel::Convolution(Gemm::ALL[0]));
+        for case in &CASES[..2] {
+            let verdict = verdict(&place, kernel, || {
+                case.off_by(&place, |x, weight| {
+                    let options = ConvOptions::new([case.stride; 2], case.padding(), [1, 1], 1);
+                    Ok(conv2d(x, weight, None, options))
+                })
+            });
+            assert!(matches!(verdict, Verdict::Wrong(_)), "{verdict:?}");
+        }
+    });
 }
 
 #[test]
 fn where_no_gemm_can_be_launched_convolutions_weights_are_f32() {
-    let Some(device) = software() else { return };
-    for dtype in [DType::F16, DType::BF16] {
-        let (device, place) = (
-            &device,
-            Place {
-                device: &device,
-                dtype,
-            },
-        );
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        let place = Place { device, dtype };
         for &gemm in Gemm::ALL {
             let kernel = Kernel::Convolution(gemm);
             let verdict = verdict(&place, kernel, || convolution::off_of(&place, gemm));
@@ -104,5 +108,5 @@ fn where_no_gemm_can_be_launched_convolutions_weights_are_f32() {
         assert_eq!(gemms(device, dtype), []);
         assert_eq!(stored_dtype(4, device, dtype), DType::F32);
         assert_eq!(stored_dtype(2, device, dtype), dtype);
-    }
+    });
 }

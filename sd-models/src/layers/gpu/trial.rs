@@ -76,7 +76,10 @@ fn ask<T>(device: &Device, dtype: DType, question: impl FnOnce(&[Kernel]) -> T) 
     if let Some((_, _, kernels)) = tried.iter().find(known) {
         return Some(question(kernels));
     }
-    let kernels = right(&Place { device, dtype });
+    let kernels = match device.supports_dtype(dtype) {
+        true => right(&Place { device, dtype }),
+        false => Vec::new(),
+    };
     let answer = question(&kernels);
     tried.push((device.clone(), dtype, kernels));
     Some(answer)
