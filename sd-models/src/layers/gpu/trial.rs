@@ -1,14 +1,18 @@
 //! Whether a device computes right what the kernels ask of it, found out by trying.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sd_gpu::{Act, Behind, Gemm, Unavailable};
+use sd_gpu::{Act, Behind, Gemm};
 
 use super::attention;
+use verdict::is_right;
 
 pub(super) mod convolution;
+mod verdict;
+
+#[cfg(all(test, feature = "wgpu"))]
+pub(super) use verdict::{Verdict, verdict};
 
 /// Kernels that a device may have or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,18 +95,6 @@ pub(super) struct Place<'a> {
     pub(super) dtype: DType,
 }
 
-/// What a trial says of a kernel.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    Right,
-    /// So far off.
-    Wrong(f64),
-    /// The device lacks what it needs.
-    Unavailable(Unavailable),
-    /// It stopped the trial.
-    Failed,
-}
-
 fn right(place: &Place<'_>) -> Vec<Kernel> {
     if std::env::var("SD_KERNELS_GPU").is_ok_and(|value| value == "none") {
         return Vec::new();
@@ -120,45 +112,6 @@ fn right(place: &Place<'_>) -> Vec<Kernel> {
         }
     }
     right
-}
-
-/// True where `trial` finds that `kernel` is right. That a device lacks what it needs is no reason to
-/// warn.
-fn is_right(
-    place: &Place<'_>,
-    kernel: Kernel,
-    trial: impl FnOnce() -> Result<f64, Unavailable>,
-) -> bool {
-    let dtype = place.dtype;
-    match verdict(place, kernel, trial) {
-        Verdict::Right => return true,
-        Verdict::Wrong(off) => tracing::warn!(?kernel, off, ?dtype, "a kernel is wrong here"),
-        Verdict::Unavailable(lack) => {
-            tracing::debug!(?kernel, ?dtype, %lack, "a kernel is not available here");
-        }
-        Verdict::Failed => tracing::warn!(?kernel, ?dtype, "a kernel does not run here"),
-    }
-    false
-}
-
-pub(super) fn verdict(
-    place: &Place<'_>,
-    kernel: Kernel,
-    trial: impl FnOnce() -> Result<f64, Unavailable>,
-) -> Verdict {
-    let bound = match (place.dtype, kernel) {
-        // On tensor cores Burn multiplies f32 as something narrower.
-        (DType::F32 | DType::F16, Kernel::Product | Kernel::Attention) => 4e-3,
-        (DType::F32, _) => 2e-5,
-        (DType::F16, _) => 4e-3,
-        _ => 3e-2,
-    };
-    match catch_unwind(AssertUnwindSafe(trial)) {
-        Ok(Ok(off)) if off <= bound => Verdict::Right,
-        Ok(Ok(off)) => Verdict::Wrong(off),
-        Ok(Err(lack)) => Verdict::Unavailable(lack),
-        Err(_) => Verdict::Failed,
-    }
 }
 
 impl Place<'_> {
