@@ -8,8 +8,8 @@ use crate::report::Log;
 
 /// Pictures in which the device finds out what it needs, and all of them unless
 /// `SD_CONFORMANCE_PICTURES` says another number: on a software adapter each takes a second.
-const FIRST: usize = 4;
-const ALL: usize = 8;
+const FIRST: usize = 3;
+const ALL: usize = 6;
 
 /// Bytes of tensors, and of these and what is kept to be used again.
 struct Usage {
@@ -93,6 +93,7 @@ fn open(place: &Place, residency: Residency) -> Pipeline {
 fn request() -> Request {
     Request {
         steps: 1,
+        guidance_scale: 1.0,
         width: Some(64),
         height: Some(64),
         ..Request::new(sd_tiny::PROMPT)
