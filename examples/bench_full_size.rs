@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use sd_pipeline::burn::tensor::{Device, FloatDType, Tensor};
+use sd_pipeline::burn::tensor::{DType, Device, FloatDType, Tensor};
 use sd_pipeline::core::{BoxError, Conditioning, SizeConditioning};
 use sd_pipeline::models::unet::{UNetConfig, UNetFiles};
 use sd_pipeline::models::vae::VaeFiles;
@@ -228,7 +228,7 @@ fn denoiser(
 ) -> Result<(), BoxError> {
     if arguments.classes {
         let branches: Vec<usize> = (0..arguments.batch).collect();
-        let latents = latents(arguments, 1, device)?;
+        let latents = latents(arguments, 1, (device, DType::F32))?;
         let run = |options: &LoadOptions| -> Result<Vec<f32>, BoxError> {
             let network = network(arguments, files, options)?;
             let made = network.predict(&latents, 500.0, &branches, &Cancel::new())?;
@@ -257,13 +257,15 @@ fn network(
         Parameterization::Epsilon,
     );
     let unet = UNetFiles::open(files, "unet", schedule, kind, options)?.load()?;
-    let context = Tensor::ones([1, 77, unet.spec().context_width], &options.device);
+    let width = unet.spec().context_width;
+    let place = place(options);
+    let context = Tensor::ones([1, 77, width], place);
     let mut text = TextEmbedding::new(context);
     let config = UNetConfig::new(&ConfigFile::read(&files.folder("unet"), "config.json")?)?;
     if let Some(of) = config.text_time {
         // What the pooled text leaves are the sines of six numbers.
         let width = of.input_width - 6 * of.time_channels;
-        text = text.with_pooled(Tensor::ones([1, width], &options.device));
+        text = text.with_pooled(Tensor::ones([1, width], place));
     }
     let mut branch = Conditioning::new(text);
     let size = [arguments.size; 2];
@@ -280,7 +282,7 @@ fn denoise(
 ) -> Result<(), BoxError> {
     if let Some(rank) = arguments.lora {
         let (kind, batch) = ((rank, arguments.lora_convolutions), arguments.batch);
-        let latents = latents(arguments, 1, &options.device)?;
+        let latents = latents(arguments, 1, place(options))?;
         lora_cost::measure((files, options), kind, batch, &mut |work, network| {
             let branches: Vec<usize> = (0..batch).collect();
             report.measure(&arguments.name(work), &|| {
@@ -290,7 +292,7 @@ fn denoise(
         })?;
     }
     let device = &options.device;
-    let latents = latents(arguments, 1, device)?;
+    let latents = latents(arguments, 1, place(options))?;
     let network = network(arguments, files, options)?;
     let branches: Vec<usize> = (0..arguments.batch).collect();
     let step = |cancel: &Cancel| network.predict(&latents, 500.0, &branches, cancel);
@@ -345,14 +347,16 @@ fn longest_wait<E>(
 fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<(), BoxError> {
     arguments.with_options(device, &|options, report| {
         let vae = VaeFiles::open(files, "vae", options)?.load()?;
+        let place = (device, vae.spec().dtype.into());
         if arguments.wants(&["VAE decode"]) {
-            let latent = latents(arguments, 1, device)?;
+            let latent = latents(arguments, 1, place)?;
             report.measure(&arguments.name("VAE decode"), &|| {
                 Ok(vae.decode(latent.clone())?.flatten(0, 3))
             })?;
         }
         if arguments.wants(&["VAE encode"]) {
-            let image = Tensor::ones([1, 3, arguments.size, arguments.size], device);
+            let side = arguments.size;
+            let image = Tensor::ones([1, 3, side, side], place);
             report.measure(&arguments.name("VAE encode"), &|| {
                 Ok(vae.encode(image.clone(), None)?.flatten(0, 3))
             })?;
@@ -361,10 +365,19 @@ fn autoencoder(arguments: &Arguments, files: &Files, device: &Device) -> Result<
     })
 }
 
-fn latents(arguments: &Arguments, n: usize, device: &Device) -> Result<Tensor<4>, BoxError> {
+/// Where what is computed with these options is, and its precision.
+fn place(options: &LoadOptions) -> (&Device, DType) {
+    (&options.device, options.dtype.into())
+}
+
+fn latents(
+    arguments: &Arguments,
+    n: usize,
+    place: (&Device, DType),
+) -> Result<Tensor<4>, BoxError> {
     let side = arguments.size / 8;
     let latents = SeededNoise::new(0, n).normal([n, 4, side, side])?;
-    Ok(Tensor::from_data(latents, device))
+    Ok(Tensor::from_data(latents, place))
 }
 
 /// What is measured, and what came out in f32.
@@ -403,14 +416,22 @@ impl Report<'_> {
             "peer": "ours",
             "work": work,
             "seconds": (best * 1000.0).round() / 1000.0,
-            "peak_rss_gb": memory::peak_memory().map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
+            "peak_rss_gb": memory::peak_memory().map(gigabytes),
         });
+        if let Some(device) = self.device.memory_pool_usage() {
+            line["device_in_use_gb"] = gigabytes(device.bytes_in_use).into();
+            line["device_reserved_gb"] = gigabytes(device.bytes_reserved).into();
+        }
         if let (Some(exact), Some(last)) = (self.exact.get(work), last) {
             line["rms_error"] = relative_error(&numbers(last)?, exact).into();
         }
         println!("{line}");
         Ok(())
     }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    (bytes as f64 / 1e7).round() / 100.0
 }
 
 fn numbers(x: Tensor<1>) -> Result<Vec<f32>, BoxError> {

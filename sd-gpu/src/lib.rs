@@ -11,6 +11,7 @@
 #![cfg(feature = "cubecl")]
 
 mod concat;
+mod convolution;
 mod epilogue;
 mod geglu;
 mod group_norm;
@@ -22,6 +23,7 @@ mod sums;
 mod tensor;
 
 pub use concat::concat_channels;
+pub use convolution::{Gemm, Unavailable, convolution, convolution_by};
 pub use epilogue::{Act, Behind, finish, finish_picture};
 pub use geglu::geglu;
 pub use group_norm::{GroupNorm, group_norm};

@@ -101,8 +101,9 @@ impl Conv2d {
             layer.packed = Some(Packed::bare(weight));
         } else {
             let shape: [usize; 4] = layer.weight.lazy_shape().dims();
-            let data = TensorData::new(weight, shape);
-            layer.weight = Param::from_tensor(Tensor::from_data(data, (device, dtype)));
+            let dtype = dispatch::stored_dtype(shape.len(), device, dtype);
+            let weight = Tensor::from_data(TensorData::new(weight, shape), (device, dtype));
+            layer.weight = Param::from_tensor(dispatch::stored(weight));
         }
         Ok(layer)
     }

@@ -55,6 +55,11 @@ pub(super) fn conv2d_rows(
             let (first, count) = (layer.first_row(top, &rows), rows.len());
             packed.conv2d_rows(x, layer.doubles, OutputRows { first, count }, epilogue)
         }
+        // Elsewhere its weight is f32, as Burn's operations want it.
+        #[cfg(feature = "cubecl")]
+        None if gpu::convolves(&x.get().device(), x.get().dtype()) => {
+            gpu::conv2d_rows(layer, x.into_tensor(), top, rows, epilogue)
+        }
         None => plain::conv2d_rows(layer, x.into_tensor(), top, rows, epilogue),
     }
 }

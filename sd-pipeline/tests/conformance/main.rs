@@ -10,6 +10,7 @@ mod attention;
 mod failures;
 mod generation;
 mod large_values;
+mod memory;
 mod networks;
 mod report;
 mod shared_device;
@@ -45,7 +46,7 @@ impl Place {
 
 type Check = (&'static str, fn(&Place, &mut Log));
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     ("text encoder", networks::text_encoder),
     ("unet", networks::unet),
     ("vae", networks::vae),
@@ -54,6 +55,7 @@ const CHECKS: [Check; 12] = [
     ("many tokens", attention::many_tokens),
     ("generation", generation::check),
     ("warm-up", warm_up::check),
+    ("memory", memory::check),
     ("mixed placement", generation::mixed_placement),
     ("shared wgpu device", shared_device::check),
     ("out of memory", failures::out_of_memory),

@@ -11,6 +11,8 @@ mod trial;
 pub(super) use attention::{attention, self_attention};
 pub(super) use trial::{Kernel, has};
 
+use std::ops::Range;
+
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 use sd_gpu::{Act, Behind};
@@ -53,13 +55,46 @@ pub(super) fn conv2d(
     doubled: bool,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
-    let (dtype, bias) = (x.dtype(), layer.bias.as_ref().map(Param::val));
+    let dtype = x.dtype();
+    let (x, padding) = plain::padded(layer, x, doubled);
+    convolved(layer, x, padding, dtype, epilogue)
+}
+
+/// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
+pub(super) fn conv2d_rows(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    top: usize,
+    rows: Range<usize>,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    let dtype = x.dtype();
+    let (x, padding) = plain::padded_strip(layer, x, top, rows);
+    convolved(layer, x, padding, dtype, epilogue)
+}
+
+/// The layer's product of a picture with `padding` zeros around it, and what comes behind it.
+fn convolved(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    padding: [usize; 2],
+    dtype: DType,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().map(Param::val));
     // A sum that is rounded behind the convolution anyway takes the bias along.
     let (inner, outer) = match dtype {
         DType::F32 => (bias, None),
         _ => (None, bias),
     };
-    let y = plain::convolution(layer, x, doubled, inner);
+    let gemms = match weight.dtype() == dtype {
+        true => trial::gemms(&x.device(), dtype),
+        false => Vec::new(),
+    };
+    let y = match &gemms[..] {
+        [] => plain::product(layer, x, padding, inner),
+        gemms => sd_gpu::convolution(x, weight, layer.stride, padding, gemms),
+    };
     match behind(outer, epilogue) {
         Some(behind) => sd_gpu::finish_picture(y, behind, dtype),
         None if y.dtype() == dtype => y,
@@ -107,13 +142,20 @@ pub(super) fn join_products(mut layers: [&mut Linear; 3]) -> Option<Linear> {
 
 /// The precision in which a weight of so many dimensions is kept.
 ///
-/// A convolution's is f32: Burn's direct convolution, which any shape may end up with, adds up
-/// thousands of products in the precision of what it multiplies.
+/// A convolution's is f32 unless a trial on the device found a way that reads half precision and adds
+/// up in f32: Burn's direct convolution, which runs everywhere, adds up thousands of products in the
+/// precision of what it multiplies.
 pub(super) fn stored_dtype(rank: usize, device: &Device, dtype: DType) -> DType {
-    match dtype {
-        DType::F16 | DType::BF16 if rank == 4 && sd_gpu::runs_on(device) => DType::F32,
-        _ => dtype,
+    let is_half = matches!(dtype, DType::F16 | DType::BF16);
+    match is_half && rank == 4 && sd_gpu::runs_on(device) && !convolves(device, dtype) {
+        true => DType::F32,
+        false => dtype,
     }
+}
+
+/// True where pictures on `device` are convolved in half precision `dtype`.
+pub(super) fn convolves(device: &Device, dtype: DType) -> bool {
+    trial::has_on(Kernel::Picture, device, dtype) && !trial::gemms(device, dtype).is_empty()
 }
 
 /// A convolution's weight `[out, in, kernel, kernel]` whose numbers of a place in the kernel lie side

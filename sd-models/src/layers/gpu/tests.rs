@@ -1,38 +1,112 @@
-//! Launches of a transformer block, on Mesa's software Vulkan.
+//! Launches of a transformer block and convolutions in half precision, on Mesa's software Vulkan.
 
-use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
-use sd_gpu::Launches;
+use std::convert::Infallible;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Device, DeviceKind, Distribution, Tensor};
+use sd_gpu::{Gemm, Launches};
+
+use super::stored_dtype;
+use super::trial::convolution::{self, CASES};
+use super::trial::{Kernel, Place, Verdict, gemms, verdict};
 use crate::layers::Pack;
 use crate::layers::transformer::{BasicTransformerBlock, TransformerConfig};
 
 /// Self-attention 7, attention to the prompt 7, the feed-forward network 4, and 3 normalisations.
 const BLOCK: usize = 21;
 
+/// Runs `test` on the software adapter, where there is one. A process opens it once, and one test
+/// counts the launches of all.
+fn on_software_adapter(test: impl FnOnce(&Device)) {
+    static SOFTWARE: LazyLock<Mutex<Option<Device>>> = LazyLock::new(|| {
+        let options = Device::wgpu_options().device_kind(DeviceKind::Cpu);
+        Mutex::new(options.init().ok())
+    });
+    let device = SOFTWARE.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*device {
+        Some(device) => test(device),
+        None => println!("SKIPPED: there is no software adapter"),
+    }
+}
+
 #[test]
 fn a_transformer_block_is_few_launches() {
-    let options = Device::wgpu_options().device_kind(DeviceKind::Cpu);
-    let Ok(device) = options.init() else {
-        println!("SKIPPED: there is no software adapter");
-        return;
-    };
-    let config = TransformerConfig {
-        channels: 64,
-        context_width: 48,
-        layers: 1,
-        heads: 4,
-        groups: 32,
-        only_cross_attention: false,
-    };
-    let mut block = BasicTransformerBlock::new(config, &device);
-    block.loaded();
-    let random = |shape| Tensor::<3>::random(shape, Distribution::Default, &device);
-    let context = block.prepare(&random([2, 77, 48]));
-    // What is made once is made here.
-    block.forward(random([2, 64, 64]), [8, 8], &context);
-    let x = random([2, 64, 64]);
-    let launches = Launches::new();
-    block.forward(x, [8, 8], &context);
-    println!("{} launches: {:#?}", launches.all(), launches.by_kernel());
-    assert!(launches.all() <= BLOCK, "{} launches", launches.all());
+    on_software_adapter(|device| {
+        let config = TransformerConfig {
+            channels: 64,
+            context_width: 48,
+            layers: 1,
+            heads: 4,
+            groups: 32,
+            only_cross_attention: false,
+        };
+        let mut block = BasicTransformerBlock::new(config, device);
+        block.loaded();
+        let random = |shape| Tensor::<3>::random(shape, Distribution::Default, device);
+        let context = block.prepare(&random([2, 77, 48]));
+        // What is made once is made here.
+        block.forward(random([2, 64, 64]), [8, 8], &context);
+        let x = random([2, 64, 64]);
+        let launches = Launches::new();
+        block.forward(x, [8, 8], &context);
+        println!("{} launches: {:#?}", launches.all(), launches.by_kernel());
+        assert!(launches.all() <= BLOCK, "{} launches", launches.all());
+    });
+}
+
+/// Half of the distance of two numbers of f16, beside the larger one.
+const ROUNDED: f64 = 4.9e-4;
+
+#[test]
+fn a_half_convolution_that_no_gemm_takes_is_rounded_once() {
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        for case in &CASES {
+            for gemms in [&[], Gemm::ALL] {
+                let off = case.off_by(&Place { device, dtype }, |x, weight| {
+                    let padding = case.padding();
+                    let y = sd_gpu::convolution(x, weight, case.stride, padding, gemms);
+                    assert_eq!(y.dtype(), dtype);
+                    Ok::<_, Infallible>(y)
+                });
+                let Ok(off) = off;
+                assert!(off <= ROUNDED, "{case:?} by one of {gemms:?} is {off} off");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_sum_in_f16_fails_the_trial() {
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        let (place, kernel) = (Place { device, dtype }, Kernel::Convolution(Gemm::ALL[0]));
+        for case in &CASES[..2] {
+            let verdict = verdict(&place, kernel, || {
+                case.off_by(&place, |x, weight| {
+                    let options = ConvOptions::new([case.stride; 2], case.padding(), [1, 1], 1);
+                    Ok(conv2d(x, weight, None, options))
+                })
+            });
+            assert!(matches!(verdict, Verdict::Wrong(_)), "{verdict:?}");
+        }
+    });
+}
+
+#[test]
+fn where_no_gemm_can_be_launched_convolutions_weights_are_f32() {
+    on_software_adapter(|device| {
+        let dtype = DType::F16;
+        let place = Place { device, dtype };
+        for &gemm in Gemm::ALL {
+            let kernel = Kernel::Convolution(gemm);
+            let verdict = verdict(&place, kernel, || convolution::off_of(&place, gemm));
+            assert!(matches!(verdict, Verdict::Unavailable(_)), "{verdict:?}");
+        }
+        assert_eq!(gemms(device, dtype), []);
+        assert_eq!(stored_dtype(4, device, dtype), DType::F32);
+        assert_eq!(stored_dtype(2, device, dtype), dtype);
+    });
 }

@@ -1,12 +1,18 @@
 //! Whether a device computes right what the kernels ask of it, found out by trying.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sd_gpu::{Act, Behind};
+use sd_gpu::{Act, Behind, Gemm};
 
 use super::attention;
+use verdict::is_right;
+
+pub(super) mod convolution;
+mod verdict;
+
+#[cfg(all(test, feature = "wgpu"))]
+pub(super) use verdict::{Verdict, verdict};
 
 /// Kernels that a device may have or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +24,8 @@ pub(in crate::layers) enum Kernel {
     Picture,
     Attention,
     Concat,
+    /// In half precision.
+    Convolution(Gemm),
 }
 
 /// A kernel, and how far off it is at a place.
@@ -37,33 +45,54 @@ const TRIALS: [Trial; 7] = [
 static TRIED: Mutex<Vec<(Device, DType, Vec<Kernel>)>> = Mutex::new(Vec::new());
 
 /// True where `kernel` serves tensors like `x`.
+pub(in crate::layers) fn has<const D: usize>(kernel: Kernel, x: &Tensor<D>) -> bool {
+    has_on(kernel, &x.device(), x.dtype())
+}
+
+/// True where `kernel` serves tensors on `device` in precision `dtype`.
+pub(super) fn has_on(kernel: Kernel, device: &Device, dtype: DType) -> bool {
+    ask(device, dtype, |right| right.contains(&kernel)).unwrap_or(false)
+}
+
+/// The ways in which pictures on `device` are convolved in half precision `dtype`.
+pub(super) fn gemms(device: &Device, dtype: DType) -> Vec<Gemm> {
+    let gemm = |kernel: &Kernel| match kernel {
+        Kernel::Convolution(gemm) => Some(*gemm),
+        _ => None,
+    };
+    let gemms = ask(device, dtype, |right| {
+        right.iter().filter_map(gemm).collect()
+    });
+    gemms.unwrap_or_default()
+}
+
+/// An answer from the kernels that are right on `device` in precision `dtype`, if any can be.
 ///
 /// The first question about a device and a precision runs every kernel once at a small odd size
 /// against f64 on the host. One that does not launch, or is wrong, is left out there for as long as
 /// the program runs. With `SD_KERNELS_GPU=none` in the environment all are.
-pub(in crate::layers) fn has<const D: usize>(kernel: Kernel, x: &Tensor<D>) -> bool {
-    let (device, dtype) = (x.device(), x.dtype());
-    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) || !sd_gpu::runs_on(&device) {
-        return false;
+fn ask<T>(device: &Device, dtype: DType, question: impl FnOnce(&[Kernel]) -> T) -> Option<T> {
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) || !sd_gpu::runs_on(device) {
+        return None;
     }
     let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = |(d, t, _): &&(Device, DType, _)| *t == dtype && *d == device;
+    let known = |(d, t, _): &&(Device, DType, _)| *t == dtype && d == device;
     if let Some((_, _, kernels)) = tried.iter().find(known) {
-        return kernels.contains(&kernel);
+        return Some(question(kernels));
     }
-    let kernels = right(&Place {
-        device: &device,
-        dtype,
-    });
-    let has = kernels.contains(&kernel);
-    tried.push((device, dtype, kernels));
-    has
+    let kernels = match device.supports_dtype(dtype) {
+        true => right(&Place { device, dtype }),
+        false => Vec::new(),
+    };
+    let answer = question(&kernels);
+    tried.push((device.clone(), dtype, kernels));
+    Some(answer)
 }
 
 /// Where kernels are tried.
-struct Place<'a> {
-    device: &'a Device,
-    dtype: DType,
+pub(super) struct Place<'a> {
+    pub(super) device: &'a Device,
+    pub(super) dtype: DType,
 }
 
 fn right(place: &Place<'_>) -> Vec<Kernel> {
@@ -72,17 +101,14 @@ fn right(place: &Place<'_>) -> Vec<Kernel> {
     }
     let mut right = Vec::new();
     for (kernel, trial) in TRIALS {
-        let bound = match (place.dtype, kernel) {
-            // On tensor cores Burn multiplies f32 as something narrower.
-            (DType::F32 | DType::F16, Kernel::Product | Kernel::Attention) => 4e-3,
-            (DType::F32, _) => 2e-5,
-            (DType::F16, _) => 4e-3,
-            _ => 3e-2,
-        };
-        match catch_unwind(AssertUnwindSafe(|| trial(place))) {
-            Ok(off) if off <= bound => right.push(kernel),
-            Ok(off) => tracing::warn!(?kernel, off, dtype = ?place.dtype, "a kernel is wrong here"),
-            Err(_) => tracing::warn!(?kernel, dtype = ?place.dtype, "a kernel does not run here"),
+        if is_right(place, kernel, || Ok(trial(place))) {
+            right.push(kernel);
+        }
+    }
+    for &gemm in Gemm::ALL.iter().filter(|_| place.dtype != DType::F32) {
+        let kernel = Kernel::Convolution(gemm);
+        if is_right(place, kernel, || convolution::off_of(place, gemm)) {
+            right.push(kernel);
         }
     }
     right
@@ -97,16 +123,28 @@ impl Place<'_> {
         size: f64,
         phase: f64,
     ) -> (Tensor<D>, Vec<f64>) {
-        let number = |i: usize| {
-            let noise = f64::sin(i as f64 * 12.9898 + phase) * 43758.5453;
-            // Eight bits times a power of two, which every precision holds.
-            ((noise - noise.floor()) * 256.0 - 128.0).round() / 128.0 * size
-        };
+        // Eight bits times a power of two, which every precision holds.
+        let number = |i: usize| (noise(i, phase) * 256.0 - 128.0).round() / 128.0 * size;
+        self.tensor(shape, number)
+    }
+
+    /// A tensor of what `number` makes of places, and these numbers.
+    fn tensor<const D: usize>(
+        &self,
+        shape: [usize; D],
+        number: impl Fn(usize) -> f64,
+    ) -> (Tensor<D>, Vec<f64>) {
         let numbers: Vec<f64> = (0..shape.iter().product()).map(number).collect();
         let stored: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
         let data = TensorData::new(stored, shape);
         (Tensor::from_data(data, (self.device, self.dtype)), numbers)
     }
+}
+
+/// A number from 0 to 1 that looks random.
+fn noise(i: usize, phase: f64) -> f64 {
+    let noise = f64::sin(i as f64 * 12.9898 + phase) * 43758.5453;
+    noise - noise.floor()
 }
 
 /// The largest difference of the two, beside the largest number of `expected`. Infinite where there

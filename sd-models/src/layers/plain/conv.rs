@@ -1,8 +1,8 @@
 use std::ops::Range;
 
 use burn::module::Param;
-use burn::tensor::Tensor;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{DType, Tensor};
 
 use super::{finish, from_f32, to_f32};
 use crate::layers::{Conv2d, Epilogue, Padding};
@@ -13,24 +13,9 @@ pub(in crate::layers) fn conv2d(
     doubled: bool,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
-    let (dtype, bias) = (x.dtype(), layer.bias.as_ref().map(Param::val));
-    let y = convolution(layer, x, doubled, bias);
-    finish(from_f32(y, dtype), epilogue)
-}
-
-/// In f32 whatever the precision of `x`, as [`product`] is.
-pub(in crate::layers) fn convolution(
-    layer: &Conv2d,
-    x: Tensor<4>,
-    doubled: bool,
-    bias: Option<Tensor<1>>,
-) -> Tensor<4> {
-    let x = if doubled { double(x) } else { x };
-    let (x, padding) = match layer.padding {
-        Padding::Even(padding) => (x, padding),
-        Padding::BottomRight => (x.pad((0, 1, 0, 1), 0.0f32), 0),
-    };
-    product(layer, x, [padding; 2], bias)
+    let dtype = x.dtype();
+    let (x, padding) = padded(layer, x, doubled);
+    convolved(layer, x, padding, dtype, epilogue)
 }
 
 /// Some rows of the output from the strip `x`, whose first row is the input's row `top`.
@@ -41,7 +26,44 @@ pub(in crate::layers) fn conv2d_rows(
     rows: Range<usize>,
     epilogue: Epilogue<4>,
 ) -> Tensor<4> {
-    let (first, dtype) = (layer.first_row(top, &rows), x.dtype());
+    let dtype = x.dtype();
+    let (x, padding) = padded_strip(layer, x, top, rows);
+    convolved(layer, x, padding, dtype, epilogue)
+}
+
+fn convolved(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    padding: [usize; 2],
+    dtype: DType,
+    epilogue: Epilogue<4>,
+) -> Tensor<4> {
+    let bias = layer.bias.as_ref().map(Param::val);
+    let y = product(layer, x, padding, bias);
+    finish(from_f32(y, dtype), epilogue)
+}
+
+/// A picture as the layer's product sees it, and the zeros that are still to be put around it.
+pub(in crate::layers) fn padded(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    doubled: bool,
+) -> (Tensor<4>, [usize; 2]) {
+    let x = if doubled { double(x) } else { x };
+    match layer.padding {
+        Padding::Even(padding) => (x, [padding; 2]),
+        Padding::BottomRight => (x.pad((0, 1, 0, 1), 0.0f32), [0; 2]),
+    }
+}
+
+/// As [`padded`], the strip `x`, whose first row is the input's row `top`, for some rows of the output.
+pub(in crate::layers) fn padded_strip(
+    layer: &Conv2d,
+    x: Tensor<4>,
+    top: usize,
+    rows: Range<usize>,
+) -> (Tensor<4>, [usize; 2]) {
+    let first = layer.first_row(top, &rows);
     let x = if layer.doubles { double(x) } else { x };
     let (above, cut) = ((-first).max(0) as usize, first.max(0) as usize);
     let needed = (rows.len() - 1) * layer.stride + layer.kernel;
@@ -62,14 +84,12 @@ pub(in crate::layers) fn conv2d_rows(
         0 => x,
         _ => x.pad((0, sides, above, below), 0.0f32),
     };
-    let bias = layer.bias.as_ref().map(Param::val);
-    let y = product(layer, x, [0, padding], bias);
-    finish(from_f32(y, dtype), epilogue)
+    (x, [0, padding])
 }
 
 /// In f32 whatever the precision of `x`: Burn's direct convolution on GPUs, which it takes where
 /// nothing faster runs, adds up thousands of products in the precision of `x`.
-fn product(
+pub(in crate::layers) fn product(
     layer: &Conv2d,
     x: Tensor<4>,
     padding: [usize; 2],

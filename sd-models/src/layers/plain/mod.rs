@@ -9,9 +9,9 @@ pub(crate) use attention::SCORES;
 pub(super) use attention::attention;
 #[cfg(feature = "cubecl")]
 pub(super) use attention::of_heads;
-#[cfg(feature = "cubecl")]
-pub(super) use conv::convolution;
 pub(super) use conv::{conv2d, conv2d_rows, resize_nearest};
+#[cfg(feature = "cubecl")]
+pub(super) use conv::{padded, padded_strip, product};
 pub(super) use norm::{group_norm, group_norm_rows, layer_norm, moments};
 
 use burn::module::Param;
