@@ -402,7 +402,7 @@ impl Report<'_> {
         let mut line = serde_json::json!({
             "peer": "ours",
             "work": work,
-            "seconds": (best * 1000.0).round() / 1000.0,
+            "seconds": (best * 1e5).round() / 1e5,
             "peak_rss_gb": memory::peak_memory().map(|bytes| (bytes as f64 / 1e7).round() / 100.0),
         });
         if let (Some(exact), Some(last)) = (self.exact.get(work), last) {
