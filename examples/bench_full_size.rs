@@ -415,7 +415,7 @@ impl Report<'_> {
         let mut line = serde_json::json!({
             "peer": "ours",
             "work": work,
-            "seconds": (best * 1000.0).round() / 1000.0,
+            "seconds": (best * 1e5).round() / 1e5,
             "peak_rss_gb": memory::peak_memory().map(gigabytes),
         });
         if let Some(device) = self.device.memory_pool_usage() {

@@ -27,6 +27,12 @@ struct Arguments {
     /// A folder for what GPU backends find out, which the next process finds there
     #[arg(long)]
     cache: Option<PathBuf>,
+    /// A file of what autotune chose on another machine with the same GPU, to begin with
+    #[arg(long)]
+    seed: Option<PathBuf>,
+    /// Write such a file at the end
+    #[arg(long)]
+    export: Option<PathBuf>,
     /// Widths of the square pictures to prepare for, in pixels [default: the model's]
     #[arg(long)]
     size: Vec<usize>,
@@ -38,6 +44,10 @@ fn main() -> Result<(), BoxError> {
         devices::kernel_cache(folder)?;
     }
     let device = device(&arguments.device)?;
+    if let Some(file) = &arguments.seed {
+        let new = devices::import_kernel_choices(&device, file)?;
+        println!("{new} entries taken over");
+    }
     let options = OpenOptions::new(&device);
     let pipeline = match &arguments.model {
         Some(folder) => Pipeline::open(folder, &options)?,
@@ -80,6 +90,10 @@ fn main() -> Result<(), BoxError> {
         }
         run.images()?;
         lap("decode");
+    }
+    if let Some(file) = &arguments.export {
+        let entries = devices::export_kernel_choices(&device, file)?;
+        println!("{entries} entries written");
     }
     Ok(())
 }

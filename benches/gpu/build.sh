@@ -4,7 +4,7 @@
 #   benches/gpu/build.sh FOLDER [FEATURES]     # cuda,wgpu,kernel-cache unless others are named
 #
 # Writes FOLDER/kit.tar.xz, and the same in parts of 24 MB, kit.tar.xz.00 and so on. With `cuda` half an
-# hour of compiling on two cores; what `cuda` links must be there: benches/gpu/llvm.sh.
+# hour of compiling on one core, with `kernel-cache` more; what `cuda` links must be there: benches/gpu/llvm.sh.
 set -euo pipefail
 folder=$(mkdir -p "$1" && realpath "$1")
 features=${2:-cuda,wgpu,kernel-cache}
@@ -12,10 +12,11 @@ cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
 
 programs=(text_to_image bench_full_size shape_sweep warm_up)
-cargo build --release --locked -p sd-examples --features "$features" "${programs[@]/#/--example=}"
-# A test's program has a hash in its name; cargo says which it is.
-conformance=$(cargo test --release --locked -p sd-pipeline --features "$features" --test conformance --no-run \
-    --message-format json | sed -n 's/.*"name":"conformance".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+# In one go, so that all share the crates that they depend on. A test's program has a hash in its name;
+# cargo says which it is.
+conformance=$(cargo build --release --locked -p sd-examples -p sd-pipeline --features "$features" \
+    "${programs[@]/#/--example=}" --test conformance --message-format json-render-diagnostics |
+    sed -n 's/.*"name":"conformance".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 kit=$folder/kit
 rm -rf "$kit" && mkdir -p "$kit"

@@ -7,6 +7,10 @@ with random weights are made (fixtures/gen/full_size.py: torch, diffusers and op
 or, with `--sd1 DIR` and `--sdxl DIR`, taken from. RESULTS.json is written anew after each part, so a run that
 is stopped keeps what it had; a part that fails is recorded with its last lines and the next one follows. A
 part is left out with `--skip`, or where less than a minute is left of `--seconds`.
+
+What autotune chooses and what is compiled is kept from part to part, and in DIR for the next run. Therefore
+`first` is the whole price only of a shape that no part before has seen; the part `first picture` keeps to
+itself. The choices of each device are written beside the results, RESULTS.DEVICE.choices: `warm_up --seed`.
 """
 import argparse
 import json
@@ -36,9 +40,11 @@ def arguments():
     parser.add_argument("--sizes", default="512,1024", help="of SD 1's and SDXL's pictures")
     parser.add_argument("--only", default="", help="only parts in whose names one of these is")
     parser.add_argument("--skip", default="", help="no parts in whose names one of these is")
-    parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--seconds", type=float, default=540, help="for all parts")
+    parser.add_argument("--most", type=float, default=240, help="seconds for one part: it keeps what it printed until then")
     a = parser.parse_args()
     a.kit, a.results = a.kit.resolve(), a.results.resolve()
+    a.models, a.sd1, a.sdxl = (path and path.resolve() for path in (a.models, a.sd1, a.sdxl))
     return a
 
 
@@ -69,12 +75,24 @@ class Kit:
     def __init__(self, a):
         self.a, self.begun, self.results = a, time.monotonic(), {"parts": {}}
         self.scratch = Path(tempfile.mkdtemp())
+        # Where the programs run, for CubeCL to find it: what to keep where, and profiles, where asked for, printed.
+        settings = f"""
+            [compilation]
+            cache = true
+            [environment]
+            path = {{ directory = {json.dumps(str(a.models / "kept-kernels"))} }}
+            [profiling.logger]
+            stdout = true
+        """
+        (self.scratch / "cubecl.toml").write_text(settings)
 
     def left(self):
         return self.a.seconds - (time.monotonic() - self.begun)
 
-    def part(self, name, command, read, most=600, **environment):
-        """Runs `command`; what `read` makes of its output stands in the results under `name`."""
+    def part(self, what, command, read, device=None, **environment):
+        """Runs `command`; what `read` makes of its output stands in the results under `what` and the device."""
+        name = f"{what} {device}" if device else what
+        environment = dict(CUBECL_ENVIRONMENT=device or "other") | environment
         chosen = lambda words: any(word in name for word in words.split(",") if word)
         if (self.a.only and not chosen(self.a.only)) or chosen(self.a.skip):
             return
@@ -86,7 +104,8 @@ class Kit:
             words = [str(word) for word in command]
             try:
                 code = subprocess.run(
-                    words, stdout=file, stderr=subprocess.STDOUT, timeout=min(most, self.left()), env=os.environ | environment
+                    words, stdout=file, stderr=subprocess.STDOUT, timeout=min(self.a.most, self.left()), env=os.environ | environment,
+                    cwd=self.scratch,
                 ).returncode
             except subprocess.TimeoutExpired:
                 code = "ran out of time"
@@ -98,7 +117,7 @@ class Kit:
             found["found"] = read(text)
         except Exception as error:  # What was printed stands below.
             found["unread"] = repr(error)
-        if code != 0:
+        if code != 0 or "unread" in found:
             found["last_lines"] = text.splitlines()[-15:]
         self.put(name, found)
 
@@ -116,8 +135,9 @@ def lines(text):
 
 
 def conformance(text):
-    failed = [line for line in text.splitlines() if re.search(r"FAILED|SKIPPED|panicked", line)]
-    return dict(result=[line for line in text.splitlines() if re.search(r"\d+ passed", line)], failed=failed)
+    """What passed, with its differences, what did not, and the sums, where it came so far."""
+    of = lambda pattern: [line for line in text.splitlines() if re.search(pattern, line)]
+    return dict(result=of(r"\d+ passed"), failed=of(r"FAILED|SKIPPED|panicked"), passed=of(r"^ok "))
 
 
 def shapes(text):
@@ -142,9 +162,24 @@ def by(found, key):
 
 
 def profile(text):
-    """Kernels by their share of the time: CubeCL's own report, its last."""
-    rows = [line.strip() for line in text.splitlines() if re.search(r"\d", line) and "|" in line]
-    return rows[-40:]
+    """Kernels by their share of an evaluation's time: the last of the tables that CubeCL prints, one at each wait."""
+    table = re.findall(r"^\| Name .*?^\| Total [^\n]*", text, re.MULTILINE | re.DOTALL)[-1]
+    kernels = []
+    for row in table.splitlines()[1:-1]:
+        if "% " not in row:  # A rule.
+            continue
+        # Bars separate a kernel's generics too.
+        *name, time, launches, _ = [cell.strip() for cell in row.strip("| ").split("|")]
+        name = " ".join(name)
+        short = name if len(name) < 60 else f"{name[:50]}…{name[-9:]}"
+        kernels.append(dict(kernel=short, seconds=seconds(time), launches=int(launches)))
+    return kernels
+
+
+def seconds(text):
+    """Of a duration as Rust prints it."""
+    number, unit = re.fullmatch(r"([\d.]+)(\D+)", text).groups()
+    return float(number) * {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
 
 
 def main():
@@ -163,32 +198,38 @@ def main():
     program = lambda name: a.kit / name
 
     for device in devices:
-        kit.part(f"conformance {device}", [program("conformance")], conformance, SD_CONFORMANCE_DEVICES=device, SD_FIXTURES=fixtures)
+        chosen = dict(SD_CONFORMANCE_DEVICES=device, SD_FIXTURES=fixtures, CUBECL_ENVIRONMENT="conformance")
+        kit.part("conformance", [program("conformance")], conformance, device, **chosen)
     for name, folder in folders.items():
         size = sizes[name]
         for dtype in ("f16", "f32"):
             for device in devices:
                 bench = [program("bench_full_size"), folder, "--device", device, "--dtype", dtype, "--size", size, "--runs", 5]
                 for work in ("unet", "decode"):
-                    kit.part(f"{work} {name} {dtype} {device}", [*bench, "--only", work], lines)
+                    kit.part(f"{work} {name} {dtype}", [*bench, "--only", work], lines, device)
             for compiled in ([], ["--compile"]):
                 peers = [sys.executable, ROOT / "benches/gpu/peers.py", folder, "--dtype", dtype, "--size", size, *compiled]
                 kit.part(f"peers {name} {dtype} {'compiled' if compiled else 'eager'}", peers, lines)
         for device in devices:
             draw = [program("text_to_image"), PROMPT, "--model", folder, "--device", device, "--dtype", "f16", "--json"]
             draw += ["--steps", STEPS, "--width", size, "--height", size, "--output", kit.scratch / "out.png"]
-            kit.part(f"picture {name} f16 {device}", draw, lines)
+            kit.part(f"picture {name} f16", draw, lines, device)
     for device in devices:
-        warm = [program("warm_up"), "--device", device, "--model", folders["sd1"], "--cache", kit.scratch / f"cache-{device}"]
+        warm = [program("warm_up"), "--device", device, "--model", folders["sd1"], "--size", sizes["sd1"], "--cold"]
         for kept in ("nothing kept", "kernels kept"):
-            kit.part(f"first picture {device}, {kept}", [*warm, "--cold"], lambda text: text.splitlines())
+            kit.part(f"first picture, {kept},", [*warm, "--cache", kit.scratch / "cache"], str.splitlines, device)
     for name, folder in folders.items():
         sweep = [program("shape_sweep"), folder, "--size", sizes[name], "--device"]
         for device in devices:
-            kit.part(f"shapes {name} {device}", [*sweep, device], shapes)
+            kit.part(f"shapes {name}", [*sweep, device], shapes, device)
     for device in devices:
-        bench = [program("bench_full_size"), folders["sd1"], "--device", device, "--dtype", "f16", "--only", "unet", "--runs", 1]
-        kit.part(f"profile {device}", bench, profile, CUBECL_DEBUG_OPTION="profile-medium", CUBECL_DEBUG_LOG="stdout")
+        bench = [program("bench_full_size"), folders["sd1"], "--device", device, "--dtype", "f16", "--only", "unet"]
+        bench += ["--size", sizes["sd1"], "--runs", 2]
+        kit.part("profile", bench, profile, device, CUBECL_DEBUG_OPTION="profile-medium")
+    for device in devices:
+        choices = a.results.with_suffix(f".{device.replace(':', '-')}.choices")
+        warm = [program("warm_up"), "--device", device, "--model", folders["sd1"], "--size", sizes["sd1"], "--cold"]
+        kit.part("choices", [*warm, "--export", choices], str.splitlines, device)
     shutil.rmtree(kit.scratch)
 
 

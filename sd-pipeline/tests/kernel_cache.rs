@@ -1,16 +1,24 @@
-//! What one process has measured the next one finds, in the folder that the program names.
+//! What one process has measured the next one finds, in the folder that the program names, and
+//! one on another machine in the file that it is given.
 
 use std::path::Path;
 use std::process::Command;
 
+use sd_pipeline::burn::cubecl::bundle::{self, EnvironmentInfo, ExportOptions, SqliteBundle};
 use sd_pipeline::burn::cubecl::environment;
 use sd_pipeline::burn::tensor::{Distribution, Tensor};
-use sd_pipeline::devices::{KernelCacheErrorKind, kernel_cache};
+use sd_pipeline::devices::{
+    KernelCacheErrorKind, KernelChoicesErrorKind, export_kernel_choices, import_kernel_choices,
+    kernel_cache,
+};
 use sd_pipeline::{Device, device};
 use tempfile::{NamedTempFile, tempdir};
 
 /// Names the folder to the processes that this program starts of itself.
 const FOLDER: &str = "SD_KERNEL_CACHE_TEST_FOLDER";
+
+/// Names them the file that they take choices over from, or write where it is not there yet.
+const CHOICES: &str = "SD_KERNEL_CACHE_TEST_CHOICES";
 
 /// A GPU, or a software adapter that serves as one.
 fn gpu() -> Option<Device> {
@@ -62,20 +70,67 @@ fn process() {
     };
     assert_eq!(in_use, Path::new(&folder));
 
+    let choices = std::env::var(CHOICES).ok();
+    let (there, absent): (Vec<_>, Vec<_>) =
+        choices.iter().partition(|file| Path::new(file).exists());
+    for file in &absent {
+        let error = export_kernel_choices(&device, file).unwrap_err();
+        let KernelChoicesErrorKind::NothingChosen { folder: of } = error.kind else {
+            panic!("{error}");
+        };
+        assert_eq!(of, Path::new(&folder));
+    }
+    for file in there {
+        let error = import_kernel_choices(&device, std::env::current_exe().unwrap()).unwrap_err();
+        let KernelChoicesErrorKind::File(_) = error.kind else {
+            panic!("{error}");
+        };
+        // All are new, then none.
+        assert!(import_kernel_choices(&device, file).unwrap() > 1);
+        assert_eq!(import_kernel_choices(&device, file).unwrap(), 0);
+    }
     println!("\n{:?}", kept());
     let [a, b] = [0, 1].map(|_| Tensor::<2>::random([96, 80], Distribution::Default, &device));
     a.matmul(b.transpose()).try_into_data().unwrap();
     println!("\n{:?}", kept());
+    for file in absent {
+        let entries = export_kernel_choices(&device, file).unwrap();
+        assert_eq!(entries as u64, kept().choices + kept().speeds);
+        another_gpus_choices_are_refused(&device, Path::new(file));
+    }
+}
+
+/// The choices in `file`, under another GPU's name, are taken for no other.
+fn another_gpus_choices_are_refused(device: &Device, file: &Path) {
+    let folder = tempdir().unwrap();
+    let foreign = folder.path().join("foreign");
+    let options = ExportOptions {
+        environments: vec![EnvironmentInfo {
+            devices: vec!["another GPU".into()],
+            ..EnvironmentInfo::default()
+        }],
+        ..ExportOptions::default()
+    };
+    bundle::export(&[file], &foreign, &options).unwrap();
+    let error = import_kernel_choices(device, &foreign).unwrap_err();
+    let KernelChoicesErrorKind::Foreign { of, here } = error.kind else {
+        panic!("{error}");
+    };
+    assert_eq!(of, "another GPU");
+    let found = SqliteBundle::open(file).unwrap();
+    assert_eq!(found.manifest().environments[0].devices, [here]);
 }
 
 /// What is kept when another process begins, and when it ends; `None` without a GPU.
-fn in_another_process(folder: &Path) -> Option<[Kept; 2]> {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process", "--nocapture"])
-        .env(FOLDER, folder)
-        .env("CUBECL_ENVIRONMENT_RECORDS", "basic")
-        .output()
-        .unwrap();
+fn in_another_process(folder: &Path, choices: Option<&Path>) -> Option<[Kept; 2]> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "process", "--nocapture"]);
+    command.env(FOLDER, folder);
+    command.env("CUBECL_ENVIRONMENT_RECORDS", "basic");
+    if let Some(file) = choices {
+        command.env(CHOICES, file);
+    }
+    let output = command.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{printed}{said}");
@@ -102,7 +157,8 @@ fn read(line: &str) -> Kept {
 #[test]
 fn a_second_process_measures_nothing_again() {
     let folder = tempdir().unwrap();
-    let Some([before, found_out]) = in_another_process(folder.path()) else {
+    let choices = folder.path().join("choices");
+    let Some([before, found_out]) = in_another_process(folder.path(), Some(&choices)) else {
         println!("SKIPPED: no GPU and no software adapter");
         return;
     };
@@ -114,15 +170,38 @@ fn a_second_process_measures_nothing_again() {
     assert_eq!(before, nothing);
     assert_eq!([found_out.choices, found_out.tunings], [1, 1]);
     assert!(found_out.speeds > 0);
-    let [found, after] = in_another_process(folder.path()).unwrap();
+    let [found, after] = in_another_process(folder.path(), None).unwrap();
     assert_eq!(found, found_out);
     assert_eq!(after, found_out);
 
     // In another folder it begins anew: it was this one that made the difference.
     let other = tempdir().unwrap();
-    let [before, after] = in_another_process(other.path()).unwrap();
+    let [before, after] = in_another_process(other.path(), None).unwrap();
     assert_eq!(before, nothing);
     assert_eq!(after.tunings, 1);
+
+    // As another machine does, but for the choices that it is given.
+    let seeded = tempdir().unwrap();
+    let [before, after] = in_another_process(seeded.path(), Some(&choices)).unwrap();
+    assert_eq!([before.choices, before.speeds], [1, found_out.speeds]);
+    assert_eq!(before.tunings, 0);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn choices_that_cannot_be_are_an_error() {
+    let flex = device("flex").unwrap();
+    let file = NamedTempFile::new().unwrap();
+    for error in [
+        export_kernel_choices(&flex, file.path()).unwrap_err(),
+        import_kernel_choices(&flex, file.path()).unwrap_err(),
+    ] {
+        let says = error.to_string();
+        assert!(says.contains(&file.path().display().to_string()), "{says}");
+        let KernelChoicesErrorKind::NothingToChoose = error.kind else {
+            panic!("{error}");
+        };
+    }
 }
 
 #[test]

@@ -39,13 +39,16 @@ pub enum KernelCacheErrorKind {
 ///
 /// Call it before the first device is opened; calling it again with the same folder changes
 /// nothing. [`Pipeline::warm_up`] in one process then serves the next. Several processes may share
-/// a folder. What is in it belongs to one version of Burn and one kind of GPU: other versions and
-/// GPUs add theirs beside it, and none reads what is another's. It may be deleted whenever no
-/// process uses it. A folder that becomes unwritable later costs the measuring anew, not an error.
+/// a folder, and several versions of Burn: each reads its own. Machines may not: a choice is kept
+/// under the backend and the device's number, as `cuda:0`, whatever GPU that is. Delete the folder
+/// when the GPU is another; it may be deleted whenever no process uses it. One that becomes
+/// unwritable later costs the measuring anew, not an error. [`export_kernel_choices`] takes the
+/// choices to other machines with the same GPU.
 ///
 /// Other settings of CubeCL, from `cubecl.toml` and environment variables, stay in force.
 ///
 /// [`Pipeline::warm_up`]: crate::Pipeline::warm_up
+/// [`export_kernel_choices`]: super::export_kernel_choices
 ///
 /// # Errors
 /// [`KernelCacheError`]: without the cargo feature `kernel-cache`, when a GPU backend has begun

@@ -19,6 +19,7 @@ mod backends;
 mod capabilities;
 mod error;
 mod kernel_cache;
+mod kernel_choices;
 mod open;
 mod probe;
 mod registry;
@@ -36,6 +37,9 @@ pub use capabilities::largest_buffer;
 pub(crate) use capabilities::{check_precision, compiles_kernels};
 pub use error::{DeviceError, DeviceErrorKind};
 pub use kernel_cache::{KernelCacheError, KernelCacheErrorKind, kernel_cache};
+pub use kernel_choices::{
+    KernelChoicesError, KernelChoicesErrorKind, export_kernel_choices, import_kernel_choices,
+};
 pub use open::{name_of, names, open};
 pub(crate) use probe::{clean_up, pool, wait};
 #[cfg(feature = "remote")]
