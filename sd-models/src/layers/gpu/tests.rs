@@ -3,11 +3,13 @@
 use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 use sd_gpu::Launches;
 
-use crate::layers::Pack;
 use crate::layers::transformer::{BasicTransformerBlock, TransformerConfig};
+use crate::layers::{Linear, Pack};
 
-/// Self-attention 7, attention to the prompt 7, the feed-forward network 4, and 3 normalisations.
-const BLOCK: usize = 21;
+/// A normalisation that finishes what came before, self-attention 6, attention to the prompt 6, the
+/// feed-forward network 3, and twice the normalisation behind an attention. Where attention is one
+/// kernel it is three fewer each.
+const BLOCK: usize = 18;
 
 #[test]
 fn a_transformer_block_is_few_launches() {
@@ -29,10 +31,17 @@ fn a_transformer_block_is_few_launches() {
     let random = |shape| Tensor::<3>::random(shape, Distribution::Default, &device);
     let context = block.prepare(&random([2, 77, 48]));
     // What is made once is made here.
-    block.forward(random([2, 64, 64]), [8, 8], &context);
-    let x = random([2, 64, 64]);
-    let launches = Launches::new();
-    block.forward(x, [8, 8], &context);
-    println!("{} launches: {:#?}", launches.all(), launches.by_kernel());
-    assert!(launches.all() <= BLOCK, "{} launches", launches.all());
+    let forward = || {
+        let x = random([2, 64, 64]);
+        let proj_in = Linear::with(Tensor::random([64, 64], Distribution::Default, &device));
+        let tokens = proj_in.stream(x, None);
+        let launches = Launches::new();
+        block.forward(tokens, [8, 8], &context);
+        launches.by_kernel()
+    };
+    forward();
+    let launches = forward();
+    let all: usize = launches.values().sum();
+    println!("{all} launches: {launches:#?}");
+    assert!(all <= BLOCK, "{all} launches");
 }
