@@ -1,9 +1,7 @@
-use burn::tensor::{DType, Tensor};
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
-use burn_cubecl::tensor::CubeTensor;
-use cubecl::client::Client;
+use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
+use crate::products::{multiplied, part_of, slab};
 use crate::tensor::{cube, elem, empty, in_precision, reshaped, rows, tensor, units};
 
 /// Where the `i`-th number of `[n, tokens, heads, width]` is in `[n, heads, tokens, width]`.
@@ -50,67 +48,9 @@ fn split_three_kernel<F: Float>(
     }
 }
 
-/// Numbers of tokens `[n, tokens, parts, heads, width]` to `[parts, n, heads, tokens, width]`, each
-/// part `slab` numbers behind the one before.
-#[cube(launch)]
-fn split_kernel<F: Float>(
-    x: &[F],
-    out: &mut [F],
-    tokens: u32,
-    parts: u32,
-    heads: u32,
-    width: u32,
-    slab: u32,
-    elements: u32,
-    #[define(F)] _dtype: ElemType,
-) {
-    let i = ABSOLUTE_POS;
-    if i >= elements as usize {
-        terminate!();
-    }
-    let (heads, width) = (heads as usize, width as usize);
-    let (parts, tokens) = (parts as usize, tokens as usize);
-    let all = width * heads;
-    let part = i / all % parts;
-    let token = i / (all * parts);
-    let at = head_major(token * all + i % all, tokens, heads, width);
-    out[part * slab as usize + at] = x[i];
-}
-
-/// The `PARTS` that lie side by side in tokens `[n, tokens, PARTS · heads · width]`, each as
-/// `[n, heads, tokens, width]`.
-pub fn split_heads<const PARTS: usize>(x: Tensor<3>, heads: usize) -> [Tensor<4>; PARTS] {
-    let [n, tokens, all] = x.dims();
-    let width = all / (PARTS * heads);
-    let shape = [n, heads, tokens, width];
-    let x = rows(cube(x));
-    let (client, size) = (x.client.clone(), x.dtype.size());
-    let part = n * tokens * heads * width;
-    let slab = slab(&client, part, size);
-    let out = empty(&x, [PARTS * slab], x.dtype);
-    let elements = PARTS * part;
-    let (count, dim) = units(&client, elements);
-    let dtype = elem(&x);
-    split_kernel::launch(
-        &client,
-        count,
-        dim,
-        x.into_buffer_arg(),
-        out.clone().into_buffer_arg(),
-        tokens as u32,
-        PARTS as u32,
-        heads as u32,
-        width as u32,
-        slab as u32,
-        elements as u32,
-        dtype,
-    );
-    std::array::from_fn(|i| part_of(&out, i * slab, (PARTS - 1 - i) * slab, shape))
-}
-
 /// Queries `[n, tokens, heads · width]`, and keys and values of as many tokens as each other, each as
 /// `[n, heads, tokens, width]`.
-pub fn split_three([query, key, value]: [Tensor<3>; 3], heads: usize) -> [Tensor<4>; 3] {
+pub(crate) fn split_three([query, key, value]: [Tensor<3>; 3], heads: usize) -> [Tensor<4>; 3] {
     let ([n, queries, all], [_, keys, _]) = (query.dims(), key.dims());
     let dtype = query.dtype();
     let [query, key, value] = [query, key, value].map(|x| rows(cube(in_precision(x, dtype))));
@@ -145,26 +85,12 @@ pub fn split_three([query, key, value]: [Tensor<3>; 3], heads: usize) -> [Tensor
         part_of(&out, first, other, keys),
         part_of(&out, first + other, 0, keys),
     ]
-}
-
-/// Numbers of `size` bytes that a part of so many takes in a buffer: where in a buffer a tensor may
-/// begin is the device's affair.
-fn slab(client: &Client, elements: usize, size: usize) -> usize {
-    let alignment = client.properties().memory.alignment as usize;
-    (elements * size).next_multiple_of(alignment.max(size)) / size
-}
-
-/// The part of a buffer between so many numbers before and behind it.
-fn part_of(whole: &CubeTensor, before: usize, behind: usize, shape: [usize; 4]) -> Tensor<4> {
-    let (mut part, size) = (whole.clone(), whole.dtype.size());
-    let handle = part.handle.offset_start((before * size) as u64);
-    part.handle = handle.offset_end((behind * size) as u64);
-    tensor(reshaped(part, shape))
+    .map(tensor)
 }
 
 /// The values `[n, heads, keys, width]` in these shares of `[n, heads, queries, keys]`, heads side by
 /// side in tokens `[n, queries, heads · width]`.
-pub fn gather(shares: Tensor<4>, values: Tensor<4>) -> Tensor<3> {
+pub(crate) fn values(shares: Tensor<4>, values: Tensor<4>) -> Tensor<3> {
     let ([n, heads, queries, _], [_, _, _, width]) = (shares.dims(), values.dims());
     let shares = in_precision(shares, values.dtype());
     let (shares, values) = (cube(shares), cube(values));
@@ -173,26 +99,4 @@ pub fn gather(shares: Tensor<4>, values: Tensor<4>) -> Tensor<3> {
     out.meta.swap(1, 2);
     let out = multiplied(shares, values, Some(out), dtype);
     tensor(reshaped(out, [n, queries, heads * width]))
-}
-
-/// `x·y` over the last two dimensions in precision `dtype`, which may be another than theirs; added
-/// up in f32. With `transposed` it is `x·yᵀ`.
-pub fn product<const D: usize>(
-    x: Tensor<D>,
-    y: Tensor<D>,
-    transposed: bool,
-    dtype: DType,
-) -> Tensor<D> {
-    let y = in_precision(y, x.dtype());
-    let (x, mut y) = (cube(x), cube(y));
-    if transposed {
-        y.meta.swap(D - 2, D - 1);
-    }
-    tensor(multiplied(x, y, None, dtype))
-}
-
-/// `x·y`, in `out` where there is one.
-fn multiplied(x: CubeTensor, y: CubeTensor, out: Option<CubeTensor>, dtype: DType) -> CubeTensor {
-    let made = matmul(x, y, out, MatmulStrategy::default(), dtype);
-    made.unwrap_or_else(|error| panic!("a product that cannot be launched: {error:?}"))
 }

@@ -10,6 +10,7 @@
 //! whether a device computes right; that is for whoever calls to try.
 #![cfg(feature = "cubecl")]
 
+mod attention;
 mod concat;
 mod convolution;
 mod epilogue;
@@ -18,17 +19,18 @@ mod group_norm;
 mod heads;
 mod launches;
 mod layer_norm;
+mod products;
 mod softmax;
 mod sums;
 mod tensor;
 
+pub use attention::Attention;
 pub use concat::concat_channels;
 pub use convolution::{Gemm, Unavailable, convolution, convolution_by};
 pub use epilogue::{Act, Behind, finish, finish_picture};
 pub use geglu::geglu;
 pub use group_norm::{GroupNorm, group_norm};
-pub use heads::{gather, product, split_heads, split_three};
 pub use launches::Launches;
-pub use layer_norm::layer_norm;
-pub use softmax::softmax;
+pub use layer_norm::{LayerNorm, finish_normed, layer_norm};
+pub use products::{product, products};
 pub use tensor::runs_on;

@@ -63,7 +63,7 @@ fn softmax_kernel<I: Float, O: Float>(
 
 /// `softmax(scale · scores)` over the last dimension of `[n, heads, queries, keys]`, in precision
 /// `dtype`; with `causal` a query sees only itself and those before it. `scale` is above zero.
-pub fn softmax(scores: Tensor<4>, scale: f64, causal: bool, dtype: DType) -> Tensor<4> {
+pub(crate) fn softmax(scores: Tensor<4>, scale: f64, causal: bool, dtype: DType) -> Tensor<4> {
     let [n, heads, queries, keys] = scores.dims();
     let scores = rows(cube(scores));
     let all = n * heads * queries;

@@ -4,8 +4,8 @@ use sd_core::Perturbation;
 
 use super::dispatch::{join_products, multi_head_attention, self_attention};
 use super::{
-    AttentionProducts, Beside, Epilogue, GroupNorm, Input, Linear, Pack, SideMap, Unpacked, join,
-    mix,
+    AttentionProducts, Beside, Epilogue, GroupNorm, Input, Linear, Pack, SideMap, Stream, Unpacked,
+    join, mix,
 };
 
 /// Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762): every query token gathers the
@@ -28,7 +28,7 @@ pub struct Attention {
     heads: usize,
     #[module(skip)]
     products: AttentionProducts,
-    /// Queries, keys and values in one product, where a device wants it; the three layers' weights
+    /// Queries, keys and values in one product, where a device wants it: the three layers' weights
     /// are then parts of this one's.
     #[module(skip)]
     joined: Option<Linear>,
@@ -86,27 +86,33 @@ impl Attention {
     }
 
     /// The tokens `[n, tokens, width]` gather from `context`, or from each other where there is
-    /// none.
+    /// none, through the output projection.
     pub fn forward(
         &self,
-        mut x: Tensor<3>,
+        x: Tensor<3>,
         context: Option<&KeyValue>,
         epilogue: Epilogue<3>,
     ) -> Tensor<3> {
+        self.to_out[0].forward(self.attend(x, context), epilogue)
+    }
+
+    /// The tokens `[n, tokens, width]` gather from `context`, or from each other where there is
+    /// none.
+    pub(crate) fn attend(&self, mut x: Tensor<3>, context: Option<&KeyValue>) -> Tensor<3> {
         let key_value = match context {
             Some(context) => context.clone(),
-            None => match self.gathered(&x) {
-                Some(x) => return self.to_out[0].forward(x, epilogue),
+            None => match self.by_one_product(&x) {
+                Some(x) => return x,
                 None => self.key_value(&mut x),
             },
         };
         let query = self.to_q.forward(x, Epilogue::NONE);
-        self.gather(query, key_value, epilogue)
+        self.gather(query, key_value)
     }
 
     /// What the tokens gather from each other, by one product of queries, keys and values, where
     /// there is one.
-    fn gathered(&self, x: &Tensor<3>) -> Option<Tensor<3>> {
+    fn by_one_product(&self, x: &Tensor<3>) -> Option<Tensor<3>> {
         let bare = [&self.to_q, &self.to_k, &self.to_v].map(Linear::is_bare);
         match &self.joined {
             Some(joined) if bare == [true; 3] => self_attention(joined, x, self.heads),
@@ -114,14 +120,13 @@ impl Attention {
         }
     }
 
-    /// [`forward`](Self::forward) of tokens that also look at others `beside` the context, at each by
+    /// [`attend`](Self::attend) of tokens that also look at others `beside` the context, at each by
     /// itself and with the same queries.
-    pub(crate) fn forward_beside(
+    pub(crate) fn attend_beside(
         &self,
         x: Tensor<3>,
         context: &KeyValue,
         beside: &[Beside],
-        epilogue: Epilogue<3>,
     ) -> Tensor<3> {
         let mut query = self.to_q.forward(x, Epilogue::NONE);
         let products = self.products.0;
@@ -130,27 +135,23 @@ impl Attention {
             multi_head_attention(&mut query, key, value, self.heads, false, products)
         };
         let first = attend(context);
-        let x = beside.iter().fold(first, |sum, beside| {
+        beside.iter().fold(first, |sum, beside| {
             beside.added(sum, attend(&beside.key_value))
-        });
-        let [out] = &self.to_out;
-        out.forward(x, epilogue)
+        })
     }
 
-    /// [`forward`](Self::forward) of tokens that see themselves alone: each gathers its own value.
-    pub(crate) fn forward_identity(&self, x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
-        let [out] = &self.to_out;
-        out.forward(self.to_v.forward(x, Epilogue::NONE), epilogue)
+    /// [`attend`](Self::attend) of tokens that see themselves alone: each gathers its own value.
+    pub(crate) fn attend_identity(&self, x: Tensor<3>) -> Tensor<3> {
+        self.to_v.forward(x, Epilogue::NONE)
     }
 
-    /// [`forward`](Self::forward) of the tokens of a picture of `[height, width]` tokens, their
+    /// [`attend`](Self::attend) of the tokens of a picture of `[height, width]` tokens, their
     /// queries blurred by a Gaussian of deviation `sigma`.
-    pub(crate) fn forward_blurred(
+    pub(crate) fn attend_blurred(
         &self,
         mut x: Tensor<3>,
         size: [usize; 2],
         sigma: f64,
-        epilogue: Epilogue<3>,
     ) -> Tensor<3> {
         let blur = |side| match sigma < Perturbation::INFINITE {
             true => SideMap::gaussian(side, sigma),
@@ -159,14 +160,17 @@ impl Attention {
         let [rows, columns] = size.map(blur);
         let key_value = self.key_value(&mut x);
         let query = mix(self.to_q.forward(x, Epilogue::NONE), &rows, &columns);
-        self.gather(query, key_value, epilogue)
+        self.gather(query, key_value)
     }
 
-    fn gather(&self, query: Tensor<3>, from: KeyValue, epilogue: Epilogue<3>) -> Tensor<3> {
+    /// What was gathered, through the output projection and added to `residual`.
+    pub(crate) fn out(&self, gathered: Tensor<3>, residual: Tensor<3>) -> Stream {
+        self.to_out[0].stream(gathered, Some(residual))
+    }
+
+    fn gather(&self, query: Tensor<3>, from: KeyValue) -> Tensor<3> {
         let (KeyValue { key, value }, heads) = (from, self.heads);
-        let x = multi_head_attention(query, key, value, heads, false, self.products.0);
-        let [out] = &self.to_out;
-        out.forward(x, epilogue)
+        multi_head_attention(query, key, value, heads, false, self.products.0)
     }
 }
 

@@ -9,7 +9,7 @@ use sd_kernels::{Activation, Moments, OutputRows, Products};
 
 #[cfg(feature = "cubecl")]
 use super::gpu::{self, Kernel};
-use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, cpu, plain};
+use super::{Conv2d, Epilogue, Geglu, GroupNorm, Input, LayerNorm, Linear, Stream, cpu, plain};
 
 /// True where there are kernels for tensors of `dtype` on `device`.
 pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
@@ -77,6 +77,19 @@ pub(super) fn linear<const D: usize>(
     }
 }
 
+/// A linear layer of tokens that a normalisation comes behind.
+pub(super) fn stream(layer: &Linear, x: Tensor<3>, residual: Option<Tensor<3>>) -> Stream {
+    #[cfg(feature = "cubecl")]
+    if layer.packed.is_none() && gpu::has(Kernel::Product, &x) && gpu::has(Kernel::Normed, &x) {
+        return gpu::Unfinished::new(layer, x, residual).into();
+    }
+    let epilogue = Epilogue {
+        residual,
+        ..Epilogue::NONE
+    };
+    linear(layer, x.into(), epilogue).into()
+}
+
 pub(super) fn geglu(layer: &Geglu, mut x: Tensor<3>) -> Tensor<3> {
     match &layer.packed {
         Some(packed) => {
@@ -132,7 +145,7 @@ pub(crate) fn multi_head_attention<'a>(
 }
 
 /// What the tokens `[n, tokens, width]` gather from each other, by a layer that makes queries, keys
-/// and values side by side, where a way does that.
+/// and values in one product, where a way does that.
 pub(super) fn self_attention(joined: &Linear, x: &Tensor<3>, heads: usize) -> Option<Tensor<3>> {
     #[cfg(feature = "cubecl")]
     if gpu::has(Kernel::Attention, x) && gpu::has(Kernel::Product, x) {
@@ -142,8 +155,8 @@ pub(super) fn self_attention(joined: &Linear, x: &Tensor<3>, heads: usize) -> Op
     None
 }
 
-/// A layer that makes what these three make side by side, where its device wants it. Their weights
-/// become parts of its own.
+/// A layer that makes what these three make, where its device wants it. Their weights become parts of
+/// its own.
 pub(super) fn join_products(layers: [&mut Linear; 3]) -> Option<Linear> {
     #[cfg(feature = "cubecl")]
     return gpu::join_products(layers);

@@ -6,7 +6,7 @@ use sd_kernels::{Isa, PackedGeglu, Packing};
 
 use super::cpu::Packed;
 use super::pack::bytes_of;
-use super::{Addition, AnySide, Epilogue, Linear, Pack, PackLayer, Unpacked, dispatch, join};
+use super::{Addition, AnySide, Linear, Pack, PackLayer, Stream, Unpacked, dispatch, join};
 use crate::Result;
 use crate::weights::Weights;
 
@@ -27,10 +27,10 @@ impl FeedForward {
         }
     }
 
-    /// `[n, tokens, width]` to the same shape.
-    pub(crate) fn forward(&self, x: Tensor<3>, epilogue: Epilogue<3>) -> Tensor<3> {
+    /// `[n, tokens, width]` to the same shape, added to `residual`.
+    pub(crate) fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Stream {
         let (geglu, Dropout, out) = &self.net;
-        out.forward(dispatch::geglu(geglu, x), epilogue)
+        out.stream(dispatch::geglu(geglu, x), Some(residual))
     }
 }
 

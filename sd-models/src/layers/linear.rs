@@ -10,7 +10,8 @@ use super::cpu::Packed;
 use super::pack::{bytes_of, size};
 use super::sides::Product;
 use super::{
-    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, dispatch, pack_itself, parameter,
+    Addition, AnySide, Epilogue, Input, PackLayer, Side, Sides, Stream, dispatch, pack_itself,
+    parameter,
 };
 use crate::Result;
 use crate::weights::Weights;
@@ -39,12 +40,12 @@ impl Linear {
         }
     }
 
-    /// A layer of these tensors.
+    /// A layer of this weight.
     #[cfg(feature = "cubecl")]
-    pub(super) fn with(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+    pub(super) fn with(weight: Tensor<2>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
-            bias: bias.map(Param::from_tensor),
+            bias: None,
             packed: None,
             beside: Sides::default(),
         }
@@ -79,6 +80,19 @@ impl Linear {
         }
         let own = |x: Input<'_, D>, epilogue| dispatch::linear(self, x, epilogue);
         (self.beside).around(x.into(), epilogue, Self::product, own)
+    }
+
+    /// `[n, tokens, in]` to `[n, tokens, out]`, added to `residual` where there is one, for a
+    /// normalisation to finish.
+    pub(crate) fn stream(&self, x: Tensor<3>, residual: Option<Tensor<3>>) -> Stream {
+        if self.beside.is_empty() {
+            return dispatch::stream(self, x, residual);
+        }
+        let epilogue = Epilogue {
+            residual,
+            ..Epilogue::NONE
+        };
+        self.forward(x, epilogue).into()
     }
 
     /// The bytes of its own weight and bias, loaded.

@@ -23,6 +23,7 @@ mod plain;
 mod resample;
 mod resnet;
 mod sides;
+mod stream;
 mod transformer;
 
 pub use attention::{Attention, AttentionConfig, KeyValue};
@@ -50,6 +51,7 @@ pub(crate) use resample::{Downsample2D, Upsample2D};
 pub use resnet::TimeEffect;
 pub(crate) use resnet::{ResnetBlock2D, ResnetConfig};
 pub(crate) use sides::{Addition, AnySide, Factors, Side, Sides};
+pub(crate) use stream::Stream;
 pub(crate) use transformer::{BlockContext, Transformer2DModel, TransformerConfig};
 
 use burn::module::Param;

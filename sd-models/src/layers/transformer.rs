@@ -5,7 +5,7 @@ use sd_kernels::Activation;
 
 use super::{
     Attention, AttentionConfig, Beside, Epilogue, FeedForward, GroupNorm, KeyValue, LayerNorm,
-    Linear, pack_fields, to_picture, to_tokens,
+    Linear, Stream, pack_fields, to_picture, to_tokens,
 };
 
 /// Sizes of a [`Transformer2DModel`].
@@ -63,12 +63,12 @@ impl Transformer2DModel {
     pub(crate) fn forward(&self, mut x: Tensor<4>, context: &[BlockContext]) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
         let normed = self.norm.forward(&mut x, Activation::None);
-        let mut tokens = self.proj_in.forward(to_tokens(normed), Epilogue::NONE);
+        let mut tokens = self.proj_in.stream(to_tokens(normed), None);
         for (block, context) in self.transformer_blocks.iter().zip(context) {
             tokens = block.forward(tokens, [h, w], context);
         }
         let x = Epilogue::residual(to_tokens(x));
-        to_picture(self.proj_out.forward(tokens, x), h, w)
+        to_picture(self.proj_out.forward(tokens.finished(), x), h, w)
     }
 }
 
@@ -153,31 +153,29 @@ impl BasicTransformerBlock {
     /// `[n, pixels, width]` to the same shape; the picture is of `size`, height and width.
     pub(crate) fn forward(
         &self,
-        mut x: Tensor<3>,
+        tokens: Stream,
         size: [usize; 2],
         context: &BlockContext,
-    ) -> Tensor<3> {
+    ) -> Stream {
         if context.perturbation == Some(Perturbation::Skipped) {
-            return x;
+            return tokens;
         }
-        let first = context.first.as_ref();
-        let normed = self.norm1.forward(&mut x);
-        let (attention, residual) = (&self.attn1, Epilogue::residual(x));
-        x = match context.perturbation {
-            Some(Perturbation::IdentityAttention) => attention.forward_identity(normed, residual),
+        let [x, normed] = tokens.normed(&self.norm1);
+        let gathered = match context.perturbation {
+            Some(Perturbation::IdentityAttention) => self.attn1.attend_identity(normed),
             Some(Perturbation::BlurredQueries { sigma }) => {
-                attention.forward_blurred(normed, size, sigma, residual)
+                self.attn1.attend_blurred(normed, size, sigma)
             }
-            _ => attention.forward(normed, first, residual),
+            _ => self.attn1.attend(normed, context.first.as_ref()),
         };
-        let normed = self.norm2.forward(&mut x);
-        let (attention, residual, second) = (&self.attn2, Epilogue::residual(x), &context.second);
-        x = match context.beside.is_empty() {
-            true => attention.forward(normed, Some(second), residual),
-            false => attention.forward_beside(normed, second, &context.beside, residual),
+        let [x, normed] = self.attn1.out(gathered, x).normed(&self.norm2);
+        let second = &context.second;
+        let gathered = match context.beside.is_empty() {
+            true => self.attn2.attend(normed, Some(second)),
+            false => self.attn2.attend_beside(normed, second, &context.beside),
         };
-        let normed = self.norm3.forward(&mut x);
-        self.ff.forward(normed, Epilogue::residual(x))
+        let [x, normed] = self.attn2.out(gathered, x).normed(&self.norm3);
+        self.ff.forward(normed, x)
     }
 }
 

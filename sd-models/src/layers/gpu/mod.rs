@@ -103,7 +103,57 @@ fn convolved(
 }
 
 pub(super) fn layer_norm<const D: usize>(layer: &LayerNorm, x: Tensor<D>) -> Tensor<D> {
-    sd_gpu::layer_norm(x, layer.weight.val(), layer.bias.val(), layer.epsilon)
+    sd_gpu::layer_norm(x, norm(layer))
+}
+
+fn norm(layer: &LayerNorm) -> sd_gpu::LayerNorm {
+    sd_gpu::LayerNorm {
+        weight: layer.weight.val(),
+        bias: layer.bias.val(),
+        epsilon: layer.epsilon,
+    }
+}
+
+/// A linear layer's product, and what is still to come behind it.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    product: Tensor<3>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<3>>,
+    dtype: DType,
+}
+
+impl Unfinished {
+    pub(super) fn new(layer: &Linear, x: Tensor<3>, residual: Option<Tensor<3>>) -> Self {
+        Self {
+            dtype: x.dtype(),
+            product: product(layer, x),
+            bias: layer.bias.as_ref().map(Param::val),
+            residual,
+        }
+    }
+
+    /// The sum, and itself normalised.
+    pub(super) fn normed(self, layer: &LayerNorm) -> [Tensor<3>; 2] {
+        sd_gpu::finish_normed(
+            self.product,
+            self.bias,
+            self.residual,
+            norm(layer),
+            self.dtype,
+        )
+    }
+
+    pub(super) fn finished(self) -> Tensor<3> {
+        let behind = Behind {
+            bias: self.bias,
+            shift: None,
+            act: Act::None,
+            residual: self.residual,
+            rectified: false,
+        };
+        sd_gpu::finish(self.product, behind, self.dtype)
+    }
 }
 
 pub(super) fn group_norm(layer: &GroupNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
@@ -116,28 +166,23 @@ pub(super) fn group_norm(layer: &GroupNorm, x: Tensor<4>, activation: Activation
     sd_gpu::group_norm(x, norm, act(activation))
 }
 
-/// A layer that makes what these three make side by side, on devices of the kernels. There is one
+/// A layer that makes what these three make without biases, on devices of the kernels. There is one
 /// weight in memory: theirs become parts of it.
 pub(super) fn join_products(mut layers: [&mut Linear; 3]) -> Option<Linear> {
     let shapes = layers.each_ref().map(|layer| layer.weight.lazy_shape());
     let alike = shapes.iter().all(|shape| *shape == shapes[0]);
-    if !alike || !sd_gpu::runs_on(&layers[0].weight.lazy_device()) {
+    let biased = layers.iter().any(|layer| layer.bias.is_some());
+    if !alike || biased || !sd_gpu::runs_on(&layers[0].weight.lazy_device()) {
         return None;
     }
     let [outputs, _] = shapes[0].dims();
     let weights = layers.each_ref().map(|layer| layer.weight.val());
     let weight = Tensor::cat(weights.into(), 0);
-    let biases = layers.each_ref().map(|layer| layer.bias.as_ref());
-    let bias = match biases {
-        [Some(q), Some(k), Some(v)] => Some(Tensor::cat(vec![q.val(), k.val(), v.val()], 0)),
-        [None, None, None] => None,
-        _ => return None,
-    };
     for (i, layer) in layers.iter_mut().enumerate() {
         let part = weight.clone().narrow(0, i * outputs, outputs);
         layer.weight = Param::initialized(layer.weight.id, part);
     }
-    Some(Linear::with(weight, bias))
+    Some(Linear::with(weight))
 }
 
 /// The precision in which a weight of so many dimensions is kept.

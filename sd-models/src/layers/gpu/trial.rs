@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_gpu::{Act, Behind, Gemm};
 
-use super::attention;
+use crate::layers::plain::SCORES;
 use verdict::is_right;
 
 pub(super) mod convolution;
@@ -19,6 +19,7 @@ pub(super) use verdict::{Verdict, verdict};
 pub(in crate::layers) enum Kernel {
     GroupNorm,
     LayerNorm,
+    Normed,
     Geglu,
     Product,
     Picture,
@@ -31,9 +32,10 @@ pub(in crate::layers) enum Kernel {
 /// A kernel, and how far off it is at a place.
 type Trial = (Kernel, fn(&Place<'_>) -> f64);
 
-const TRIALS: [Trial; 7] = [
+const TRIALS: [Trial; 8] = [
     (Kernel::GroupNorm, group_norm),
     (Kernel::LayerNorm, layer_norm),
+    (Kernel::Normed, finish_normed),
     (Kernel::Geglu, geglu),
     (Kernel::Product, product),
     (Kernel::Picture, picture),
@@ -221,13 +223,49 @@ fn layer_norm(place: &Place<'_>) -> f64 {
         place.numbers([width], 1.0, 0.2),
         place.numbers([width], 1.0, 0.3),
     );
-    let found = sd_gpu::layer_norm(x, weight, bias, 1e-5);
+    let norm = sd_gpu::LayerNorm {
+        weight,
+        bias,
+        epsilon: 1e-5,
+    };
+    let found = sd_gpu::layer_norm(x, norm);
     let row = |x: &[f64]| {
         let scaled = normed(x, 1e-5).into_iter().zip(&weights).zip(&biases);
         scaled.map(|((x, w), b)| x * w + b).collect::<Vec<_>>()
     };
     let expected: Vec<f64> = numbers.chunks(width).flat_map(row).collect();
     off(found, &expected)
+}
+
+/// A product's sum with bias and residual, and that normalised.
+fn finish_normed(place: &Place<'_>) -> f64 {
+    let width = 301;
+    let (product, products) = place.numbers([3, 7, width], 4.0, 0.1);
+    let (residual, residuals) = place.numbers([3, 7, width], 4.0, 0.2);
+    let ((bias, biases), (weight, weights)) = (
+        place.numbers([width], 1.0, 0.3),
+        place.numbers([width], 1.0, 0.4),
+    );
+    let norm = sd_gpu::LayerNorm {
+        weight: weight.clone(),
+        bias: weight,
+        epsilon: 1e-5,
+    };
+    let [sum, found] =
+        sd_gpu::finish_normed(product, Some(bias), Some(residual), norm, place.dtype);
+    let added = |(i, (p, r)): (usize, (&f64, &f64))| p + r + biases[i % width];
+    let sums: Vec<f64> = products
+        .iter()
+        .zip(&residuals)
+        .enumerate()
+        .map(added)
+        .collect();
+    let row = |x: &[f64]| {
+        let scaled = normed(x, 1e-5).into_iter().zip(&weights);
+        scaled.map(|(x, w)| x * w + w).collect::<Vec<_>>()
+    };
+    let expected: Vec<f64> = sums.chunks(width).flat_map(row).collect();
+    off(sum, &sums).max(off(found, &expected))
 }
 
 fn geglu(place: &Place<'_>) -> f64 {
@@ -318,7 +356,15 @@ fn attend(place: &Place<'_>) -> f64 {
         let (q, qs) = place.numbers([n, queries, all], size, 0.1);
         let (k, ks) = place.numbers([n, keys, all], size, 0.2);
         let (v, vs) = place.numbers([n, keys, all], 1.0, 0.3);
-        let found = attention::separate(q, k, v, heads, causal);
+        let attention = sd_gpu::Attention {
+            query: q,
+            key: k,
+            value: v,
+            heads,
+            causal,
+            scores: SCORES,
+        };
+        let found = attention.separately();
         let mut expected = Vec::new();
         for i in 0..n {
             for j in 0..queries {

@@ -30,12 +30,7 @@ pub(crate) const SCORES: usize = 1 << 25;
 ///
 /// In f32 whatever the precision of the tokens: q·kᵀ reaches 10⁵ before it is divided, f16 ends at
 /// 65504, and backends that have no fused kernel for a shape round it to the tokens' precision.
-pub(in crate::layers) fn of_heads(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    is_causal: bool,
-) -> Tensor<4> {
+fn of_heads(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, is_causal: bool) -> Tensor<4> {
     let dtype = query.dtype();
     let (query, key, value) = (to_f32(query), to_f32(key), to_f32(value));
     // A text's tokens are few, and those of a part would count from its own beginning.

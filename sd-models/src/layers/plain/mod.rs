@@ -7,8 +7,6 @@ mod norm;
 
 pub(crate) use attention::SCORES;
 pub(super) use attention::attention;
-#[cfg(feature = "cubecl")]
-pub(super) use attention::of_heads;
 pub(super) use conv::{conv2d, conv2d_rows, resize_nearest};
 #[cfg(feature = "cubecl")]
 pub(super) use conv::{padded, padded_strip, product};
