@@ -1,11 +1,8 @@
-use std::fmt;
-
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::kernel::conv::{ConvStrategy, conv_forward_nhwc};
 use burn_cubecl::tensor::CubeTensor;
-use cubek::convolution::components::ConvSetupError;
 use cubek::convolution::{
     AcceleratedTileKind, ConvAlgorithm, ConvolutionArgs, ConvolutionInputs, Strategy, launch_ref,
 };
@@ -13,6 +10,7 @@ use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::std::InputBinding;
 
 use crate::tensor::{channels_last, channels_second, cube, elem, empty, tensor};
+use crate::unavailable::Unavailable;
 
 /// A way to multiply a picture's patches with a convolution's weights on matrix units, without
 /// writing the patches down: it reads half precision and adds up in f32.
@@ -67,19 +65,6 @@ impl Gemm {
         }
     }
 }
-
-/// A convolution that a [`Gemm`] was not launched for: the device lacks something, or the shape does
-/// not suit it.
-#[derive(Debug)]
-pub struct Unavailable(ConvSetupError);
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
-impl std::error::Error for Unavailable {}
 
 /// The convolution of a picture `[n, in, h, w]` with `padding` zeros around it and a weight
 /// `[out, in, kernel, kernel]`, both in the same half precision, in which the result is; added up in
@@ -161,7 +146,8 @@ fn launched(
         padding: options.padding.map(|(before, _)| before),
         dilation: options.dilation,
     };
-    launch_ref::<2>(&gemm.strategy(), &x.client, tensors, args, elems).map_err(Unavailable)?;
+    let launched = launch_ref::<2>(&gemm.strategy(), &x.client, tensors, args, elems);
+    launched.map_err(Unavailable::new)?;
     Ok(out)
 }
 

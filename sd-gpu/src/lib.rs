@@ -23,10 +23,11 @@ mod products;
 mod softmax;
 mod sums;
 mod tensor;
+mod unavailable;
 
 pub use attention::Attention;
 pub use concat::concat_channels;
-pub use convolution::{Gemm, Unavailable, convolution, convolution_by};
+pub use convolution::{Gemm, convolution, convolution_by};
 pub use epilogue::{Act, Behind, finish, finish_picture};
 pub use geglu::geglu;
 pub use group_norm::{GroupNorm, group_norm};
@@ -34,3 +35,4 @@ pub use launches::Launches;
 pub use layer_norm::{LayerNorm, finish_normed, layer_norm};
 pub use products::{product, products};
 pub use tensor::runs_on;
+pub use unavailable::Unavailable;

@@ -10,6 +10,7 @@ use cubek::attention::forward::routines::blackbox_accelerated::BlackboxAccelerat
 
 use super::Whole;
 use crate::tensor::elem;
+use crate::unavailable::Unavailable;
 
 /// Planes of a cube that are worth trying on matrix units, the likeliest first.
 pub(super) const PLANES: [u8; 3] = [4, 8, 2];
@@ -29,8 +30,8 @@ pub(super) fn unit() -> Strategy {
 }
 
 impl Whole {
-    /// Tokens `[n, tokens, heads · width]`, or why there is no such kernel for them.
-    pub(super) fn gather(&self, way: Strategy) -> Result<CubeTensor, String> {
+    /// Tokens `[n, tokens, heads · width]`, where there is such a kernel for them.
+    pub(super) fn gather(&self, way: Strategy) -> Result<CubeTensor, Unavailable> {
         let [out, side_by_side] = self.out();
         let [query, key, value] = [&self.query, &self.key, &self.value].map(Clone::clone);
         let client = query.client.clone();
@@ -57,7 +58,7 @@ impl Whole {
             &types,
             options,
         );
-        launched.map_err(|error| format!("{error:?}"))?;
+        launched.map_err(Unavailable::new)?;
         Ok(side_by_side)
     }
 }

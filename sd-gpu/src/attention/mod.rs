@@ -12,6 +12,7 @@ use crate::heads::{split_three, values};
 use crate::product;
 use crate::softmax::softmax;
 use crate::tensor::{cube, empty, in_precision, reshaped, rows, tensor};
+use crate::unavailable::Unavailable;
 
 /// Queries, and keys and values of as many tokens as each other, each `[n, tokens, heads · width]`.
 #[derive(Debug)]
@@ -31,8 +32,9 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// The values gathered, `[n, tokens, heads · width]`, by the kernel that was fastest where it was
-    /// measured; without the cargo feature `autotune`, [`separately`](Self::separately).
+    /// The values gathered, `[n, tokens, heads · width]`: [`separately`](Self::separately), or on
+    /// matrix units in one kernel of Burn's flash attention if that was faster when the shape first
+    /// occurred. Without the cargo feature `autotune` nothing is measured.
     pub fn gather(self) -> Tensor<3> {
         #[cfg(feature = "autotune")]
         if !self.causal {
@@ -73,19 +75,13 @@ impl Attention {
     /// has them and the shape fits, else on plain ones.
     ///
     /// # Errors
-    /// Why no kernel can be launched for this shape on this device, in CubeCL's words.
-    pub fn at_once(self) -> Result<Tensor<3>, String> {
-        let planes = flash::PLANES.map(flash::accelerated);
-        let ways = planes.into_iter().chain([flash::unit()]);
+    /// [`Unavailable`] where no kernel can be launched for this shape on this device.
+    pub fn at_once(self) -> Result<Tensor<3>, Unavailable> {
         let whole = Whole::of(self);
-        let mut refused = String::new();
-        for way in ways {
-            match whole.gather(way) {
-                Ok(out) => return Ok(tensor(out)),
-                Err(reason) => refused = reason,
-            }
-        }
-        Err(refused)
+        let accelerated = |planes| whole.gather(flash::accelerated(planes)).ok();
+        let made = flash::PLANES.into_iter().find_map(accelerated);
+        let made = made.map_or_else(|| whole.gather(flash::unit()), Ok);
+        made.map(tensor)
     }
 }
 

@@ -3,11 +3,11 @@
 use burn::tensor::Tensor;
 use burn_cubecl::CubeTuneId;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
+use cubecl::tune::{LocalTuner, Tunable, TunableSet, local_tuner};
 use cubek::attention::forward::launch::AttentionAutotuneKey;
 
 use super::{Attention, Whole, flash};
-use crate::tensor::{cube, elem, tensor};
+use crate::tensor::{cube, elem, reshaped, tensor};
 
 /// What is measured: the tokens, and scores that may be in memory at once.
 type Inputs = (Whole, usize);
@@ -25,25 +25,21 @@ impl Attention {
     }
 }
 
-/// The first always works. Plain units come last: they are tried where nothing else can be launched.
+/// Each works whatever the shape, for what was measured serves all shapes of its key.
 fn ways() -> TunableSet<AttentionAutotuneKey, Inputs, CubeTensor> {
-    const FIRST: i8 = 2;
-    const LAST: i8 = 0;
-    let group = TuneGroup::<AttentionAutotuneKey>::new("attention", |_| FIRST);
-    let plain = TuneGroup::<AttentionAutotuneKey>::new("attention on plain units", |_| LAST);
-    let separately =
-        |(whole, scores): Inputs| Ok::<_, String>(cube(whole.tokens(scores).separately()));
-    let mut ways = TunableSet::new(key, |_: &AttentionAutotuneKey, inputs: &Inputs| {
-        inputs.clone()
+    let separately = |(whole, scores): Inputs| cube(whole.tokens(scores).separately());
+    let first = Tunable::new("separately", move |inputs: Inputs| {
+        Ok::<_, String>(separately(inputs))
+    });
+    let inputs = |_: &AttentionAutotuneKey, inputs: &Inputs| inputs.clone();
+    let ways = TunableSet::new(key, inputs).with(first);
+    flash::PLANES.into_iter().fold(ways, |ways, planes| {
+        let at_once = move |inputs: Inputs| {
+            let made = inputs.0.gather(flash::accelerated(planes));
+            Ok::<_, String>(made.unwrap_or_else(|_| separately(inputs)))
+        };
+        ways.with(Tunable::new(&format!("flash of {planes} planes"), at_once))
     })
-    .with(Tunable::new("separately", separately).group(&group, |_| FIRST));
-    for planes in flash::PLANES {
-        let at_once = move |(whole, _): Inputs| whole.gather(flash::accelerated(planes));
-        let way = Tunable::new(&format!("flash of {planes} planes"), at_once);
-        ways = ways.with(way.group(&group, |_| FIRST));
-    }
-    let at_once = |(whole, _): Inputs| whole.gather(flash::unit());
-    ways.with(Tunable::new("flash on plain units", at_once).group(&plain, |_| LAST))
 }
 
 fn key((whole, _): &Inputs) -> AttentionAutotuneKey {
@@ -71,7 +67,7 @@ impl Whole {
         let join = |mut x: CubeTensor| {
             x.meta.swap(1, 2);
             let [n, tokens, heads, width] = x.meta.shape().dims();
-            tensor(crate::tensor::reshaped(x, [n, tokens, heads * width]))
+            tensor(reshaped(x, [n, tokens, heads * width]))
         };
         Attention {
             query: join(self.query),

@@ -3,6 +3,7 @@ use std::sync::LazyLock;
 use burn::tensor::Tensor;
 use sd_gpu::Attention;
 
+use super::Kernel;
 use crate::layers::Linear;
 use crate::layers::plain::SCORES;
 
@@ -26,7 +27,10 @@ pub(in crate::layers) fn attention(
         let refused = "SD_KERNELS_GPU=flash where there is no such kernel";
         return attention.at_once().expect(refused);
     }
-    attention.gather()
+    match super::has(Kernel::Flash, &attention.query) {
+        true => attention.gather(),
+        false => attention.separately(),
+    }
 }
 
 /// True with `SD_KERNELS_GPU=flash` in the environment: no scores are stored, whatever that costs.

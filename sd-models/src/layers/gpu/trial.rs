@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sd_gpu::{Act, Behind, Gemm};
 
-use crate::layers::plain::SCORES;
 use verdict::is_right;
 
+mod attention;
 pub(super) mod convolution;
 mod verdict;
 
@@ -24,6 +24,8 @@ pub(in crate::layers) enum Kernel {
     Product,
     Picture,
     Attention,
+    /// All of it in one kernel, where it is measured whether that is faster.
+    Flash,
     Concat,
     /// In half precision.
     Convolution(Gemm),
@@ -39,7 +41,7 @@ const TRIALS: [Trial; 8] = [
     (Kernel::Geglu, geglu),
     (Kernel::Product, product),
     (Kernel::Picture, picture),
-    (Kernel::Attention, attend),
+    (Kernel::Attention, attention::separately),
     (Kernel::Concat, concat),
 ];
 
@@ -106,6 +108,10 @@ fn right(place: &Place<'_>) -> Vec<Kernel> {
         if is_right(place, kernel, || Ok(trial(place))) {
             right.push(kernel);
         }
+    }
+    let flash = cfg!(feature = "autotune");
+    if flash && is_right(place, Kernel::Flash, || attention::at_once(place)) {
+        right.push(Kernel::Flash);
     }
     for &gemm in Gemm::ALL.iter().filter(|_| place.dtype != DType::F32) {
         let kernel = Kernel::Convolution(gemm);
@@ -345,53 +351,4 @@ fn concat(place: &Place<'_>) -> f64 {
     let samples = first.chunks(5 * h * w).zip(second.chunks(3 * h * w));
     let expected: Vec<f64> = samples.flat_map(|(a, b)| [a, b].concat()).collect();
     off(found, &expected)
-}
-
-/// Heads of an odd width; and a text's, whose tokens see those before.
-fn attend(place: &Place<'_>) -> f64 {
-    let mut worst = 0f64;
-    for (queries, keys, causal, size) in [(37, 77, false, 256.0), (9, 9, true, 2.0)] {
-        let [n, heads, width] = [2, 3, 5];
-        let all = heads * width;
-        let (q, qs) = place.numbers([n, queries, all], size, 0.1);
-        let (k, ks) = place.numbers([n, keys, all], size, 0.2);
-        let (v, vs) = place.numbers([n, keys, all], 1.0, 0.3);
-        let attention = sd_gpu::Attention {
-            query: q,
-            key: k,
-            value: v,
-            heads,
-            causal,
-            scores: SCORES,
-        };
-        let found = attention.separately();
-        let mut expected = Vec::new();
-        for i in 0..n {
-            for j in 0..queries {
-                let q = &qs[(i * queries + j) * all..][..all];
-                let seen = if causal { j + 1 } else { keys };
-                for head in 0..heads {
-                    let at = |of: &[f64], t: usize, e: usize| {
-                        of[(i * keys + t) * all + head * width + e]
-                    };
-                    let score = |t: usize| {
-                        let dot: f64 = (0..width)
-                            .map(|e| q[head * width + e] * at(&ks, t, e))
-                            .sum();
-                        dot / (width as f64).sqrt()
-                    };
-                    let scores: Vec<f64> = (0..seen).map(score).collect();
-                    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-                    let shares: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
-                    let sum: f64 = shares.iter().sum();
-                    expected.extend((0..width).map(|e| {
-                        let shared = shares.iter().enumerate();
-                        shared.map(|(t, share)| share * at(&vs, t, e)).sum::<f64>() / sum
-                    }));
-                }
-            }
-        }
-        worst = worst.max(off(found, &expected));
-    }
-    worst
 }

@@ -46,7 +46,7 @@ pub(in crate::layers::gpu) fn verdict(
 ) -> Verdict {
     let bound = match (place.dtype, kernel) {
         // On tensor cores Burn multiplies f32 as something narrower.
-        (DType::F32 | DType::F16, Kernel::Product | Kernel::Attention) => 4e-3,
+        (DType::F32 | DType::F16, Kernel::Product | Kernel::Attention | Kernel::Flash) => 4e-3,
         (DType::F32, _) => 2e-5,
         (DType::F16, _) => 4e-3,
         _ => 3e-2,
