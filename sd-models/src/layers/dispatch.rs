@@ -268,6 +268,10 @@ pub(crate) fn group_norm_rows<'a>(
 }
 
 /// A picture's moments, where they were computed.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made for one call; on GPUs a tensor is large"
+)]
 pub(crate) enum Measured {
     Host(Moments),
     /// Variances and means of its channels, `[channels, 2]`.
