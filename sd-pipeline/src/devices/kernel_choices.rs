@@ -136,15 +136,19 @@ mod kept {
         let kept = environment::namespaces();
         let chosen = kept.iter().filter_map(|n| is_of(&kinds[0], &n.namespace));
         let devices = chosen.map(|name| name.split('/').next().unwrap_or_default().to_owned());
-        let devices: BTreeSet<String> = devices.collect();
+        let names: BTreeSet<String> = devices.collect();
+        // What is measured for a precision has it behind the device's name.
+        let is_more = |name: &str, of: &String| {
+            let rest = name.strip_prefix(of.as_str());
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        let is_device = |name: &&String| !names.iter().any(|of| is_more(name, of));
+        let devices: Vec<String> = names.iter().filter(is_device).cloned().collect();
         let folder = environment::root();
         match devices.len() {
             0 => return Err(NothingChosen { folder }),
             1 => {}
-            _ => {
-                let devices = devices.into_iter().collect();
-                return Err(SeveralDevices { folder, devices });
-            }
+            _ => return Err(SeveralDevices { folder, devices }),
         }
         let of_kinds = kept
             .iter()
