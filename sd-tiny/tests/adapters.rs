@@ -272,6 +272,34 @@ fn at_run_time_it_draws_what_merged_weights_draw() {
     }
 }
 
+/// Merged before the weights are rounded, and at run time in f32 beside what is int8.
+#[test]
+fn beside_linear_layers_of_int8_a_lora_does_what_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "a photo of nothing";
+    for family in [Family::Sd1, Family::Sdxl] {
+        let lora = [of_every_layer(family, folder.path())];
+        let files = Micro::new(family, Layout::Diffusers, 0).unwrap().files();
+        let options = OpenOptions {
+            int8: true,
+            ..OpenOptions::new(&device("flex").unwrap())
+        };
+        let int8 = Pipeline::from_files(&files, &options).unwrap();
+        let exact = open(family, lora.to_vec(), Vec::new()).unwrap();
+        let exact = latents(&exact, prompt, 2);
+        // Random weights with a random LoRA make more of int8's rounding than those of a model do.
+        let without = difference(latents(&int8, prompt, 2), exact.clone());
+        for with in [int8.with_loras(&lora), int8.with_loras_at_run_time(&lora)] {
+            let off = difference(latents(&with.unwrap(), prompt, 2), exact.clone());
+            assert!(off < 0.06, "{family:?}: {off:e} off");
+            assert!(
+                without > 3.0 * off,
+                "{family:?}: {without:e} without the LoRA"
+            );
+        }
+    }
+}
+
 #[test]
 fn scales_of_steps_and_blocks_are_diffusers() {
     let fixture = Fixture::open("lora_at_run_time");
