@@ -80,6 +80,9 @@ fn an_evaluation_launches_no_more_kernels_than_it_did() {
 fn attention_in_one_kernel_launches_fewer() {
     let test = "an_evaluation_launches_no_more_kernels_than_it_did";
     let mut program = Command::new(std::env::current_exe().expect("this program"));
-    let status = program.args(["--exact", test]).env(WAY, "flash").status();
-    assert!(status.expect("it runs").success());
+    let output = program.args(["--exact", test]).env(WAY, "flash").output();
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
 }

@@ -236,6 +236,7 @@ impl UnitKernel for Strip<'_> {
                     let shifted = Shifted {
                         from: self.memory.add(row * self.pixel()),
                         pitch: self.pixel(),
+                        step: LINE,
                         offsets: offsets.as_ptr(),
                         count: taps,
                         lines,

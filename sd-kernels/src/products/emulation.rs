@@ -140,7 +140,12 @@ unsafe fn shifted<V: Vector, L: Line>(
             for i in 0..a.count {
                 let pixel = a.from.add(r * a.pitch + *a.offsets.add(i)).cast::<u32>();
                 for l in 0..a.lines {
-                    let pair = |i| (numbers(*pixel.add(l * 16 + i)), numbers(*b.add(i * width)));
+                    let pair = |i| {
+                        (
+                            numbers(*pixel.add(l * a.step + i)),
+                            numbers(*b.add(i * width)),
+                        )
+                    };
                     sum = L::add(sum, std::array::from_fn(pair));
                     b = b.add(16 * width);
                 }

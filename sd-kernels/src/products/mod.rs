@@ -18,6 +18,7 @@ pub use int8::Int8;
 pub(crate) use int8::{GROUP, LINE_TERMS, LONGEST, scale};
 pub(crate) use single::Single;
 
+use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish, Source};
 use crate::simd::{Isa, Kernel, Vector};
 
@@ -358,20 +359,38 @@ pub(crate) trait Unit<V: Vector>: Copy {
     }
 }
 
-/// What lies under some taps of a convolution for output pixels beside each other: matrices in a
-/// picture of bf16, each by an offset from the first pixel's beginning.
+/// Rows of the left-hand matrix where they lie, in one or several parts of the depth, each at an
+/// offset: what lies under some taps of a convolution for output pixels beside each other, in a picture
+/// of bf16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shifted {
-    /// The first pixel.
+    /// The first row.
     pub(crate) from: *const f32,
-    /// f32 from one pixel to the next.
+    /// f32 from one row to the next.
     pub(crate) pitch: usize,
-    /// f32 to each matrix.
+    /// f32 from one line of a row to the next.
+    pub(crate) step: usize,
+    /// f32 to each part.
     pub(crate) offsets: *const usize,
-    /// Number of matrices, at least one.
+    /// Number of parts, at least one.
     pub(crate) count: usize,
-    /// Lines of each, side by side in memory; at least one.
+    /// Lines of each.
     pub(crate) lines: usize,
+}
+
+impl Shifted {
+    /// Packed rows, `[lines][rows]`.
+    #[inline(always)]
+    pub(crate) fn packed(from: *const f32, rows: usize, lines: usize) -> Self {
+        Self {
+            from,
+            pitch: LINE,
+            step: rows * LINE,
+            offsets: &0,
+            count: 1,
+            lines,
+        }
+    }
 }
 
 /// Room for a tile's sums on their way from a unit to the [`Finish`].

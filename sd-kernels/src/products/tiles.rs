@@ -3,6 +3,7 @@
 
 use super::dot::{round_line, round_pairs};
 use super::{PAIRED, Shifted, Sums, Unit, finish_rows};
+use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish};
 use crate::simd::F32x16;
 
@@ -115,130 +116,23 @@ impl Unit<F32x16> for Amx {
     ) {
         let mut sums = Sums::new();
         let to = sums.as_mut_ptr().cast::<f32>();
-        sum_bf16(k.div_ceil(PAIRED), rows, a, b, to);
+        sum_bf16(
+            rows,
+            Shifted::packed(a, rows, k.div_ceil(PAIRED)),
+            b,
+            to,
+            false,
+        );
         finish_rows::<F32x16, F>(rows, registers, to, at, finish);
     }
 
     #[inline(always)]
     unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
-        if rows > 16 {
-            four_shifted(a, b, to, more);
-        } else {
-            two_shifted(a, b, to, more);
-        }
+        sum_bf16(rows, a, b, to, more);
     }
 }
 
-/// 32 pixels times one panel.
-#[inline(never)]
-unsafe fn four_shifted(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
-    core::arch::asm!(
-        "test {more}, {more}",
-        "jnz 2f",
-        "tilezero tmm0",
-        "tilezero tmm1",
-        "tilezero tmm2",
-        "tilezero tmm3",
-        "jmp 3f",
-        "2:",
-        "tileloadd tmm0, [{to} + {row}]",
-        "tileloadd tmm1, [{to} + {row} + 64]",
-        "tileloadd tmm2, [{to} + {row} + 2048]",
-        "tileloadd tmm3, [{to} + {row} + 2112]",
-        "3:",
-        "mov {first}, [{offsets}]",
-        "lea {first}, [{from} + 4*{first}]",
-        "lea {second}, [{first} + {half}]",
-        "add {offsets}, 8",
-        "mov {line}, {lines}",
-        "4:",
-        "tileloadd tmm4, [{first} + {pitch}]",
-        "tileloadd tmm6, [{b} + {row}]",
-        "tileloadd tmm7, [{b} + {row} + 64]",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm5, [{second} + {pitch}]",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "add {first}, 64",
-        "add {second}, 64",
-        "add {b}, 2048",
-        "tdpbf16ps tmm2, tmm5, tmm6",
-        "tdpbf16ps tmm3, tmm5, tmm7",
-        "dec {line}",
-        "jnz 4b",
-        "dec {count}",
-        "jnz 3b",
-        "tilestored [{to} + {row}], tmm0",
-        "tilestored [{to} + {row} + 64], tmm1",
-        "tilestored [{to} + {row} + 2048], tmm2",
-        "tilestored [{to} + {row} + 2112], tmm3",
-        more = inout(reg) usize::from(more) => _,
-        from = in(reg) a.from,
-        first = out(reg) _,
-        second = out(reg) _,
-        half = in(reg) 64 * a.pitch,
-        pitch = in(reg) 4 * a.pitch,
-        offsets = inout(reg) a.offsets => _,
-        count = inout(reg) a.count => _,
-        lines = in(reg) a.lines,
-        line = out(reg) _,
-        b = inout(reg) b => _,
-        row = in(reg) 128usize,
-        to = in(reg) to,
-        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        options(nostack)
-    );
-}
-
-/// 16 pixels times one panel.
-#[inline(never)]
-unsafe fn two_shifted(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
-    core::arch::asm!(
-        "test {more}, {more}",
-        "jnz 2f",
-        "tilezero tmm0",
-        "tilezero tmm1",
-        "jmp 3f",
-        "2:",
-        "tileloadd tmm0, [{to} + {row}]",
-        "tileloadd tmm1, [{to} + {row} + 64]",
-        "3:",
-        "mov {first}, [{offsets}]",
-        "lea {first}, [{from} + 4*{first}]",
-        "add {offsets}, 8",
-        "mov {line}, {lines}",
-        "4:",
-        "tileloadd tmm4, [{first} + {pitch}]",
-        "tileloadd tmm6, [{b} + {row}]",
-        "tileloadd tmm7, [{b} + {row} + 64]",
-        "add {first}, 64",
-        "add {b}, 2048",
-        "tdpbf16ps tmm0, tmm4, tmm6",
-        "tdpbf16ps tmm1, tmm4, tmm7",
-        "dec {line}",
-        "jnz 4b",
-        "dec {count}",
-        "jnz 3b",
-        "tilestored [{to} + {row}], tmm0",
-        "tilestored [{to} + {row} + 64], tmm1",
-        more = inout(reg) usize::from(more) => _,
-        from = in(reg) a.from,
-        first = out(reg) _,
-        pitch = in(reg) 4 * a.pitch,
-        offsets = inout(reg) a.offsets => _,
-        count = inout(reg) a.count => _,
-        lines = in(reg) a.lines,
-        line = out(reg) _,
-        b = inout(reg) b => _,
-        row = in(reg) 128usize,
-        to = in(reg) to,
-        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-        options(nostack)
-    );
-}
-
-/// Defines the sums of products of an instruction: over so many lines, up to 32 rows times a panel.
+/// Defines the sums of products of an instruction: up to 32 rows times a panel.
 ///
 /// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums are
 /// not used.
@@ -246,42 +140,66 @@ macro_rules! sums_of {
     ($name:ident, $instruction:literal) => {
         #[inline(always)]
         pub(super) unsafe fn $name(
-            lines: usize,
             rows: usize,
-            a: *const f32,
+            a: Shifted,
             b: *const f32,
             to: *mut f32,
+            more: bool,
         ) {
-            /// Up to 32 rows times one panel, over so many lines.
+            /// Up to 32 rows times one panel.
             #[inline(never)]
-            unsafe fn four(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+            unsafe fn four(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
                 core::arch::asm!(
+                    "test {line}, {line}",
+                    "jnz 2f",
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
+                    "jmp 3f",
                     "2:",
-                    "tileloadd tmm4, [{a} + {line}]",
+                    "tileloadd tmm0, [{to} + {row}]",
+                    "tileloadd tmm1, [{to} + {row} + 64]",
+                    "tileloadd tmm2, [{to} + {row} + 2048]",
+                    "tileloadd tmm3, [{to} + {row} + 2112]",
+                    "3:",
+                    "mov {first}, [{offsets}]",
+                    "lea {first}, [{from} + 4*{first}]",
+                    "mov {second}, {pitch}",
+                    "shl {second}, 4",
+                    "add {second}, {first}",
+                    "add {offsets}, 8",
+                    "mov {line}, {lines}",
+                    "4:",
+                    "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
                     concat!($instruction, " tmm0, tmm4, tmm6"),
-                    "tileloadd tmm5, [{a} + {line} + 1024]",
+                    "tileloadd tmm5, [{second} + {pitch}]",
                     concat!($instruction, " tmm1, tmm4, tmm7"),
-                    "add {a}, {step}",
+                    "add {first}, {step}",
+                    "add {second}, {step}",
                     "add {b}, 2048",
                     concat!($instruction, " tmm2, tmm5, tmm6"),
                     concat!($instruction, " tmm3, tmm5, tmm7"),
-                    "dec {lines}",
-                    "jnz 2b",
+                    "dec {line}",
+                    "jnz 4b",
+                    "dec {count}",
+                    "jnz 3b",
                     "tilestored [{to} + {row}], tmm0",
                     "tilestored [{to} + {row} + 64], tmm1",
                     "tilestored [{to} + {row} + 2048], tmm2",
                     "tilestored [{to} + {row} + 2112], tmm3",
-                    a = inout(reg) a => _,
+                    from = in(reg) a.from,
+                    first = out(reg) _,
+                    second = out(reg) _,
+                    pitch = in(reg) 4 * a.pitch,
+                    step = in(reg) 4 * a.step,
+                    offsets = inout(reg) a.offsets => _,
+                    count = inout(reg) a.count => _,
+                    lines = in(reg) a.lines,
+                    line = inout(reg) usize::from(more) => _,
                     b = inout(reg) b => _,
-                    lines = inout(reg) lines => _,
-                    step = in(reg) rows * 64,
-                    line = in(reg) 64usize,
                     row = in(reg) 128usize,
                     to = in(reg) to,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -290,29 +208,46 @@ macro_rules! sums_of {
                 );
             }
 
-            /// Up to 16 rows times one panel, over so many lines.
+            /// Up to 16 rows times one panel.
             #[inline(never)]
-            unsafe fn two(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+            unsafe fn two(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
                 core::arch::asm!(
+                    "test {line}, {line}",
+                    "jnz 2f",
                     "tilezero tmm0",
                     "tilezero tmm1",
+                    "jmp 3f",
                     "2:",
-                    "tileloadd tmm4, [{a} + {line}]",
+                    "tileloadd tmm0, [{to} + {row}]",
+                    "tileloadd tmm1, [{to} + {row} + 64]",
+                    "3:",
+                    "mov {first}, [{offsets}]",
+                    "lea {first}, [{from} + 4*{first}]",
+                    "add {offsets}, 8",
+                    "mov {line}, {lines}",
+                    "4:",
+                    "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
-                    "add {a}, {step}",
+                    "add {first}, {step}",
                     "add {b}, 2048",
                     concat!($instruction, " tmm0, tmm4, tmm6"),
                     concat!($instruction, " tmm1, tmm4, tmm7"),
-                    "dec {lines}",
-                    "jnz 2b",
+                    "dec {line}",
+                    "jnz 4b",
+                    "dec {count}",
+                    "jnz 3b",
                     "tilestored [{to} + {row}], tmm0",
                     "tilestored [{to} + {row} + 64], tmm1",
-                    a = inout(reg) a => _,
+                    from = in(reg) a.from,
+                    first = out(reg) _,
+                    pitch = in(reg) 4 * a.pitch,
+                    step = in(reg) 4 * a.step,
+                    offsets = inout(reg) a.offsets => _,
+                    count = inout(reg) a.count => _,
+                    lines = in(reg) a.lines,
+                    line = inout(reg) usize::from(more) => _,
                     b = inout(reg) b => _,
-                    lines = inout(reg) lines => _,
-                    step = in(reg) rows * 64,
-                    line = in(reg) 64usize,
                     row = in(reg) 128usize,
                     to = in(reg) to,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -321,12 +256,12 @@ macro_rules! sums_of {
                 );
             }
 
-            if lines == 0 {
-                to.write_bytes(0, rows * 32);
+            if a.lines == 0 {
+                to.write_bytes(0, rows * 2 * LINE);
             } else if rows > 16 {
-                four(lines, rows, a, b, to);
+                four(a, b, to, more);
             } else {
-                two(lines, rows, a, b, to);
+                two(a, b, to, more);
             }
         }
     };

@@ -77,16 +77,12 @@ pub(super) fn linear<const D: usize>(
     }
 }
 
-/// A linear layer of tokens that a normalisation comes behind.
-pub(super) fn stream(layer: &Linear, x: Tensor<3>, residual: Option<Tensor<3>>) -> Stream {
+/// A linear layer of tokens that a normalisation comes behind; its epilogue is a residual at most.
+pub(super) fn stream(layer: &Linear, x: Tensor<3>, epilogue: Epilogue<3>) -> Stream {
     #[cfg(feature = "cubecl")]
     if layer.packed.is_none() && gpu::has(Kernel::Product, &x) && gpu::has(Kernel::Normed, &x) {
-        return gpu::Unfinished::new(layer, x, residual).into();
+        return gpu::Unfinished::new(layer, x, epilogue.residual).into();
     }
-    let epilogue = Epilogue {
-        residual,
-        ..Epilogue::NONE
-    };
     linear(layer, x.into(), epilogue).into()
 }
 

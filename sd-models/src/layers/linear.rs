@@ -85,14 +85,14 @@ impl Linear {
     /// `[n, tokens, in]` to `[n, tokens, out]`, added to `residual` where there is one, for a
     /// normalisation to finish.
     pub(crate) fn stream(&self, x: Tensor<3>, residual: Option<Tensor<3>>) -> Stream {
-        if self.beside.is_empty() {
-            return dispatch::stream(self, x, residual);
-        }
         let epilogue = Epilogue {
             residual,
             ..Epilogue::NONE
         };
-        self.forward(x, epilogue).into()
+        match self.is_bare() {
+            true => dispatch::stream(self, x, epilogue),
+            false => self.forward(x, epilogue).into(),
+        }
     }
 
     /// The bytes of its own weight and bias, loaded.

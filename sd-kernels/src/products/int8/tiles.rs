@@ -1,5 +1,6 @@
 use super::super::tiles::{ROWS, configure, release, sum_int8};
 use super::unit;
+use crate::products::Shifted;
 use crate::simd::F32x16;
 
 /// The instruction TDPBSSD of AMX.
@@ -11,7 +12,13 @@ unit! {
         const ROWS: usize = ROWS;
         const FILLS: bool = true;
         flipped: 0,
-        sum: sum_int8,
+        sum: sum,
         begin: configure, end: release,
     }
+}
+
+/// Sums of products of so many lines.
+#[inline(always)]
+unsafe fn sum(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+    sum_int8(rows, Shifted::packed(a, rows, lines), b, to, false);
 }
