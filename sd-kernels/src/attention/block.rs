@@ -3,7 +3,7 @@ use super::pack::Packed;
 use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish, Tiles, copy_line};
 use crate::products::{Unit, UnitKernel};
-use crate::simd::{Isa, Vector, exp2};
+use crate::simd::{Isa, Vector, exp2, exp2_rough};
 
 /// Lower than any score, and still finite: a difference of two of them is a number.
 const MASKED: f32 = -1e30;
@@ -166,10 +166,6 @@ impl Queries {
             return;
         }
         let from = self.from.add(block * packed.stride);
-        let none = Ahead {
-            from: std::ptr::null(),
-            lines: 0,
-        };
         let unscaled = [std::ptr::null(); 2];
 
         let highest = memory.highest.add(panel * width);
@@ -192,7 +188,7 @@ impl Queries {
                 shape.head_size,
                 ab,
                 unscaled,
-                none,
+                Ahead::NONE,
                 (row, 0),
                 scores,
             );
@@ -217,7 +213,7 @@ impl Queries {
                     let mut pair = [V::zero(); 2];
                     for (j, power) in pair.iter_mut().enumerate().take(keys.saturating_sub(key)) {
                         let score = memory.scores.add((key + j) * width + i);
-                        *power = exp2(V::load(score).sub(now));
+                        *power = exp2_rough(V::load(score).sub(now));
                         sum = sum.add(*power);
                     }
                     let to = memory.scores.add(key / 2 * width + i);
@@ -240,7 +236,7 @@ impl Queries {
             let (row, rows) = tiles.get(t);
             let a = values.add(row * lines * LINE);
             let ab = [a, memory.scores];
-            U::tile(rows, 2, keys, ab, unscaled, none, (row, 0), outputs);
+            U::tile(rows, 2, keys, ab, unscaled, Ahead::NONE, (row, 0), outputs);
         }
     }
 

@@ -8,7 +8,7 @@
 use super::geometry::ConvShape;
 use super::winograd::Call;
 use crate::buffer::{LINE, with_scratch};
-use crate::gemm::{PackedMatrix, Store, Tiles};
+use crate::gemm::{Ahead, Finish, PackedMatrix, Store, Tiles};
 use crate::parallel::{chunk, for_each};
 use crate::products::{PAIRED, Shifted, Unit, UnitKernel, finish_rows};
 use crate::simd::Vector;
@@ -231,8 +231,17 @@ impl UnitKernel for Strip<'_> {
                 let terms = (line * PAIRED, end * PAIRED);
                 let unit = (weight.isa, weight.products);
                 let b = (weight.held).multiplied::<V, U>(held, terms, wide, unit);
+                // The tiles together fetch what is multiplied next: it lies behind this.
+                let bytes = weight.held.terms(terms.1 - terms.0, width);
+                let behind = held.wrapping_add(weight.held.terms(terms.1, width));
+                let ahead = bytes.div_ceil(4 * LINE * tiles.count * taps * lines);
                 for t in 0..tiles.count {
                     let (row, rows) = tiles.get(t);
+                    let first = t * ahead * taps * lines * 4 * LINE;
+                    let ahead = Ahead {
+                        from: behind.wrapping_add(first).cast(),
+                        lines: ahead,
+                    };
                     let shifted = Shifted {
                         from: self.memory.add(row * self.pixel()),
                         pitch: self.pixel(),
@@ -241,7 +250,7 @@ impl UnitKernel for Strip<'_> {
                         count: taps,
                         lines,
                     };
-                    U::shifted(rows, shifted, b, sums.add(row * width), line > 0);
+                    U::shifted(rows, shifted, b, ahead, sums.add(row * width), line > 0);
                 }
                 line = end;
             }
@@ -250,10 +259,14 @@ impl UnitKernel for Strip<'_> {
                 false => 1,
             };
             let (first, end) = self.columns;
+            let row = |y: usize| (self.picture * call.out_height + y) * call.out_width + first;
+            store.fetch::<V>((row(self.rows.0), end - first), panel);
             for y in self.rows.0..self.rows.1 {
+                if y + 1 < self.rows.1 {
+                    store.fetch::<V>((row(y + 1), end - first), panel);
+                }
                 let from = sums.add((y - self.rows.0) * self.pitch * width);
-                let row = (self.picture * call.out_height + y) * call.out_width + first;
-                let at = (row, panel);
+                let at = (row(y), panel);
                 finish_rows::<V, Store>(end - first, registers, from, at, store);
             }
         }

@@ -102,10 +102,10 @@ impl Panels {
             } else {
                 1
             };
-            // The tiles of this panel together fetch the next one; a single tile could not wait
-            // for it anyway.
+            // The tiles of this panel together fetch the next one. A single one could not wait for it,
+            // unless it has its terms from memory anyway.
             let line_bytes = self.held.terms(U::TERMS, width) / LINE;
-            let lines = if self.tiles.count > 1 {
+            let lines = if self.tiles.count > 1 || U::FILLS {
                 line_bytes.div_ceil(4 * self.tiles.count)
             } else {
                 0

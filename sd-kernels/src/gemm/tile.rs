@@ -14,13 +14,26 @@ pub(crate) trait Finish: Copy + Sync {
         panel: usize,
         tile: [[V; N]; R],
     );
+
+    /// Asks for the memory that some tiles of so many rows will be finished with. None of it need
+    /// exist.
+    #[inline(always)]
+    unsafe fn fetch<V: Vector>(self, _rows: (usize, usize), _panel: usize) {}
 }
 
-/// Memory to bring into the cache meanwhile: some lines for every 16 terms.
+/// Memory to bring into the cache meanwhile: some lines of 64 bytes with every one of a row's terms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
     pub(crate) from: *const f32,
     pub(crate) lines: usize,
+}
+
+impl Ahead {
+    /// No memory.
+    pub(crate) const NONE: Self = Self {
+        from: std::ptr::null(),
+        lines: 0,
+    };
 }
 
 /// `R` rows of A times one panel of B, over `k` ≥ 1 terms.

@@ -182,7 +182,14 @@ macro_rules! units {
             }
 
             #[inline(always)]
-            unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+            unsafe fn shifted(
+                rows: usize,
+                a: Shifted,
+                b: *const f32,
+                _ahead: Ahead,
+                to: *mut f32,
+                more: bool,
+            ) {
                 shifted::<V, $unit>(rows, a, b, to, more);
             }
         }

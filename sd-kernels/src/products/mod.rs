@@ -352,10 +352,21 @@ pub(crate) trait Unit<V: Vector>: Copy {
     /// matrices' one after the other; with `more`, added to what is there. Only of bf16, where it
     /// pays.
     ///
-    /// As many pixels as a tile can have are read.
+    /// As many pixels as a tile can have are read. Meanwhile `ahead` is asked for, its lines with every
+    /// line of a row.
     #[inline(always)]
-    unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
-        debug_assert!(false, "{rows} of {a:?} by {b:?} to {to:?}, {more}");
+    unsafe fn shifted(
+        rows: usize,
+        a: Shifted,
+        b: *const f32,
+        ahead: Ahead,
+        to: *mut f32,
+        more: bool,
+    ) {
+        debug_assert!(
+            false,
+            "{rows} of {a:?} by {b:?} {ahead:?} to {to:?}, {more}"
+        );
     }
 }
 

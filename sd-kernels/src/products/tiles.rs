@@ -110,16 +110,18 @@ impl Unit<F32x16> for Amx {
         k: usize,
         [a, b]: [*const f32; 2],
         _scales: [*const f32; 2],
-        _ahead: Ahead,
+        ahead: Ahead,
         at: (usize, usize),
         finish: F,
     ) {
         let mut sums = Sums::new();
         let to = sums.as_mut_ptr().cast::<f32>();
+        finish.fetch::<F32x16>((at.0, rows), at.1);
         sum_bf16(
             rows,
             Shifted::packed(a, rows, k.div_ceil(PAIRED)),
             b,
+            ahead,
             to,
             false,
         );
@@ -127,8 +129,36 @@ impl Unit<F32x16> for Amx {
     }
 
     #[inline(always)]
-    unsafe fn shifted(rows: usize, a: Shifted, b: *const f32, to: *mut f32, more: bool) {
-        sum_bf16(rows, a, b, to, more);
+    unsafe fn shifted(
+        rows: usize,
+        a: Shifted,
+        b: *const f32,
+        ahead: Ahead,
+        to: *mut f32,
+        more: bool,
+    ) {
+        sum_bf16(rows, a, b, ahead, to, more);
+    }
+}
+
+/// What the assembly below reads from memory, as registers are few.
+#[repr(C)]
+struct Job {
+    from: *const f32,
+    lines: usize,
+    to: *mut f32,
+    /// Lines to ask for with each that is multiplied.
+    ahead: usize,
+}
+
+impl Job {
+    fn new(a: Shifted, ahead: Ahead, to: *mut f32) -> Self {
+        Self {
+            from: a.from,
+            lines: a.lines,
+            to,
+            ahead: ahead.lines,
+        }
     }
 }
 
@@ -143,12 +173,14 @@ macro_rules! sums_of {
             rows: usize,
             a: Shifted,
             b: *const f32,
+            ahead: Ahead,
             to: *mut f32,
             more: bool,
         ) {
             /// Up to 32 rows times one panel.
             #[inline(never)]
-            unsafe fn four(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+            unsafe fn four(a: Shifted, b: *const f32, ahead: Ahead, to: *mut f32, more: bool) {
+                let job = Job::new(a, ahead, to);
                 core::arch::asm!(
                     "test {line}, {line}",
                     "jnz 2f",
@@ -158,19 +190,30 @@ macro_rules! sums_of {
                     "tilezero tmm3",
                     "jmp 3f",
                     "2:",
-                    "tileloadd tmm0, [{to} + {row}]",
-                    "tileloadd tmm1, [{to} + {row} + 64]",
-                    "tileloadd tmm2, [{to} + {row} + 2048]",
-                    "tileloadd tmm3, [{to} + {row} + 2112]",
+                    "mov {first}, [{job} + 16]",
+                    "tileloadd tmm0, [{first} + {row}]",
+                    "tileloadd tmm1, [{first} + {row} + 64]",
+                    "tileloadd tmm2, [{first} + {row} + 2048]",
+                    "tileloadd tmm3, [{first} + {row} + 2112]",
                     "3:",
                     "mov {first}, [{offsets}]",
-                    "lea {first}, [{from} + 4*{first}]",
+                    "shl {first}, 2",
+                    "add {first}, [{job}]",
                     "mov {second}, {pitch}",
                     "shl {second}, 4",
                     "add {second}, {first}",
                     "add {offsets}, 8",
-                    "mov {line}, {lines}",
+                    "mov {line}, [{job} + 8]",
                     "4:",
+                    "mov {i}, [{job} + 24]",
+                    "test {i}, {i}",
+                    "jz 6f",
+                    "5:",
+                    "prefetcht1 [{next}]",
+                    "add {next}, 64",
+                    "dec {i}",
+                    "jnz 5b",
+                    "6:",
                     "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
@@ -186,22 +229,23 @@ macro_rules! sums_of {
                     "jnz 4b",
                     "dec {count}",
                     "jnz 3b",
-                    "tilestored [{to} + {row}], tmm0",
-                    "tilestored [{to} + {row} + 64], tmm1",
-                    "tilestored [{to} + {row} + 2048], tmm2",
-                    "tilestored [{to} + {row} + 2112], tmm3",
-                    from = in(reg) a.from,
+                    "mov {first}, [{job} + 16]",
+                    "tilestored [{first} + {row}], tmm0",
+                    "tilestored [{first} + {row} + 64], tmm1",
+                    "tilestored [{first} + {row} + 2048], tmm2",
+                    "tilestored [{first} + {row} + 2112], tmm3",
+                    job = in(reg) &raw const job,
                     first = out(reg) _,
                     second = out(reg) _,
                     pitch = in(reg) 4 * a.pitch,
                     step = in(reg) 4 * a.step,
                     offsets = inout(reg) a.offsets => _,
                     count = inout(reg) a.count => _,
-                    lines = in(reg) a.lines,
                     line = inout(reg) usize::from(more) => _,
                     b = inout(reg) b => _,
+                    next = inout(reg) ahead.from => _,
+                    i = out(reg) _,
                     row = in(reg) 128usize,
-                    to = in(reg) to,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack)
@@ -210,7 +254,8 @@ macro_rules! sums_of {
 
             /// Up to 16 rows times one panel.
             #[inline(never)]
-            unsafe fn two(a: Shifted, b: *const f32, to: *mut f32, more: bool) {
+            unsafe fn two(a: Shifted, b: *const f32, ahead: Ahead, to: *mut f32, more: bool) {
+                let job = Job::new(a, ahead, to);
                 core::arch::asm!(
                     "test {line}, {line}",
                     "jnz 2f",
@@ -218,14 +263,25 @@ macro_rules! sums_of {
                     "tilezero tmm1",
                     "jmp 3f",
                     "2:",
-                    "tileloadd tmm0, [{to} + {row}]",
-                    "tileloadd tmm1, [{to} + {row} + 64]",
+                    "mov {first}, [{job} + 16]",
+                    "tileloadd tmm0, [{first} + {row}]",
+                    "tileloadd tmm1, [{first} + {row} + 64]",
                     "3:",
                     "mov {first}, [{offsets}]",
-                    "lea {first}, [{from} + 4*{first}]",
+                    "shl {first}, 2",
+                    "add {first}, [{job}]",
                     "add {offsets}, 8",
-                    "mov {line}, {lines}",
+                    "mov {line}, [{job} + 8]",
                     "4:",
+                    "mov {i}, [{job} + 24]",
+                    "test {i}, {i}",
+                    "jz 6f",
+                    "5:",
+                    "prefetcht1 [{next}]",
+                    "add {next}, 64",
+                    "dec {i}",
+                    "jnz 5b",
+                    "6:",
                     "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
@@ -237,19 +293,20 @@ macro_rules! sums_of {
                     "jnz 4b",
                     "dec {count}",
                     "jnz 3b",
-                    "tilestored [{to} + {row}], tmm0",
-                    "tilestored [{to} + {row} + 64], tmm1",
-                    from = in(reg) a.from,
+                    "mov {first}, [{job} + 16]",
+                    "tilestored [{first} + {row}], tmm0",
+                    "tilestored [{first} + {row} + 64], tmm1",
+                    job = in(reg) &raw const job,
                     first = out(reg) _,
                     pitch = in(reg) 4 * a.pitch,
                     step = in(reg) 4 * a.step,
                     offsets = inout(reg) a.offsets => _,
                     count = inout(reg) a.count => _,
-                    lines = in(reg) a.lines,
                     line = inout(reg) usize::from(more) => _,
                     b = inout(reg) b => _,
+                    next = inout(reg) ahead.from => _,
+                    i = out(reg) _,
                     row = in(reg) 128usize,
-                    to = in(reg) to,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack)
@@ -259,9 +316,9 @@ macro_rules! sums_of {
             if a.lines == 0 {
                 to.write_bytes(0, rows * 2 * LINE);
             } else if rows > 16 {
-                four(a, b, to, more);
+                four(a, b, ahead, to, more);
             } else {
-                two(a, b, to, more);
+                two(a, b, ahead, to, more);
             }
         }
     };

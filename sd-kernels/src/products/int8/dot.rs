@@ -7,6 +7,7 @@
 use core::arch::x86_64::*;
 
 use super::{GROUP, LINE_TERMS, unit};
+use crate::gemm::Ahead;
 use crate::products::{Unit, UnitKernel};
 use crate::simd::{F32x8, F32x16};
 
@@ -70,7 +71,7 @@ macro_rules! sums_of {
         $zero:ident, $splat:ident, $load:ident, $store:ident, $sub:ident, $dot:ident
     ) => {
         #[inline(always)]
-        unsafe fn $name(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+        unsafe fn $name(lines: usize, rows: usize, [a, b]: [*const f32; 2], _ahead: Ahead, to: *mut f32) {
             #[target_feature(enable = $features)]
             unsafe fn sum<const R: usize>(lines: usize, mut a: *const i32, mut b: *const i32, to: *mut f32) {
                 const LANES: usize = size_of::<$register>() / 4;

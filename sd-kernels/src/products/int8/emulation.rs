@@ -1,4 +1,5 @@
 use super::{GROUP, LINE_TERMS, unit};
+use crate::gemm::Ahead;
 use crate::simd::Vector;
 
 /// Rows of a tile.
@@ -17,7 +18,13 @@ unit! {
 }
 
 #[inline(always)]
-unsafe fn sum<V: Vector>(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
+unsafe fn sum<V: Vector>(
+    lines: usize,
+    rows: usize,
+    [a, b]: [*const f32; 2],
+    _ahead: Ahead,
+    to: *mut f32,
+) {
     let width = 2 * V::LANES;
     let (a, b, to) = (
         a.cast::<[i8; LINE_TERMS]>(),

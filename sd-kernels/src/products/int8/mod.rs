@@ -276,13 +276,14 @@ macro_rules! unit {
                 k: usize,
                 [a, b]: [*const f32; 2],
                 scales: [*const f32; 2],
-                _ahead: crate::gemm::Ahead,
+                ahead: crate::gemm::Ahead,
                 at: (usize, usize),
                 finish: F,
             ) {
                 let mut sums = super::Sums::new();
                 let to = sums.as_mut_ptr().cast::<f32>();
-                $sum(k.div_ceil(super::LINE_TERMS), rows, a, b, to);
+                finish.fetch::<$vector>((at.0, rows), at.1);
+                $sum(k.div_ceil(super::LINE_TERMS), rows, [a, b], ahead, to);
                 super::finish_scaled::<$vector, F>(rows, registers, to, scales, at, finish);
             }
         }

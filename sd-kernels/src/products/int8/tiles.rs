@@ -1,5 +1,6 @@
 use super::super::tiles::{ROWS, configure, release, sum_int8};
 use super::unit;
+use crate::gemm::Ahead;
 use crate::products::Shifted;
 use crate::simd::F32x16;
 
@@ -19,6 +20,6 @@ unit! {
 
 /// Sums of products of so many lines.
 #[inline(always)]
-unsafe fn sum(lines: usize, rows: usize, a: *const f32, b: *const f32, to: *mut f32) {
-    sum_int8(rows, Shifted::packed(a, rows, lines), b, to, false);
+unsafe fn sum(lines: usize, rows: usize, [a, b]: [*const f32; 2], ahead: Ahead, to: *mut f32) {
+    sum_int8(rows, Shifted::packed(a, rows, lines), b, ahead, to, false);
 }
