@@ -8,7 +8,7 @@
 use super::geometry::ConvShape;
 use super::winograd::Call;
 use crate::buffer::{LINE, with_scratch};
-use crate::gemm::{Ahead, Finish, PackedMatrix, Store, Tiles};
+use crate::gemm::{Ahead, PackedMatrix, Store, Tiles};
 use crate::parallel::{chunk, for_each};
 use crate::products::{PAIRED, Shifted, Unit, UnitKernel, finish_rows};
 use crate::simd::Vector;
@@ -260,11 +260,7 @@ impl UnitKernel for Strip<'_> {
             };
             let (first, end) = self.columns;
             let row = |y: usize| (self.picture * call.out_height + y) * call.out_width + first;
-            store.fetch::<V>((row(self.rows.0), end - first), panel);
             for y in self.rows.0..self.rows.1 {
-                if y + 1 < self.rows.1 {
-                    store.fetch::<V>((row(y + 1), end - first), panel);
-                }
                 let from = sums.add((y - self.rows.0) * self.pitch * width);
                 let at = (row(y), panel);
                 finish_rows::<V, Store>(end - first, registers, from, at, store);

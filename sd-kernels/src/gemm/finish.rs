@@ -1,5 +1,4 @@
 use super::tile::Finish;
-use crate::buffer::LINE;
 use crate::simd::{Vector, gelu, quick_gelu, silu};
 
 /// A function applied to each output.
@@ -100,20 +99,6 @@ impl Finish for Store {
             }
         }
     }
-
-    #[inline(always)]
-    unsafe fn fetch<V: Vector>(self, (first, rows): (usize, usize), panel: usize) {
-        let reads = self.last && !self.residual.is_null();
-        for row in first..first + rows {
-            let at = row * self.stride + panel * 2 * V::LANES;
-            for line in [at, at + LINE] {
-                V::prefetch(self.out.get().wrapping_add(line));
-                if reads {
-                    V::prefetch(self.residual.wrapping_add(line));
-                }
-            }
-        }
-    }
 }
 
 /// Writes (value + bias) · gelu(gate + bias) of panels packed by
@@ -157,14 +142,6 @@ impl Finish for Gate {
             }
             let x = value.mul(gelu(gate));
             x.store_up_to(self.out.get().add((row + r) * self.columns + column), count);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn fetch<V: Vector>(self, (first, rows): (usize, usize), panel: usize) {
-        for row in first..first + rows {
-            let at = row * self.columns + panel * V::LANES;
-            V::prefetch(self.out.get().wrapping_add(at));
         }
     }
 }

@@ -14,14 +14,9 @@ pub(crate) trait Finish: Copy + Sync {
         panel: usize,
         tile: [[V; N]; R],
     );
-
-    /// Asks for the memory that some tiles of so many rows will be finished with. None of it need
-    /// exist.
-    #[inline(always)]
-    unsafe fn fetch<V: Vector>(self, _rows: (usize, usize), _panel: usize) {}
 }
 
-/// Memory to bring into the cache meanwhile: some lines of 64 bytes with every one of a row's terms.
+/// Memory to bring into the cache meanwhile: so many lines of 64 bytes with each line of terms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
     pub(crate) from: *const f32,

@@ -116,7 +116,6 @@ impl Unit<F32x16> for Amx {
     ) {
         let mut sums = Sums::new();
         let to = sums.as_mut_ptr().cast::<f32>();
-        finish.fetch::<F32x16>((at.0, rows), at.1);
         sum_bf16(
             rows,
             Shifted::packed(a, rows, k.div_ceil(PAIRED)),

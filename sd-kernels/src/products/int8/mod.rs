@@ -282,7 +282,6 @@ macro_rules! unit {
             ) {
                 let mut sums = super::Sums::new();
                 let to = sums.as_mut_ptr().cast::<f32>();
-                finish.fetch::<$vector>((at.0, rows), at.1);
                 $sum(k.div_ceil(super::LINE_TERMS), rows, [a, b], ahead, to);
                 super::finish_scaled::<$vector, F>(rows, registers, to, scales, at, finish);
             }
