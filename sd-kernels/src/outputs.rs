@@ -52,7 +52,7 @@ impl<M: Memory> Pool<M> {
         if len < LEAST {
             return None;
         }
-        let fits = |x: &M| x.capacity() >= len && x.capacity() / 2 < len;
+        let fits = |x: &M| x.capacity() >= len && x.capacity() / 2 <= len;
         let fitting = self.0.iter().enumerate().filter(|(_, x)| fits(x));
         let (index, _) = fitting.min_by_key(|(_, x)| x.capacity())?;
         Some(self.0.remove(index))
