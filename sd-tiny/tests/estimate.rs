@@ -73,9 +73,9 @@ fn compare(name: &str, pipeline: &Pipeline, request: &Request) {
             100.0 * share
         );
         println!("{line}");
-        // Meant are 15 %. What the allocator and the threads have besides comes and goes, and of such
-        // small models it is a large part: measured are −24 % (10.5 MB of 44, one time in ten) to 14.6 %.
-        if share.abs() > 0.18 && told.abs_diff(took) > 12_000_000 {
+        // Meant are 15 %. Of such small models what the allocator and the threads have besides is a part
+        // that comes and goes: measured are −11.8 % to 13.9 %.
+        if share.abs() > 0.18 {
             wrong.push(line);
         }
     }
@@ -120,6 +120,9 @@ fn a_run_takes_what_was_told() {
             .env(CASE, case.to_string())
             // Each thread takes some memory for itself, of which the bare process has none.
             .env("RAYON_NUM_THREADS", "2")
+            // What is freed goes back to the system: glibc may keep 10 MB of the smallest model's 35, one
+            // time in thirty.
+            .env("MALLOC_TRIM_THRESHOLD_", "65536")
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);

@@ -259,10 +259,10 @@ impl UnitKernel for Strip<'_> {
                 false => 1,
             };
             let (first, end) = self.columns;
-            let row = |y: usize| (self.picture * call.out_height + y) * call.out_width + first;
             for y in self.rows.0..self.rows.1 {
                 let from = sums.add((y - self.rows.0) * self.pitch * width);
-                let at = (row(y), panel);
+                let row = (self.picture * call.out_height + y) * call.out_width + first;
+                let at = (row, panel);
                 finish_rows::<V, Store>(end - first, registers, from, at, store);
             }
         }

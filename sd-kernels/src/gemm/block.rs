@@ -103,7 +103,7 @@ impl Panels {
                 1
             };
             // The tiles of this panel together fetch the next one. A single one could not wait for it,
-            // unless it has its terms from memory anyway.
+            // but matrix tiles, whose own loads come one line after the other, gain even then.
             let line_bytes = self.held.terms(U::TERMS, width) / LINE;
             let lines = if self.tiles.count > 1 || U::FILLS {
                 line_bytes.div_ceil(4 * self.tiles.count)
