@@ -161,6 +161,21 @@ impl Job {
     }
 }
 
+/// Asks for the next lines, into the second-level cache: the first is full of what is multiplied.
+macro_rules! ask_ahead {
+    () => {
+        "mov {i}, [{job} + 24]
+        test {i}, {i}
+        jz 6f
+        5:
+        prefetcht1 [{next}]
+        add {next}, 64
+        dec {i}
+        jnz 5b
+        6:"
+    };
+}
+
 /// Defines the sums of products of an instruction: up to 32 rows times a panel.
 ///
 /// Tiles always have 16 rows: those beyond `rows` are of whatever memory follows, and their sums are
@@ -204,15 +219,7 @@ macro_rules! sums_of {
                     "add {offsets}, 8",
                     "mov {line}, [{job} + 8]",
                     "4:",
-                    "mov {i}, [{job} + 24]",
-                    "test {i}, {i}",
-                    "jz 6f",
-                    "5:",
-                    "prefetcht1 [{next}]",
-                    "add {next}, 64",
-                    "dec {i}",
-                    "jnz 5b",
-                    "6:",
+                    ask_ahead!(),
                     "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
@@ -272,15 +279,7 @@ macro_rules! sums_of {
                     "add {offsets}, 8",
                     "mov {line}, [{job} + 8]",
                     "4:",
-                    "mov {i}, [{job} + 24]",
-                    "test {i}, {i}",
-                    "jz 6f",
-                    "5:",
-                    "prefetcht1 [{next}]",
-                    "add {next}, 64",
-                    "dec {i}",
-                    "jnz 5b",
-                    "6:",
+                    ask_ahead!(),
                     "tileloadd tmm4, [{first} + {pitch}]",
                     "tileloadd tmm6, [{b} + {row}]",
                     "tileloadd tmm7, [{b} + {row} + 64]",
