@@ -5,7 +5,7 @@
 //! back. When the server is dead or owes an answer for too long the connection is closed, and
 //! every call of Burn's that waits on it returns with an error. Passing, the bytes are counted.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -143,12 +143,12 @@ impl Proxy {
         let client = self.client.get_or_init(|| client);
         thread::scope(|scope| {
             scope.spawn(|| {
-                self.close(copy(client, &self.server, "this program", |n| {
+                self.close(copy((client, US), (&self.server, SERVER), |n| {
                     self.sent.fetch_add(n, Relaxed);
                     self.asked.store(self.clock.load(Relaxed), Relaxed);
                 }));
             });
-            self.close(copy(&self.server, client, "the server", |n| {
+            self.close(copy((&self.server, SERVER), (client, US), |n| {
                 self.received.fetch_add(n, Relaxed);
             }));
         });
@@ -221,21 +221,75 @@ fn connect(host: &str, within: Duration) -> Result<TcpStream, String> {
     Err(reason)
 }
 
+/// What the two sides of a connection are called in the reason for its end.
+const US: &str = "this program";
+const SERVER: &str = "the server";
+
 /// Copies bytes until one side ends; gives the reason.
-fn copy(mut from: &TcpStream, mut to: &TcpStream, whose: &str, count: impl Fn(u64)) -> String {
+fn copy(
+    (mut from, sender): (&TcpStream, &str),
+    (mut to, receiver): (&TcpStream, &str),
+    count: impl Fn(u64),
+) -> String {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return format!("{whose} closed the connection"),
+            Ok(0) => return ended(sender, &ErrorKind::UnexpectedEof.into()),
             Ok(n) => {
                 // Before they are delivered: who waits for them may ask next how many they were.
                 count(n as u64);
                 if let Err(e) = to.write_all(&buffer[..n]) {
-                    return format!("what {whose} sent could not be delivered: {e}");
+                    return ended(receiver, &e);
                 }
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return format!("{whose} is gone: {e}"),
+            Err(e) => return ended(sender, &e),
         }
+    }
+}
+
+/// The reason for the end of a connection. A side that closes it is noticed as the end of what
+/// it sends or as a failure to send to it, whichever comes first, and both are told alike.
+fn ended(whose: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::UnexpectedEof
+        | ErrorKind::BrokenPipe
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted => format!("{whose} closed the connection"),
+        _ => format!("{whose} is gone: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (here, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_side_that_closes_is_named_however_it_is_noticed() {
+        let closed = "the server closed the connection";
+
+        // Something is sent to a server that takes no more.
+        let ((mut program, from), (to, _server)) = (connection(), connection());
+        to.shutdown(Shutdown::Write).unwrap();
+        program.write_all(&[1; 8]).unwrap();
+        assert_eq!(copy((&from, US), (&to, SERVER), |_| ()), closed);
+
+        // A server leaves without having read all: the connection is reset.
+        let (mut to, server) = connection();
+        to.write_all(&[1; 8]).unwrap();
+        drop(server);
+        assert_eq!(copy((&to, SERVER), (&from, US), |_| ()), closed);
+
+        // A server has said all that it had to say.
+        let (to, server) = connection();
+        drop(server);
+        assert_eq!(copy((&to, SERVER), (&from, US), |_| ()), closed);
     }
 }
