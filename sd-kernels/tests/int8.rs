@@ -160,7 +160,7 @@ fn gated_layers_are_the_emulations() {
     }
 }
 
-/// As the linear layers that they are, enlarged or not; larger kernels are as without int8.
+/// As the linear layers that they are, enlarged or not.
 #[test]
 fn convolutions_of_single_pixels_are_linear() {
     let picture = Picture {
@@ -199,19 +199,207 @@ fn convolutions_of_single_pixels_are_linear() {
         let (n, y, x) = (i / (10 * 14), i / 14 % 10 / 2, i % 14 / 2);
         assert_eq!(pixel, &plain[((n * 5 + y) * 7 + x) * outputs..][..outputs]);
     }
+}
 
-    let shape = ConvShape::same(32, 4, 3);
-    let w = values(2, 4 * 32 * 9);
-    for rest in [Products::F32, Products::all()[0]] {
-        let [with, without] = [Some(Int8::all()[0]), None].map(|int8| {
-            let packing = Packing {
-                storage: WeightStorage::F32,
-                products: rest.with_int8(int8),
-            };
-            let packed = PackedConv::read(Isa::best(), &w[..], shape, packing).unwrap();
-            (packed.held(), packed.products(), packed.bytes())
+/// Calls `add` with each pair of factors that a convolution sums for one output, but for its padding.
+fn convolved<T: Copy>(
+    (x, w): (&[T], &[T]),
+    (picture, shape): (Picture, ConvShape),
+    [n, row, column, output]: [usize; 4],
+    mut add: impl FnMut(T, T),
+) {
+    let ConvShape { inputs, kernel, .. } = shape;
+    let shift = usize::from(shape.upsample);
+    for (i, j) in (0..kernel * kernel).map(|tap| (tap / kernel, tap % kernel)) {
+        let place = |at: usize, tap: usize, side: usize| {
+            let at = (at + tap).checked_sub(shape.pad_before)? >> shift;
+            (at < side).then_some(at)
+        };
+        let y = place(row, i, picture.height);
+        let Some((y, x_at)) = y.zip(place(column, j, picture.width)) else {
+            continue;
+        };
+        for c in 0..inputs {
+            let pixel = ((n * picture.height + y) * picture.width + x_at) * inputs + c;
+            add(
+                x[pixel],
+                w[((output * inputs + c) * kernel + i) * kernel + j],
+            );
+        }
+    }
+}
+
+/// By every unit that convolves the same bits; the whole numbers' own sums; and beside f64 half a step
+/// for each factor, as of linear layers, where a picture has one scale.
+fn check_convolution(picture: Picture, shape: ConvShape) {
+    let size = picture.height * picture.width * shape.inputs;
+    let mut x = values(1, picture.n * size);
+    // Each picture is of another size, and the last but one zero.
+    for (i, picture) in x.chunks_exact_mut(size).enumerate() {
+        let factor = [1.0, 1e3, 0.0, 1e-3][i % 4];
+        picture.iter_mut().for_each(|x| *x *= factor);
+    }
+    let depth = shape.inputs * shape.kernel * shape.kernel;
+    let w = values(2, shape.outputs * depth);
+    let (height, width) = shape.output(picture).unwrap();
+    let outputs = shape.outputs;
+    let by = |isa, unit: Int8| {
+        let weight = PackedConv::read(isa, &w[..], shape, packing(unit)).unwrap();
+        let foretold = PackedConv::bytes_of(isa, &w[..], shape, packing(unit));
+        assert_eq!(weight.bytes(), foretold.unwrap());
+        let convolves = unit.name() != "dot";
+        assert_eq!(weight.held() == Held::Int8, convolves, "{}", unit.name());
+        let mut out = vec![f32::NAN; picture.n * height * width * outputs];
+        let epilogue = Epilogue::default();
+        weight.forward(&x, picture, epilogue, &mut out).unwrap();
+        out
+    };
+    let what = format!("{picture:?} {shape:?}");
+    let emulation = *Int8::all().last().unwrap();
+    let found = by(Isa::portable(), emulation);
+    each_isa(|isa| {
+        for unit in Int8::all() {
+            let own = by(isa, unit);
+            if unit.name() != "dot" {
+                let (unit, isa) = (unit.name(), isa.name());
+                let same = own
+                    .iter()
+                    .zip(&found)
+                    .all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{what}, {unit}, {isa}");
+            }
+        }
+    });
+
+    let columns: Vec<_> = w.chunks_exact(depth).map(quantized).collect();
+    let whole_w: Vec<i64> = columns.iter().flat_map(|column| column.0.clone()).collect();
+    let pictures: Vec<_> = x.chunks_exact(size).map(quantized).collect();
+    let whole_x: Vec<i64> = pictures
+        .iter()
+        .flat_map(|picture| picture.0.clone())
+        .collect();
+    for (i, &y) in found.iter().enumerate() {
+        let (pixel, output) = (i / outputs, i % outputs);
+        let n = pixel / (height * width);
+        let at = [n, pixel / width % height, pixel % width, output];
+        let (scale, column_scale) = (pictures[n].1, columns[output].1);
+        let mut whole = 0;
+        convolved((&whole_x, &whole_w), (picture, shape), at, |a, b| {
+            whole += a * b;
         });
-        assert_eq!(with, without);
+        let sum = whole as f64 * scale * column_scale;
+        let off = (f64::from(y) - sum).abs();
+        assert!(
+            off <= 4.0 * f64::exp2(-24.0) * sum.abs(),
+            "{what} at {i}: {y:e}, {sum:e}"
+        );
+        let (mut exact, mut bound) = (0.0, 0.0);
+        let [a_off, b_off] = [scale, column_scale].map(|scale| 0.5001 * scale);
+        convolved((&x, &w), (picture, shape), at, |a, b| {
+            let (a, b) = (f64::from(a), f64::from(b));
+            exact += a * b;
+            bound += a.abs() * b_off + a_off * (b.abs() + b_off);
+        });
+        let off = (f64::from(y) - exact).abs();
+        assert!(off <= bound, "{what} at {i}: off by {off:e} of {bound:e}");
+    }
+}
+
+#[test]
+fn convolutions_are_sums_of_whole_numbers() {
+    let picture = |n, height, width| Picture { n, height, width };
+    check_convolution(picture(4, 5, 7), ConvShape::same(64, 33, 3));
+    check_convolution(picture(1, 9, 70), ConvShape::same(128, 32, 3));
+    check_convolution(picture(2, 3, 4), ConvShape::same(64, 40, 3).upsampled());
+    check_convolution(picture(1, 6, 5), ConvShape::same(64, 34, 5));
+    let uneven = ConvShape {
+        pad_before: 0,
+        ..ConvShape::same(704, 32, 3)
+    };
+    check_convolution(picture(1, 4, 3), uneven);
+}
+
+/// The same bits on any number of threads, though these cut a picture otherwise, and of a batch those of
+/// its pictures.
+#[test]
+fn convolutions_do_not_know_their_threads() {
+    let (shape, picture) = (
+        ConvShape::same(64, 64, 3),
+        Picture {
+            n: 2,
+            height: 67,
+            width: 31,
+        },
+    );
+    let size = 67 * 31 * 64;
+    let (x, w) = (values(1, 2 * size), values(2, 64 * 64 * 9));
+    let weight = PackedConv::read(Isa::best(), &w[..], shape, packing(Int8::all()[0])).unwrap();
+    let by = |x: &[f32], n| {
+        let mut out = vec![f32::NAN; n * size];
+        let (picture, epilogue) = (Picture { n, ..picture }, Epilogue::default());
+        weight.forward(x, picture, epilogue, &mut out).unwrap();
+        out
+    };
+    let expected = by(&x, 2);
+    for threads in [1, 3, 8] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        assert_eq!(pool.unwrap().install(|| by(&x, 2)), expected);
+    }
+    for (x, expected) in x.chunks_exact(size).zip(expected.chunks_exact(size)) {
+        assert_eq!(by(x, 1), expected);
+    }
+}
+
+/// A number that is none takes its own picture along and no other.
+#[test]
+fn a_picture_that_is_not_finite_comes_out() {
+    let shape = ConvShape::same(64, 32, 3);
+    let picture = Picture {
+        n: 3,
+        height: 4,
+        width: 4,
+    };
+    let w = values(2, 32 * 64 * 9);
+    for (place, wrong) in [(5, f32::NAN), (1000, f32::INFINITY)] {
+        let mut x = values(1, 3 * 16 * 64);
+        x[1024 + place] = wrong;
+        for unit in Int8::all() {
+            let weight = PackedConv::read(Isa::best(), &w[..], shape, packing(unit)).unwrap();
+            let mut out = vec![0.0; 3 * 16 * 32];
+            (weight.forward(&x, picture, Epilogue::default(), &mut out)).unwrap();
+            let finite = out
+                .chunks_exact(512)
+                .map(|x| x.iter().all(|x| x.is_finite()));
+            assert_eq!(finite.collect::<Vec<_>>(), [true, false, true]);
+            if unit.name() != "dot" {
+                assert!(out[512..1024].iter().all(|x| x.is_nan()));
+            }
+        }
+    }
+}
+
+/// Convolutions that are not multiplied in strips, or gain nothing, are as without int8.
+#[test]
+fn other_convolutions_stay() {
+    let strided = ConvShape {
+        stride: 2,
+        ..ConvShape::same(64, 64, 3)
+    };
+    let few = ConvShape::same(64, 31, 3);
+    let uneven = ConvShape::same(96, 64, 3);
+    for shape in [strided, few, uneven] {
+        let w = values(2, shape.outputs * shape.inputs * 9);
+        for rest in [Products::F32, Products::all()[0]] {
+            let [with, without] = [Some(Int8::all()[0]), None].map(|int8| {
+                let packing = Packing {
+                    storage: WeightStorage::F32,
+                    products: rest.with_int8(int8),
+                };
+                let packed = PackedConv::read(Isa::best(), &w[..], shape, packing).unwrap();
+                (packed.held(), packed.products(), packed.bytes())
+            });
+            assert_eq!(with, without);
+        }
     }
 }
 

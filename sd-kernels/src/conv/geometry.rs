@@ -139,6 +139,12 @@ unsafe impl Send for Pixels {}
 unsafe impl Sync for Pixels {}
 
 impl Pixels {
+    /// The number of that index of all.
+    #[inline(always)]
+    pub(crate) unsafe fn number(self, index: usize) -> *const f32 {
+        self.data.add(index)
+    }
+
     /// The channels of the pixel at (`y`, `x`) of the (enlarged) picture `n`; none in the padding.
     #[inline(always)]
     pub(crate) unsafe fn at(self, n: usize, y: isize, x: isize) -> Option<*const f32> {

@@ -3,6 +3,7 @@
 mod algorithm;
 mod direct;
 mod geometry;
+mod scales;
 mod taps;
 mod winograd;
 
@@ -20,6 +21,10 @@ use crate::linear::{Epilogue, pointer};
 use crate::products::Products;
 use crate::simd::Isa;
 use crate::weight::{DType, Packing, WeightRows, WeightStorage};
+
+/// Fewest outputs of a convolution of several pixels in int8: fewer do not fill a panel, so nothing is
+/// gained by it.
+const FEWEST: usize = 32;
 
 /// A convolution's weight, laid out once for the kernels, in its own size.
 #[derive(Clone, Debug)]
@@ -77,18 +82,22 @@ impl PackedConv {
     }
 
     /// The weight's layout and what it is multiplied with. What is a linear layer of pixels may be
-    /// multiplied in int8; what Winograd's algorithms do faster in f32 is not multiplied in bf16.
+    /// multiplied in int8, and so may strips of a picture; what Winograd's algorithms do faster in f32
+    /// is not multiplied in bf16.
     fn packed_as<W: WeightRows + ?Sized>(
         weight: &W,
         shape: ConvShape,
         packing: Packing,
     ) -> Result<(Held, Products), W::Error> {
         let (order, depth) = Self::order(shape);
-        if shape.kernel == 1 {
-            return packing.of(weight, order, [shape.outputs, depth]);
-        }
-        let products = packing.products.of_weight(false);
-        let held = packing.holds(weight.dtype(), weight.blocks(), order, depth);
+        let strips = |products| taps::fits(products, shape) && shape.outputs >= FEWEST;
+        let int8 = packing.products.of_weight(true);
+        let (held, products) = if shape.kernel == 1 || int8.is_int8() && strips(int8) {
+            packing.of(weight, order, [shape.outputs, depth])?
+        } else {
+            let held = packing.holds(weight.dtype(), weight.blocks(), order, depth);
+            (held, packing.products.of_weight(false))
+        };
         if products.is_f32() || products.convolves() || Algorithm::Winograd4.check(shape).is_err() {
             return Ok((held, products));
         }
@@ -311,7 +320,7 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
         && shape.stride == 1
         && shape.pad_before + shape.pad_after == 0
         && !shape.upsample;
-    if taps::fits(weight, shape) {
+    if taps::fits(weight.products, shape) {
         taps::forward(weight, shape, call, store);
     } else if plain {
         let source = Rows {

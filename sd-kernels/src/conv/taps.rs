@@ -1,16 +1,18 @@
-//! Convolution with stride 1 as products of shifted pictures: a strip of the input is rounded to bf16
-//! once, with its padding around it, and what lies under a tap of so many output pixels beside each
+//! Convolution with stride 1 as products of shifted pictures: a strip of the input is rounded once, to
+//! bf16 or int8, with its padding around it, and what lies under a tap of so many output pixels beside each
 //! other is a matrix in it, whose rows are a pixel apart.
 //!
 //! Outputs of a row end where its padding begins, and those of the next one begin behind it: sums are
 //! made of what lies in between too, and not used.
 
 use super::geometry::ConvShape;
+use super::scales::scales;
 use super::winograd::Call;
 use crate::buffer::{LINE, with_scratch};
 use crate::gemm::{Ahead, PackedMatrix, Store, Tiles};
+use crate::held::Held;
 use crate::parallel::{chunk, for_each};
-use crate::products::{PAIRED, Shifted, Unit, UnitKernel, finish_rows};
+use crate::products::{PAIRED, Products, Shifted, Unit, UnitKernel};
 use crate::simd::Vector;
 
 /// Most f32 of a rounded strip: half of a 2 MiB second-level cache, which all processors with AMX have.
@@ -25,28 +27,32 @@ const WIDEST: usize = 64;
 /// Lines of the depth that are multiplied at once, so that a panel's stay in the first-level cache.
 const LINES: usize = 10;
 
-/// True for a convolution that can be computed so by a unit that [convolves].
+/// True for a convolution that can be computed so by products that [convolve].
 ///
-/// [convolves]: crate::Products::convolves
-pub(super) fn fits(weight: &PackedMatrix, shape: ConvShape) -> bool {
-    let whole = shape.inputs > 0 && shape.inputs.is_multiple_of(PAIRED);
-    weight.products.convolves() && shape.stride == 1 && shape.kernel > 1 && whole
+/// [convolve]: crate::Products::convolves
+pub(super) fn fits(products: Products, shape: ConvShape) -> bool {
+    let whole = shape.inputs > 0 && shape.inputs.is_multiple_of(products.terms());
+    products.convolves() && shape.stride == 1 && shape.kernel > 1 && whole
 }
 
 pub(super) fn forward(weight: &PackedMatrix, shape: ConvShape, call: Call, store: Store) {
-    let layer = Layer::new(weight, shape, call, store);
+    let scales = match weight.held {
+        Held::Int8 => scales(weight.isa, call.input),
+        _ => vec![[1.0; 2]; call.input.picture.n],
+    };
+    let layer = Layer::new(weight, shape, call, store, &scales);
     for_each(layer.parts.iter().product(), |task| {
         let strip = layer.strip(task);
         with_scratch(strip.size(), |memory| {
             let products = weight.products;
-            products.run(weight.isa, strip.at(memory));
+            products.multiply(weight.isa, strip.at(memory));
         });
     });
 }
 
-/// Pixels of a strip, unless one row of outputs needs more.
-fn pixels(shape: ConvShape) -> usize {
-    (STRIP / (shape.inputs / 2)).min(PIXELS)
+/// Pixels of a strip, each of so many f32, unless one row of outputs needs more.
+fn pixels(pixel: usize) -> usize {
+    (STRIP / pixel).min(PIXELS)
 }
 
 /// f32 of scratch memory that each thread takes at most, where the weight needs no other layout.
@@ -54,7 +60,7 @@ pub(super) fn scratch(shape: ConvShape) -> usize {
     if shape.inputs < PAIRED {
         return 0;
     }
-    let pixels = pixels(shape).max((WIDEST + shape.kernel) * shape.kernel) + 2 * LINE;
+    let pixels = pixels(shape.inputs / 2).max((WIDEST + shape.kernel) * shape.kernel) + 2 * LINE;
     pixels * (shape.inputs / 2 + 2 * LINE)
 }
 
@@ -64,16 +70,25 @@ struct Layer<'a> {
     shape: ConvShape,
     call: Call,
     store: Store,
+    /// Of each picture, and what its numbers are multiplied with before they are rounded.
+    scales: &'a [[f32; 2]],
     /// Pictures, parts of their rows, of their columns, and of the panels.
     parts: [usize; 4],
 }
 
 impl<'a> Layer<'a> {
-    fn new(weight: &'a PackedMatrix, shape: ConvShape, call: Call, store: Store) -> Self {
+    fn new(
+        weight: &'a PackedMatrix,
+        shape: ConvShape,
+        call: Call,
+        store: Store,
+        scales: &'a [[f32; 2]],
+    ) -> Self {
+        let pixels = pixels(shape.inputs / weight.products.terms() * LINE);
         let (height, width, beyond) = (call.out_height, call.out_width, shape.kernel - 1);
         let columns = width.div_ceil(WIDEST);
         let row = width.div_ceil(columns) + beyond;
-        let tallest = (pixels(shape) / row).saturating_sub(beyond).max(1);
+        let tallest = (pixels / row).saturating_sub(beyond).max(1);
         let mut rows = height.div_ceil(tallest);
         let panels = weight.columns.div_ceil(2 * weight.isa.lanes());
         let mut panel_parts = 1;
@@ -94,6 +109,7 @@ impl<'a> Layer<'a> {
             shape,
             call,
             store,
+            scales,
             parts: [call.input.picture.n, rows, columns, panel_parts],
         }
     }
@@ -137,7 +153,8 @@ impl Strip<'_> {
 
     /// f32 of a rounded pixel.
     fn pixel(&self) -> usize {
-        self.layer.shape.inputs / 2
+        let Layer { shape, weight, .. } = self.layer;
+        shape.inputs / weight.products.terms() * LINE
     }
 
     /// f32 of the rounded strip, and of what tiles read beyond it.
@@ -159,7 +176,7 @@ impl Strip<'_> {
     /// f32 of all the memory it needs.
     fn size(&self) -> usize {
         let weight = self.layer.weight;
-        let lines = LINES.max(self.layer.shape.inputs.div_ceil(PAIRED));
+        let lines = LINES.max(self.pixel() / LINE);
         let wide = (weight.held).room(false, lines * PAIRED, 2 * weight.isa.lanes());
         self.input() + self.sums() + wide
     }
@@ -168,7 +185,8 @@ impl Strip<'_> {
     #[inline(always)]
     unsafe fn round<V: Vector, U: Unit<V>>(&self) {
         let Layer { call, shape, .. } = self.layer;
-        let lines = shape.inputs / PAIRED;
+        let lines = shape.inputs / U::TERMS;
+        let [_, factor] = self.layer.scales[self.picture];
         let mut to = self.memory;
         for y in self.rows.0..self.rows.1 + shape.kernel - 1 {
             for x in self.columns.0..self.columns.1 + shape.kernel - 1 {
@@ -176,7 +194,7 @@ impl Strip<'_> {
                 match call.input.at(self.picture, y, x) {
                     Some(pixel) => {
                         for l in 0..lines {
-                            U::line(pixel.add(l * PAIRED), PAIRED, to.add(l * LINE));
+                            U::scaled_line(pixel.add(l * U::TERMS), factor, to.add(l * LINE));
                         }
                     }
                     None => to.write_bytes(0, lines * LINE),
@@ -198,13 +216,15 @@ impl UnitKernel for Strip<'_> {
             shape,
             call,
             store,
+            scales,
             ..
         } = self.layer;
+        let [scale, _] = scales[self.picture];
         let width = 2 * V::LANES;
         let sums = self.memory.add(self.input());
         let wide = sums.add(self.sums());
         let tiles = Tiles::of::<V, U>(self.outputs());
-        let per_tap = shape.inputs / PAIRED;
+        let per_tap = shape.inputs / U::TERMS;
         let all = shape.kernel * shape.kernel * per_tap;
         U::begin();
         for panel in self.panels.0..self.panels.1 {
@@ -228,12 +248,13 @@ impl UnitKernel for Strip<'_> {
                     *offset = (pixels * per_tap + within) * LINE;
                 }
                 let end = line + taps * lines;
-                let terms = (line * PAIRED, end * PAIRED);
+                let terms = (line * U::TERMS, end * U::TERMS);
                 let unit = (weight.isa, weight.products);
                 let b = (weight.held).multiplied::<V, U>(held, terms, wide, unit);
                 // The tiles together fetch what is multiplied next: it lies behind this.
                 let bytes = weight.held.terms(terms.1 - terms.0, width);
-                let behind = held.wrapping_add(weight.held.terms(terms.1, width));
+                let head = weight.held.head(width);
+                let behind = held.wrapping_add(head + weight.held.terms(terms.1, width));
                 let ahead = bytes.div_ceil(4 * LINE * tiles.count * taps * lines);
                 for t in 0..tiles.count {
                     let (row, rows) = tiles.get(t);
@@ -263,7 +284,8 @@ impl UnitKernel for Strip<'_> {
                 let from = sums.add((y - self.rows.0) * self.pitch * width);
                 let row = (self.picture * call.out_height + y) * call.out_width + first;
                 let at = (row, panel);
-                finish_rows::<V, Store>(end - first, registers, from, at, store);
+                let scales = (scale, held.cast());
+                U::finish_shifted(end - first, registers, from, scales, at, store);
             }
         }
         U::end();

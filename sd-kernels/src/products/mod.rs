@@ -15,7 +15,7 @@ mod tiles;
 use std::sync::OnceLock;
 
 pub use int8::Int8;
-pub(crate) use int8::{GROUP, LINE_TERMS, LONGEST, scale};
+pub(crate) use int8::{GROUP, LINE_TERMS, LONGEST, largest, scale};
 pub(crate) use single::Single;
 
 use crate::buffer::LINE;
@@ -26,7 +26,7 @@ use crate::simd::{Isa, Kernel, Vector};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Products {
     set: Set,
-    /// Linear layers', in place of these.
+    /// In place of these where a weight is held so.
     int8: Option<Int8>,
 }
 
@@ -57,8 +57,9 @@ impl Products {
         int8: None,
     };
 
-    /// The same, but linear layers, gated ones and 1×1 convolutions multiply in `int8` where their
-    /// weight loses little by it ([`PackedMatrix`](crate::PackedMatrix) says when).
+    /// The same, but linear layers, gated ones and convolutions multiply in `int8` where their weight
+    /// loses little by it ([`PackedMatrix`](crate::PackedMatrix) says when): convolutions of single
+    /// pixels always, larger ones with stride 1 where `int8` is AMX or emulated, whose bits are AMX's.
     #[must_use]
     pub fn with_int8(self, int8: Option<Int8>) -> Self {
         Self { int8, ..self }
@@ -131,6 +132,11 @@ impl Products {
         self.set == Set::Single
     }
 
+    /// True for those of a weight that is held in int8.
+    pub(crate) fn is_int8(self) -> bool {
+        matches!(self.set, Set::Int8(_))
+    }
+
     /// True where no instruction multiplies but a program that rounds as it does.
     pub fn is_emulated(self) -> bool {
         matches!(self.set, Set::EmulatedPairs | Set::EmulatedTiles)
@@ -170,10 +176,11 @@ impl Products {
         }
     }
 
-    /// True where a 3×3 convolution is faster as one product of bf16 than by Winograd in f32.
+    /// True where a 3×3 convolution is faster as one product of these than by Winograd in f32.
     pub(crate) fn convolves(self) -> bool {
         match self.set {
-            Set::Single | Set::EmulatedPairs | Set::Int8(_) => false,
+            Set::Int8(int8) => int8.convolves(),
+            Set::Single | Set::EmulatedPairs => false,
             Set::EmulatedTiles => true,
             #[cfg(target_arch = "x86_64")]
             Set::Pairs => false,
@@ -311,6 +318,13 @@ pub(crate) trait Unit<V: Vector>: Copy {
         debug_assert!(false, "a line of {count} at {from:?} to {to:?}");
     }
 
+    /// A whole line of a picture's numbers, of int8 each times `factor`.
+    #[inline(always)]
+    unsafe fn scaled_line(from: *const f32, factor: f32, to: *mut f32) {
+        let _ = factor;
+        Self::line(from, Self::TERMS, to);
+    }
+
     /// Some rows (first, count) and lines (first, count) of a source of `depth` terms, as
     /// `[lines][rows]` lines. `row` has room for one in f32, and `scales` gets those of a unit that
     /// has such, a row each.
@@ -349,8 +363,8 @@ pub(crate) trait Unit<V: Vector>: Copy {
     );
 
     /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with a panel of B, whose terms are the
-    /// matrices' one after the other; with `more`, added to what is there. Only of bf16, where it
-    /// pays.
+    /// matrices' one after the other; with `more`, added to what is there. Only of what
+    /// [convolves](Products::convolves). Those of int8 are whole numbers.
     ///
     /// As many pixels as a tile can have are read. Meanwhile `ahead` is asked for, its lines with every
     /// line of a row.
@@ -368,11 +382,26 @@ pub(crate) trait Unit<V: Vector>: Copy {
             "{rows} of {a:?} by {b:?} {ahead:?} to {to:?}, {more}"
         );
     }
+
+    /// Hands rows of sums that [`shifted`](Self::shifted) made to `finish`. Of int8 they are scaled where
+    /// they lie, by the picture's scale and the panel's columns'.
+    #[inline(always)]
+    unsafe fn finish_shifted<F: Finish>(
+        rows: usize,
+        registers: usize,
+        sums: *mut f32,
+        scales: (f32, *const f32),
+        at: (usize, usize),
+        finish: F,
+    ) {
+        let _ = scales;
+        finish_rows::<V, F>(rows, registers, sums, at, finish);
+    }
 }
 
 /// Rows of the left-hand matrix where they lie, in one or several parts of the depth, each at an
-/// offset: what lies under some taps of a convolution for output pixels beside each other, in a picture
-/// of bf16.
+/// offset: what lies under some taps of a convolution for output pixels beside each other, in a rounded
+/// picture.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shifted {
     /// The first row.

@@ -1,7 +1,8 @@
 //! Products of int8: whole numbers that are summed exactly in i32, so every unit gives the same bits.
 //!
 //! A row of the left-hand matrix is rounded as it is packed, each part of the depth that is multiplied
-//! at once by a scale of its own: its largest size over 127. A column of the weight has one scale. The
+//! at once by a scale of its own: its largest size over 127. The input of a convolution of several
+//! pixels, whose rows share these, has one for each picture. A column of the weight has one scale. The
 //! sums are made f32 and multiplied by both.
 
 #[cfg(target_arch = "x86_64")]
@@ -132,6 +133,12 @@ impl Int8 {
         self.name() == "tiles"
     }
 
+    /// True where a 3×3 convolution is faster as one product of these than by Winograd in f32 or in
+    /// bf16: VNNI's is four times as fast as f32's, which Winograd saves as well.
+    pub(super) fn convolves(self) -> bool {
+        matches!(self.name(), "tiles" | "emulated")
+    }
+
     /// Runs a kernel beside the registers of `isa`, which this is [`on`](Self::on).
     pub(super) fn run(self, isa: Isa, kernel: impl UnitKernel) {
         debug_assert!(self == self.on(isa));
@@ -181,30 +188,41 @@ unsafe fn pack<V: Vector, S: Source>(
     for r in 0..rows {
         source.pack::<V, Single>((first + r, 1), (line * SINGLES, singles), row);
         row.add(singles * LINE).write_bytes(0, all - singles * LINE);
-        let (mut largest, mut poison) = (V::zero(), V::zero());
-        for i in (0..all).step_by(V::LANES) {
-            let x = V::load(row.add(i));
-            largest = largest.max(x.max(V::zero().sub(x)));
-            poison = x.mul_add(V::zero(), poison);
-        }
-        let mut lanes = [0.0f32; 16];
-        largest.store(lanes.as_mut_ptr());
-        let largest = lanes.into_iter().fold(0.0, f32::max);
-        let [scale, factor] = scale(largest, poison.sum());
+        let [largest, poison] = largest::<V>(row, all);
+        let [scale, factor] = scale(largest, poison);
         *scales.add(r) = scale;
-        let factor = V::splat(factor);
         for l in 0..lines {
-            let to = to.add((l * rows + r) * LINE).cast::<i8>();
-            for i in (0..LINE_TERMS).step_by(V::LANES) {
-                let x = V::load(row.add(l * LINE_TERMS + i));
-                x.mul(factor).store_i8(to.add(i));
-            }
+            let to = to.add((l * rows + r) * LINE);
+            scaled_line::<V>(row.add(l * LINE_TERMS), factor, to);
             if flipped != 0 {
                 for byte in &mut *to.cast::<[u8; LINE_TERMS]>() {
                     *byte ^= flipped;
                 }
             }
         }
+    }
+}
+
+/// The largest size of `count` numbers, and what [`scale`] calls poison.
+#[inline(always)]
+pub(crate) unsafe fn largest<V: Vector>(from: *const f32, count: usize) -> [f32; 2] {
+    let (mut largest, mut poison) = (V::zero(), V::zero());
+    for i in (0..count).step_by(V::LANES) {
+        let x = V::load_up_to(from.add(i), V::LANES.min(count - i));
+        largest = largest.max(x.max(V::zero().sub(x)));
+        poison = x.mul_add(V::zero(), poison);
+    }
+    let mut lanes = [0.0f32; 16];
+    largest.store(lanes.as_mut_ptr());
+    [lanes.into_iter().fold(0.0, f32::max), poison.sum()]
+}
+
+/// A line of numbers times `factor`, rounded.
+#[inline(always)]
+unsafe fn scaled_line<V: Vector>(from: *const f32, factor: f32, to: *mut f32) {
+    let (factor, to) = (V::splat(factor), to.cast::<i8>());
+    for i in (0..LINE_TERMS).step_by(V::LANES) {
+        V::load(from.add(i)).mul(factor).store_i8(to.add(i));
     }
 }
 
@@ -215,7 +233,7 @@ unsafe fn finish_scaled<V: Vector, F: Finish>(
     rows: usize,
     registers: usize,
     sums: *mut f32,
-    [row_scales, column_scales]: [*const f32; 2],
+    (row_scale, column_scales): (impl Fn(usize) -> f32, *const f32),
     at: (usize, usize),
     finish: F,
 ) {
@@ -223,7 +241,7 @@ unsafe fn finish_scaled<V: Vector, F: Finish>(
         let columns = V::load(column_scales.add(j * V::LANES));
         for r in 0..rows {
             let sum = sums.add((r * 2 + j) * V::LANES);
-            let x = V::load_i32(sum.cast()).mul(V::splat(*row_scales.add(r)));
+            let x = V::load_i32(sum.cast()).mul(V::splat(row_scale(r)));
             x.mul(columns).store(sum);
         }
     }
@@ -238,6 +256,7 @@ macro_rules! unit {
             $(const $name:ident: $type:ty = $value:expr;)*
             flipped: $flipped:expr,
             sum: $sum:expr,
+            $(shifted: $shifted:expr,)?
             $(begin: $begin:expr, end: $end:expr,)?
         }
     ) => {
@@ -283,8 +302,41 @@ macro_rules! unit {
                 let mut sums = super::Sums::new();
                 let to = sums.as_mut_ptr().cast::<f32>();
                 $sum(k.div_ceil(super::LINE_TERMS), rows, [a, b], ahead, to);
+                let scales = (|row| *scales[0].add(row), scales[1]);
                 super::finish_scaled::<$vector, F>(rows, registers, to, scales, at, finish);
             }
+
+            $(
+                #[inline(always)]
+                unsafe fn scaled_line(from: *const f32, factor: f32, to: *mut f32) {
+                    super::scaled_line::<$vector>(from, factor, to);
+                }
+
+                #[inline(always)]
+                unsafe fn shifted(
+                    rows: usize,
+                    a: crate::products::Shifted,
+                    b: *const f32,
+                    ahead: crate::gemm::Ahead,
+                    to: *mut f32,
+                    more: bool,
+                ) {
+                    $shifted(rows, a, b, ahead, to, more);
+                }
+
+                #[inline(always)]
+                unsafe fn finish_shifted<F: crate::gemm::Finish>(
+                    rows: usize,
+                    registers: usize,
+                    sums: *mut f32,
+                    (scale, columns): (f32, *const f32),
+                    at: (usize, usize),
+                    finish: F,
+                ) {
+                    let scales = (|_| scale, columns);
+                    super::finish_scaled::<$vector, F>(rows, registers, sums, scales, at, finish);
+                }
+            )?
         }
     };
 }

@@ -14,6 +14,7 @@ unit! {
         const FILLS: bool = true;
         flipped: 0,
         sum: sum,
+        shifted: sum_int8,
         begin: configure, end: release,
     }
 }
