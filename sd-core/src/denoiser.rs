@@ -39,7 +39,7 @@ pub struct DenoiserSpec {
     pub dtype: FloatDType,
     /// The precision that its products are rounded to, where that is another.
     pub products: Option<FloatDType>,
-    /// `true` where its linear layers multiply in int8 as far as their weights lose little by it.
+    /// `true` where its linear layers and convolutions multiply in int8 as far as their weights lose little by it.
     pub int8: bool,
     /// What its weights are rounded to in memory, where they are: "q8", "q4".
     pub rounding: Option<&'static str>,

@@ -104,10 +104,10 @@ impl LoadOptions {
         }
     }
 
-    /// The same with linear layers, gated ones and 1×1 convolutions in int8 where the processor has
-    /// instructions for that, but for layers whose weights lose much by it
-    /// ([`PackedMatrix`](sd_kernels::PackedMatrix) has the rule). Their inputs are rounded row by row
-    /// while the network computes.
+    /// The same with linear layers, gated ones and convolutions in int8 where the processor has
+    /// instructions for that (for 3×3 convolutions AMX), but for layers whose weights lose much by it
+    /// ([`PackedMatrix`](sd_kernels::PackedMatrix) has the rule). Their inputs are rounded row by row, or
+    /// before a 3×3 convolution picture by picture, while the network computes.
     #[must_use]
     pub fn with_int8(self) -> Self {
         Self {

@@ -53,9 +53,9 @@ pub struct OpenOptions {
     /// Storage of weights that the files hold in half precision: as f32, or as they are. Results are the
     /// same. Of consequence only on the flex device in f32.
     pub weight_storage: WeightStorage,
-    /// `true` where the denoiser and control networks shall multiply linear layers in int8, the rest in
-    /// [`dtype`](Self::dtype): on the flex device in f32 or bf16, where the processor has instructions
-    /// for it, and but for layers whose weights lose much by it
+    /// `true` where the denoiser and control networks shall multiply linear layers and convolutions in
+    /// int8, the rest in [`dtype`](Self::dtype): on the flex device in f32 or bf16, where the processor
+    /// has instructions for it (for 3×3 convolutions AMX), and but for layers whose weights lose much by it
     /// ([`LoadOptions::with_int8`](sd_models::LoadOptions::with_int8)). Elsewhere of no consequence.
     pub int8: bool,
     /// Times at which the components are in memory: always, once they were needed, or each in its phase

@@ -259,7 +259,7 @@ impl PackedConv {
         if algorithm != Algorithm::Direct && !self.products().is_f32() {
             return Err(Error::Dimension {
                 name: "bits of the products",
-                value: 16,
+                value: if self.products().is_int8() { 8 } else { 16 },
                 expected: "32 for Winograd",
             });
         }

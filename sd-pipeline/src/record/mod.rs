@@ -112,7 +112,7 @@ pub struct Record {
     pub index: usize,
     /// Precision that the denoiser computed in, as "F32".
     pub precision: Option<String>,
-    /// `true` where its linear layers multiplied in int8.
+    /// `true` where its linear layers and convolutions multiplied in int8.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub int8: bool,
     /// What the weights were rounded to in memory, "q8" or "q4", where they were.
