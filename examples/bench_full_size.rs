@@ -70,7 +70,8 @@ struct Arguments {
     /// Precision to compute in; bf16 on flex: that of the products
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// Precision of the U-Net's linear layers in place of that, where they lose little by it
+    /// Precision of the U-Net's linear layers and convolutions in place of that, where they lose little
+    /// by it
     #[arg(long, value_enum)]
     compute: Option<Compute>,
     /// Weights in memory

@@ -194,8 +194,8 @@ pub(crate) struct Arguments {
     /// Precision to compute in; bf16 on flex: that of the products, where the processor has such
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// Precision of the U-Net's linear layers in place of that, where they lose little by it and the
-    /// processor has such products; on flex
+    /// Precision of the U-Net's linear layers and convolutions in place of that, where they lose little
+    /// by it and the processor has such products; on flex
     #[arg(long, value_enum)]
     pub(crate) compute: Option<Compute>,
     /// Memory for half-precision weights, which may stay half; the picture is the same

@@ -106,7 +106,7 @@ impl From<WeightStorage> for Packing {
 }
 
 impl Packing {
-    /// The layout of a linear layer's `weight` `[rows, depth]`, and what it is multiplied with.
+    /// The layout of a `weight` `[rows, depth]` that may be in int8, and what it is multiplied with.
     pub(crate) fn of<W: WeightRows + ?Sized>(
         self,
         weight: &W,
