@@ -1,14 +1,17 @@
-use super::Call;
+//! A task: some queries of one head against all its keys.
+
 use super::pack::Packed;
+use super::{Call, paired, single};
 use crate::buffer::LINE;
-use crate::gemm::{Ahead, Finish, Tiles, copy_line};
-use crate::products::{Unit, UnitKernel};
-use crate::simd::{Isa, Vector, exp2, exp2_rough};
+use crate::gemm::copy_line;
+use crate::products::{Products, Unit, UnitKernel};
+use crate::simd::{Isa, Vector};
 
 /// Lower than any score, and still finite: a difference of two of them is a number.
-const MASKED: f32 = -1e30;
+pub(super) const MASKED: f32 = -1e30;
 
-/// f32 of queries that a task works on: with the sums as large, half of a 1 MiB second-level cache.
+/// f32 of queries that a task in f32 works on: with the sums as large, half of a 1 MiB second-level
+/// cache.
 const CHUNK: usize = 48 * 1024;
 
 /// Some queries of one head against all its keys.
@@ -25,34 +28,42 @@ pub(super) struct Queries {
 
 /// The task's memory. `P` panels of `W` = 2·LANES queries.
 #[derive(Clone, Copy)]
-struct Memory {
+pub(super) struct Memory {
     /// `[P][depth][W]`, or as many pairs.
-    queries: *mut f32,
-    /// `[P][depth][W]`: the output so far, transposed and not yet divided by the sums.
-    outputs: *mut f32,
-    /// `[P][W]`: highest score so far.
-    highest: *mut f32,
-    /// `[P][W]`: sum of exponentials so far.
-    sums: *mut f32,
-    /// `[block][W]`, and then in their place the exponentials, numbers or pairs.
-    scores: *mut f32,
+    pub(super) queries: *mut f32,
+    /// `[P][outputs][W]`: the output so far, transposed and not yet divided by the sums; of bf16 with
+    /// the sums behind it.
+    pub(super) outputs: *mut f32,
+    /// `[P][W]`: highest score so far, or of bf16 what stands for it.
+    pub(super) highest: *mut f32,
+    /// `[P][W]`: sum of exponentials so far, of f32 alone.
+    pub(super) sums: *mut f32,
+    /// `[block][W]`; of f32 then in their place the exponentials.
+    pub(super) scores: *mut f32,
+    /// `[block/2][W]` pairs of exponentials, of bf16 alone.
+    pub(super) pairs: *mut f32,
     /// `[W]`: what the earlier blocks are multiplied with, and `[W]` the highest score of a block.
-    factors: *mut f32,
+    pub(super) factors: *mut f32,
     /// `[W][depth]`.
     rows: *mut f32,
 }
 
 impl Queries {
     /// Queries per task.
-    pub(super) fn chunk(isa: Isa, head_size: usize) -> usize {
+    pub(super) fn chunk(isa: Isa, products: Products, head_size: usize) -> usize {
         let width = 2 * isa.lanes();
+        if !products.is_f32() {
+            return 2 * width;
+        }
         (CHUNK / (head_size.max(1) * width)).clamp(1, 128 / width) * width
     }
 
     /// f32 of memory for a task.
-    pub(super) fn scratch(isa: Isa, chunk: usize, depth: usize, block: usize) -> usize {
+    pub(super) fn scratch(isa: Isa, chunk: usize, packed: &Packed) -> usize {
         let width = 2 * isa.lanes();
-        2 * chunk * depth + 2 * chunk + (block + 2 + depth) * width
+        let per_query = packed.depth + packed.outputs + 2;
+        let per_column = packed.block + packed.block / 2 + 2 + packed.depth;
+        per_query * chunk + per_column * width
     }
 
     unsafe fn memory(&self, width: usize) -> Memory {
@@ -60,10 +71,11 @@ impl Queries {
         let panels = self.count.div_ceil(width);
         let queries = self.scratch;
         let outputs = queries.add(panels * depth * width);
-        let highest = outputs.add(panels * depth * width);
+        let highest = outputs.add(panels * self.packed.outputs * width);
         let sums = highest.add(panels * width);
         let scores = sums.add(panels * width);
-        let factors = scores.add(self.packed.block * width);
+        let pairs = scores.add(self.packed.block * width);
+        let factors = pairs.add(self.packed.block / 2 * width);
         let rows = factors.add(2 * width);
         Memory {
             queries,
@@ -71,6 +83,7 @@ impl Queries {
             highest,
             sums,
             scores,
+            pairs,
             factors,
             rows,
         }
@@ -126,7 +139,7 @@ impl Queries {
             V::load(x).mul(scale).store(x);
         }
         let queries = memory.queries.add(panel * depth * width);
-        let outputs = memory.outputs.add(panel * depth * width);
+        let outputs = memory.outputs.add(panel * self.packed.outputs * width);
         // Pairs are made of what lies for a moment where the outputs will be.
         let to = if U::IS_SINGLE { queries } else { outputs };
         for i in (0..width).step_by(V::LANES) {
@@ -144,7 +157,7 @@ impl Queries {
                 }
             }
         }
-        for x in (0..depth * width).step_by(V::LANES) {
+        for x in (0..self.packed.outputs * width).step_by(V::LANES) {
             V::zero().store(outputs.add(x));
         }
         for i in [0, V::LANES] {
@@ -157,86 +170,14 @@ impl Queries {
     #[inline(always)]
     unsafe fn block<V: Vector, U: Unit<V>>(&self, memory: &Memory, block: usize, panel: usize) {
         let width = 2 * V::LANES;
-        let packed = &self.packed;
-        let shape = &self.call.shape;
-        let first_key = block * packed.block;
-        let keys = packed.block.min(shape.keys - first_key);
-        let first_query = self.first + panel * width;
-        if shape.causal && first_key >= first_query + width {
+        let last_query = self.first + (panel + 1) * width - 1;
+        if self.call.shape.causal && block * self.packed.block > last_query {
             return;
         }
-        let from = self.from.add(block * packed.stride);
-        let unscaled = [std::ptr::null(); 2];
-
-        let highest = memory.highest.add(panel * width);
-        let block_highest = memory.factors.add(width);
-        V::load(highest).store(block_highest);
-        V::load(highest.add(V::LANES)).store(block_highest.add(V::LANES));
-        let scores = Scores {
-            to: memory.scores,
-            highest: block_highest,
-            mask: shape.causal.then_some((first_key, first_query)),
-        };
-        let queries = memory.queries.add(panel * packed.depth * width);
-        let tiles = Tiles::of::<V, U>(keys);
-        for t in 0..tiles.count {
-            let (row, rows) = tiles.get(t);
-            let ab = [from.add(row * packed.row), queries];
-            U::tile(
-                rows,
-                2,
-                shape.head_size,
-                ab,
-                unscaled,
-                Ahead::NONE,
-                (row, 0),
-                scores,
-            );
-        }
-
-        for i in [0, V::LANES] {
-            let before = V::load(highest.add(i));
-            let now = V::load(block_highest.add(i));
-            let factor = exp2(before.sub(now));
-            let sums = memory.sums.add(panel * width + i);
-            let mut sum = V::zero();
-            if U::IS_SINGLE {
-                for key in 0..keys {
-                    let score = memory.scores.add(key * width + i);
-                    let power = exp2(V::load(score).sub(now));
-                    power.store(score);
-                    sum = sum.add(power);
-                }
-            } else {
-                // A pair takes the place of a score that has been read.
-                for key in (0..keys.next_multiple_of(U::TERMS)).step_by(2) {
-                    let mut pair = [V::zero(); 2];
-                    for (j, power) in pair.iter_mut().enumerate().take(keys.saturating_sub(key)) {
-                        let score = memory.scores.add((key + j) * width + i);
-                        *power = exp2_rough(V::load(score).sub(now));
-                        sum = sum.add(*power);
-                    }
-                    let to = memory.scores.add(key / 2 * width + i);
-                    U::pair(pair[0], pair[1], to);
-                }
-            }
-            V::load(sums).mul_add(factor, sum).store(sums);
-            now.store(highest.add(i));
-            factor.store(memory.factors.add(i));
-        }
-
-        let outputs = Outputs {
-            to: memory.outputs.add(panel * packed.depth * width),
-            factors: memory.factors,
-        };
-        let lines = keys.div_ceil(U::TERMS);
-        let values = from.add(packed.keys);
-        let tiles = Tiles::of::<V, U>(shape.head_size);
-        for t in 0..tiles.count {
-            let (row, rows) = tiles.get(t);
-            let a = values.add(row * lines * LINE);
-            let ab = [a, memory.scores];
-            U::tile(rows, 2, keys, ab, unscaled, Ahead::NONE, (row, 0), outputs);
+        if U::IS_SINGLE {
+            single::block::<V, U>(self, memory, block, panel);
+        } else {
+            paired::block::<V, U>(self, memory, block, panel);
         }
     }
 
@@ -246,10 +187,15 @@ impl Queries {
         let width = 2 * V::LANES;
         let depth = self.packed.depth;
         let shape = &self.call.shape;
-        let outputs = memory.outputs.add(panel * depth * width);
+        let outputs = memory.outputs.add(panel * self.packed.outputs * width);
+        let sums = match self.packed.values == shape.head_size {
+            true => memory.sums.add(panel * width),
+            false => outputs.add(shape.head_size * width),
+        };
         for i in [0, V::LANES] {
-            let factor = V::splat(1.0).div(V::load(memory.sums.add(panel * width + i)));
-            for c in 0..depth {
+            let factor = V::splat(1.0).div(V::load(sums.add(i)));
+            // The sums themselves may be among these rows: they are not written.
+            for c in 0..shape.head_size {
                 let x = outputs.add(c * width + i);
                 V::load(x).mul(factor).store(x);
             }
@@ -265,83 +211,6 @@ impl Queries {
             for c in (0..shape.head_size).step_by(V::LANES) {
                 let x = V::load(memory.rows.add(i * depth + c));
                 x.store_up_to(to.add(c), V::LANES.min(shape.head_size - c));
-            }
-        }
-    }
-}
-
-/// Keeps a tile of scores and raises the highest of each query.
-#[derive(Clone, Copy)]
-struct Scores {
-    to: *mut f32,
-    highest: *mut f32,
-    /// The first key and the first query, where later keys are hidden.
-    mask: Option<(usize, usize)>,
-}
-
-// SAFETY: used inside one task.
-unsafe impl Send for Scores {}
-// SAFETY: as above.
-unsafe impl Sync for Scores {}
-
-impl Finish for Scores {
-    #[inline(always)]
-    unsafe fn finish<V: Vector, const R: usize, const N: usize>(
-        self,
-        row: usize,
-        _panel: usize,
-        tile: [[V; N]; R],
-    ) {
-        for j in 0..N {
-            let highest = self.highest.add(j * V::LANES);
-            let mut top = V::load(highest);
-            for (r, scores) in tile.iter().enumerate() {
-                let to = self.to.add(((row + r) * N + j) * V::LANES);
-                let mut score = scores[j];
-                if let Some((first_key, first_query)) = self.mask {
-                    // Queries before this key do not see it.
-                    let hidden = (first_key + row + r)
-                        .saturating_sub(first_query + j * V::LANES)
-                        .min(V::LANES);
-                    score.store(to);
-                    for lane in 0..hidden {
-                        *to.add(lane) = MASKED;
-                    }
-                    score = V::load(to);
-                }
-                score.store(to);
-                top = top.max(score);
-            }
-            top.store(highest);
-        }
-    }
-}
-
-/// Adds a tile to the outputs so far.
-#[derive(Clone, Copy)]
-struct Outputs {
-    to: *mut f32,
-    factors: *const f32,
-}
-
-// SAFETY: used inside one task.
-unsafe impl Send for Outputs {}
-// SAFETY: as above.
-unsafe impl Sync for Outputs {}
-
-impl Finish for Outputs {
-    #[inline(always)]
-    unsafe fn finish<V: Vector, const R: usize, const N: usize>(
-        self,
-        row: usize,
-        _panel: usize,
-        tile: [[V; N]; R],
-    ) {
-        for j in 0..N {
-            let factor = V::load(self.factors.add(j * V::LANES));
-            for (r, sums) in tile.iter().enumerate() {
-                let to = self.to.add(((row + r) * N + j) * V::LANES);
-                V::load(to).mul_add(factor, sums[j]).store(to);
             }
         }
     }

@@ -7,6 +7,8 @@
 
 mod block;
 mod pack;
+mod paired;
+mod single;
 
 use crate::buffer::{LINE, Shared, with_scratch};
 use crate::error::{Error, Result, check_len};
@@ -70,7 +72,8 @@ pub fn attention(
     attention_by(Products::F32, isa, q, k, v, shape, out)
 }
 
-/// [`attention`] whose two products are `products`; the softmax between them is of f32 in any case.
+/// [`attention`] whose two products are `products`. Between those of bf16 the exponentials are powers of
+/// two in 16 bits, right to 0.75 %; their sum is of these, in f32.
 ///
 /// # Errors
 /// As [`attention`].
@@ -116,7 +119,7 @@ pub fn attention_by(
     let packed = Packed::new(isa, products, &shape);
     let all = n * heads;
     let group = (PACKED / packed.size).clamp(1, all);
-    let chunk = Queries::chunk(isa, head_size);
+    let chunk = Queries::chunk(isa, products, head_size);
     let chunks = queries.div_ceil(chunk);
     // A tile reads whole ones of its unit's: those rows are not used.
     let beyond = products.rows(isa) * LINE;
@@ -142,7 +145,7 @@ pub fn attention_by(
             });
             for_each(count * chunks, |task| {
                 let (head, index) = (task / chunks, task % chunks);
-                let size = Queries::scratch(isa, chunk, packed.depth, packed.block);
+                let size = Queries::scratch(isa, chunk, &packed);
                 with_scratch(size, |scratch| {
                     let some = Queries {
                         call,

@@ -19,6 +19,12 @@ pub(super) struct Packed {
     pub(super) terms: usize,
     /// f32 of keys in a block.
     pub(super) keys: usize,
+    /// Rows of values: `head_size`, and of bf16 one of ones behind them, whose product is the sum of
+    /// what the values are weighted with.
+    pub(super) values: usize,
+    /// Rows of outputs that are summed up: the values' and what tiles write beyond them, at least
+    /// `depth`.
+    pub(super) outputs: usize,
     /// f32 of keys and values in a block.
     pub(super) stride: usize,
     /// f32 of a head.
@@ -30,16 +36,22 @@ impl Packed {
         let terms = products.terms();
         let padded = |size: usize| size.next_multiple_of(terms);
         let words = |terms_in_row: usize| terms_in_row / terms * LINE;
+        let depth = padded(shape.head_size);
         let block = match products.is_f32() {
             true => isa.rows() * LINE,
-            // The same for every unit: of an emulation the same sums come in the same order.
-            false => 256,
+            // The same for every unit: of an emulation the same sums come in the same order. What a
+            // block of short keys needs, with two panels of queries, is a 48 KiB first-level cache.
+            false if depth <= 2 * terms => 2 * terms,
+            false => 4 * terms,
         };
         let block = block.min(padded(shape.keys));
         let blocks = shape.keys.div_ceil(block);
-        let depth = padded(shape.head_size);
         let keys = block * words(depth);
-        let stride = keys + shape.head_size * words(block);
+        let values = match products.is_f32() {
+            true => shape.head_size,
+            false => shape.head_size + 1,
+        };
+        let stride = keys + values * words(block);
         Self {
             block,
             blocks,
@@ -47,6 +59,8 @@ impl Packed {
             row: words(depth),
             terms,
             keys,
+            values,
+            outputs: depth.max(values.next_multiple_of(2 * LINE)),
             stride,
             size: blocks * stride,
         }
@@ -54,7 +68,7 @@ impl Packed {
 
     /// f32 that [`PackKeys`] needs meanwhile.
     pub(super) fn scratch(&self) -> usize {
-        2 * self.terms * self.depth
+        self.terms * (2 * self.depth + 1)
     }
 }
 
@@ -98,7 +112,13 @@ impl UnitKernel for PackKeys {
             let from = call.v.add(offset + line * U::TERMS * stride);
             let keys = U::TERMS.min(count - line * U::TERMS);
             self.transpose::<V, U>(from, keys);
-            let tiles = Tiles::of::<V, U>(shape.head_size);
+            if packed.values > shape.head_size {
+                let ones = columns.add(shape.head_size * U::TERMS);
+                for key in 0..U::TERMS {
+                    *ones.add(key) = if key < keys { 1.0 } else { 0.0 };
+                }
+            }
+            let tiles = Tiles::of::<V, U>(packed.values);
             for t in 0..tiles.count {
                 let (row, height) = tiles.get(t);
                 let to = to.add((row * lines + line * height) * LINE);

@@ -3,7 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::{PAIRED, Sums, Unit, UnitKernel, finish_rows};
+use super::{PAIRED, Shifted, Sums, Unit, UnitKernel, finish_rows, powers};
+use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish};
 use crate::simd::{F32x16, Vector};
 
@@ -23,7 +24,7 @@ impl Dot {
 ///
 /// # Safety
 /// On a processor that has the sets named.
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vbmi,avx512bf16,avx2,fma,f16c")]
 pub(super) unsafe fn run<U: Unit<F32x16>>(kernel: impl UnitKernel, _unit: U) {
     kernel.run::<F32x16, U>();
 }
@@ -90,33 +91,70 @@ impl Unit<F32x16> for Dot {
         let mut sums = Sums::new();
         let to = sums.as_mut_ptr().cast::<f32>();
         let lines = k.div_ceil(PAIRED);
-        macro_rules! by_rows {
-            ($n:literal: $($r:literal)*) => {
-                match rows {
-                    $($r => multiply::<$r, $n>(lines, a, b, ahead, to),)*
-                    _ => debug_assert!(false, "a tile of {rows} rows"),
-                }
-            };
-        }
         if registers == 2 {
-            by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            multiply_rows::<2>(rows, lines, [a, b], ahead, to, false);
         } else {
-            by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            multiply_rows::<1>(rows, lines, [a, b], ahead, to, false);
         }
         finish_rows::<F32x16, F>(rows, registers, to, at, finish);
     }
+
+    #[inline(always)]
+    unsafe fn shifted(
+        rows: usize,
+        a: Shifted,
+        b: *const f32,
+        ahead: Ahead,
+        to: *mut f32,
+        more: bool,
+    ) {
+        debug_assert!((a.pitch, a.step, a.count) == (LINE, rows * LINE, 1));
+        multiply_rows::<2>(rows, a.lines, [a.from, b], ahead, to, more);
+    }
+
+    #[inline(always)]
+    unsafe fn powers(keys: usize, scores: *const f32, highest: *const f32, to: *mut f32) -> bool {
+        powers::registers::powers(keys, scores, highest, to)
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_rows<const N: usize>(
+    rows: usize,
+    lines: usize,
+    ab: [*const f32; 2],
+    ahead: Ahead,
+    to: *mut f32,
+    more: bool,
+) {
+    macro_rules! by_rows {
+        ($($r:literal)*) => {
+            match rows {
+                $($r => multiply::<$r, N>(lines, ab, ahead, to, more),)*
+                _ => debug_assert!(false, "a tile of {rows} rows"),
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
 /// `R` rows of A times one panel of B, over so many lines of 16 pairs.
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vbmi,avx512bf16,avx2,fma,f16c")]
 unsafe fn multiply<const R: usize, const N: usize>(
     lines: usize,
-    a: *const f32,
-    b: *const f32,
+    [a, b]: [*const f32; 2],
     mut ahead: Ahead,
     to: *mut f32,
+    more: bool,
 ) {
     let mut tile = [[_mm512_setzero_ps(); N]; R];
+    if more {
+        for (r, row) in tile.iter_mut().enumerate() {
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(to.add(r * 32 + j * 16));
+            }
+        }
+    }
     let (mut a, mut b) = (a.cast::<i32>(), b.cast::<i32>());
     for _ in 0..lines {
         for _ in 0..ahead.lines {

@@ -8,6 +8,7 @@
 mod dot;
 mod emulation;
 mod int8;
+pub(crate) mod powers;
 mod single;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -19,7 +20,7 @@ pub(crate) use int8::{GROUP, LINE_TERMS, LONGEST, largest, scale};
 pub(crate) use single::Single;
 
 use crate::buffer::LINE;
-use crate::gemm::{Ahead, Finish, Source};
+use crate::gemm::{Ahead, Finish, Source, Tiles};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// What the products of a layer are computed with. A value exists only where this processor can.
@@ -102,6 +103,7 @@ impl Products {
         if Isa::all()[0].lanes() == 16
             && is_x86_feature_detected!("avx512bf16")
             && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vbmi")
         {
             if tiles::are_there(tiles::BF16) {
                 all.push(Set::Tiles.into());
@@ -363,8 +365,9 @@ pub(crate) trait Unit<V: Vector>: Copy {
     );
 
     /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with a panel of B, whose terms are the
-    /// matrices' one after the other; with `more`, added to what is there. Only of what
-    /// [convolves](Products::convolves). Those of int8 are whole numbers.
+    /// matrices' one after the other; with `more`, added to what is there. What does not
+    /// [convolve](Products::convolves) knows [packed](Shifted::packed) rows alone, and f32 none. Those of
+    /// int8 are whole numbers.
     ///
     /// As many pixels as a tile can have are read. Meanwhile `ahead` is asked for, its lines with every
     /// line of a row.
@@ -381,6 +384,32 @@ pub(crate) trait Unit<V: Vector>: Copy {
             false,
             "{rows} of {a:?} by {b:?} {ahead:?} to {to:?}, {more}"
         );
+    }
+
+    /// The same sums of packed rows in [`Tiles`] one behind the other, each of `lines` lines.
+    #[inline(always)]
+    unsafe fn rows(
+        rows: usize,
+        lines: usize,
+        a: *const f32,
+        b: *const f32,
+        to: *mut f32,
+        more: bool,
+    ) {
+        let tiles = Tiles::of::<V, Self>(rows);
+        for t in 0..tiles.count {
+            let (row, rows) = tiles.get(t);
+            let a = Shifted::packed(a.add(row * lines * LINE), rows, lines);
+            Self::shifted(rows, a, b, Ahead::NONE, to.add(row * 2 * V::LANES), more);
+        }
+    }
+
+    /// The powers of two of `keys` scores `[keys][2·LANES]` as [`powers`] has them, as pairs
+    /// `[keys/2][2·LANES][2]`, beside the columns' `highest`. True where one did not fit.
+    /// Only of bf16.
+    #[inline(always)]
+    unsafe fn powers(keys: usize, scores: *const f32, highest: *const f32, to: *mut f32) -> bool {
+        powers::portable::<V>(keys, scores, highest, to)
     }
 
     /// Hands rows of sums that [`shifted`](Self::shifted) made to `finish`. Of int8 they are scaled where

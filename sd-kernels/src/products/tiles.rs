@@ -2,7 +2,7 @@
 //! tile of 16 columns of B and adds the products to a tile of 16 × 16 sums.
 
 use super::dot::{round_line, round_pairs};
-use super::{PAIRED, Shifted, Sums, Unit, finish_rows};
+use super::{PAIRED, Shifted, Sums, Unit, finish_rows, powers};
 use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish};
 use crate::simd::F32x16;
@@ -137,6 +137,36 @@ impl Unit<F32x16> for Amx {
         more: bool,
     ) {
         sum_bf16(rows, a, b, ahead, to, more);
+    }
+
+    #[inline(always)]
+    unsafe fn rows(
+        rows: usize,
+        lines: usize,
+        a: *const f32,
+        b: *const f32,
+        to: *mut f32,
+        more: bool,
+    ) {
+        let mut done = 0;
+        if lines == 2 && !more {
+            done = rows / ROWS * ROWS;
+            sum_by_two_lines(done / ROWS, a, b, to);
+        } else if rows > ROWS && rows <= 48 && more {
+            sum_to_48_rows(rows, lines, a, b, to);
+            return;
+        }
+        while done < rows {
+            let some = ROWS.min(rows - done);
+            let a = Shifted::packed(a.add(done * lines * LINE), some, lines);
+            sum_bf16(some, a, b, Ahead::NONE, to.add(done * 2 * LINE), more);
+            done += some;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn powers(keys: usize, scores: *const f32, highest: *const f32, to: *mut f32) -> bool {
+        powers::registers::powers(keys, scores, highest, to)
     }
 }
 
@@ -324,3 +354,101 @@ macro_rules! sums_of {
 
 sums_of!(sum_bf16, "tdpbf16ps");
 sums_of!(sum_int8, "tdpbssd");
+
+/// Sums of `count` times 32 packed rows of two lines with a panel, whose four tiles stay where they
+/// are meanwhile.
+#[inline(never)]
+unsafe fn sum_by_two_lines(count: usize, a: *const f32, b: *const f32, to: *mut f32) {
+    if count == 0 {
+        return;
+    }
+    core::arch::asm!(
+        "tileloadd tmm4, [{b} + {row}]",
+        "tileloadd tmm5, [{b} + {row} + 64]",
+        "tileloadd tmm6, [{b} + {row} + 2048]",
+        "tileloadd tmm7, [{b} + {row} + 2112]",
+        "2:",
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "tileloadd tmm2, [{a} + {line}]",
+        "tdpbf16ps tmm0, tmm2, tmm4",
+        "tdpbf16ps tmm1, tmm2, tmm5",
+        "tileloadd tmm3, [{a} + {line} + 2048]",
+        "tdpbf16ps tmm0, tmm3, tmm6",
+        "tdpbf16ps tmm1, tmm3, tmm7",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        "tilezero tmm0",
+        "tilezero tmm1",
+        "tileloadd tmm2, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm0, tmm2, tmm4",
+        "tdpbf16ps tmm1, tmm2, tmm5",
+        "tileloadd tmm3, [{a} + {line} + 3072]",
+        "tdpbf16ps tmm0, tmm3, tmm6",
+        "tdpbf16ps tmm1, tmm3, tmm7",
+        "tilestored [{to} + {row} + 2048], tmm0",
+        "tilestored [{to} + {row} + 2112], tmm1",
+        "add {a}, 4096",
+        "add {to}, 4096",
+        "dec {count}",
+        "jnz 2b",
+        a = inout(reg) a => _,
+        to = inout(reg) to => _,
+        count = inout(reg) count => _,
+        b = in(reg) b,
+        row = in(reg) 128usize,
+        line = in(reg) 64usize,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
+}
+
+/// Adds the products of 33 to 48 packed rows with a panel to what is there, six tiles of sums.
+#[inline(never)]
+unsafe fn sum_to_48_rows(rows: usize, lines: usize, a: *const f32, b: *const f32, to: *mut f32) {
+    core::arch::asm!(
+        "tileloadd tmm0, [{to} + {row}]",
+        "tileloadd tmm1, [{to} + {row} + 64]",
+        "tileloadd tmm2, [{to} + {row} + 2048]",
+        "tileloadd tmm3, [{to} + {row} + 2112]",
+        "tileloadd tmm4, [{to} + {row} + 4096]",
+        "tileloadd tmm5, [{to} + {row} + 4160]",
+        "2:",
+        "tileloadd tmm7, [{b} + {row}]",
+        "tileloadd tmm6, [{a} + {line}]",
+        "tdpbf16ps tmm0, tmm6, tmm7",
+        "tileloadd tmm6, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm2, tmm6, tmm7",
+        "tileloadd tmm6, [{last} + {line}]",
+        "tdpbf16ps tmm4, tmm6, tmm7",
+        "tileloadd tmm7, [{b} + {row} + 64]",
+        "tdpbf16ps tmm5, tmm6, tmm7",
+        "tileloadd tmm6, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm3, tmm6, tmm7",
+        "tileloadd tmm6, [{a} + {line}]",
+        "tdpbf16ps tmm1, tmm6, tmm7",
+        "add {a}, 2048",
+        "add {b}, 2048",
+        "add {last}, {step}",
+        "dec {lines}",
+        "jnz 2b",
+        "tilestored [{to} + {row}], tmm0",
+        "tilestored [{to} + {row} + 64], tmm1",
+        "tilestored [{to} + {row} + 2048], tmm2",
+        "tilestored [{to} + {row} + 2112], tmm3",
+        "tilestored [{to} + {row} + 4096], tmm4",
+        "tilestored [{to} + {row} + 4160], tmm5",
+        a = inout(reg) a => _,
+        last = inout(reg) a.add(ROWS * lines * LINE) => _,
+        step = in(reg) 4 * LINE * (rows - ROWS),
+        b = inout(reg) b => _,
+        to = in(reg) to,
+        lines = inout(reg) lines => _,
+        row = in(reg) 128usize,
+        line = in(reg) 64usize,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        options(nostack)
+    );
+}

@@ -24,16 +24,6 @@ pub(crate) unsafe fn exp2<V: Vector>(x: V) -> V {
     polynomial(x.sub(whole), &POLYNOMIAL).scale_exp2(whole)
 }
 
-/// 2ˣ to 8e-5 relative for x up to 127, below −126 as 2⁻¹²⁶: for numbers that will be rounded to bf16.
-#[inline(always)]
-pub(crate) unsafe fn exp2_rough<V: Vector>(x: V) -> V {
-    // Minimax polynomial of degree 3 for 2ᶠ on [−½, ½].
-    const POLYNOMIAL: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
-    let x = V::splat(-126.0).max(x);
-    let whole = x.round();
-    polynomial(x.sub(whole), &POLYNOMIAL).scale_exp2(whole)
-}
-
 /// eˣ to a few units in the last place for x in [−87, 88]; saturates outside.
 #[inline(always)]
 pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
-pub(crate) use math::{exp2, exp2_rough, gelu, quick_gelu, silu};
+pub(crate) use math::{exp2, gelu, quick_gelu, silu};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::F32x8, avx512::F32x16};
 

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::{Isa, Kernel, Vector, exp2_rough};
+use super::{Isa, Kernel, Vector};
 
 /// Numbers of every kind: ties, subnormals, infinities, NaN.
 const NUMBERS: [f32; 16] = [
@@ -327,40 +327,5 @@ fn a_block_is_transposed() {
             };
             assert_eq!(found, expected, "{isa:?}, {row}, {column}");
         }
-    }
-}
-
-/// 2 to the power of each number, roughly.
-#[derive(Clone, Copy)]
-struct Rough<'a>(&'a [f32; 16]);
-
-impl Operation for Rough<'_> {
-    #[inline(always)]
-    unsafe fn at<V: Vector>(self, first: usize) -> V {
-        exp2_rough(V::load(self.0.as_ptr().add(first)))
-    }
-}
-
-#[test]
-fn a_rough_power_of_two_is_within_its_error() {
-    for isa in Isa::all() {
-        for step in 0..1000 {
-            let numbers = std::array::from_fn(|i| 8.0 - 0.009 * (16 * step + i) as f32);
-            let mut found = Vec::new();
-            let (run, found) = (Rough(&numbers), &mut found);
-            isa.run(Each { run, found });
-            for (&x, &found) in numbers.iter().zip(found.iter()) {
-                let exact = f64::from(x.max(-126.0)).exp2();
-                let off = (f64::from(found) - exact).abs() / exact;
-                assert!(off <= 8e-5, "{isa:?}: 2^{x} is off by {off:e}");
-            }
-        }
-        let mut found = Vec::new();
-        let run = Rough(&[f32::NAN; 16]);
-        isa.run(Each {
-            run,
-            found: &mut found,
-        });
-        assert!(found.iter().all(|x| x.is_nan()));
     }
 }
