@@ -150,7 +150,7 @@ fn sums_are_as_exact_as_f32_allows() {
 
 #[test]
 fn gated_layers_are_the_emulations() {
-    for (rows, inputs, columns) in [(1, 1, 1), (37, 90, 21), (40, 320, 64)] {
+    for (rows, inputs, columns) in [(1, 1, 1), (37, 90, 21), (40, 320, 64), (70, 700, 9)] {
         let (x, w) = (hard(1, rows * inputs), values(2, 2 * columns * inputs));
         let bias = values(3, 2 * columns);
         check(

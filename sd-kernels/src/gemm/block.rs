@@ -7,7 +7,7 @@ use super::{PackedMatrix, Store};
 use crate::buffer::{LINE, with_scratch};
 use crate::held::Held;
 use crate::parallel::{chunk, for_each};
-use crate::products::{Products, Unit, UnitKernel};
+use crate::products::{Products, Shifted, Unit, UnitKernel};
 use crate::simd::{Isa, Vector};
 
 /// f32 of A packed at once: half of a 1 MiB second-level cache.
@@ -74,6 +74,9 @@ pub(crate) struct Panels {
     pub(crate) panel_bytes: usize,
     /// Room for those terms of one panel, where B is held in another layout than is multiplied.
     pub(crate) wide: *mut f32,
+    /// Room for the sums of all tiles with a panel, where their lines are more than
+    /// [`Unit::RESIDENT`].
+    pub(crate) sums: *mut f32,
     /// Those of the rows of A, where its unit has such.
     pub(crate) scales: *const f32,
     pub(crate) terms: (usize, usize),
@@ -111,16 +114,38 @@ impl Panels {
                 0
             };
             let next = held.wrapping_add(self.panel_bytes + self.held.terms(self.terms.0, width));
+            let ahead = |t: usize, line: usize| Ahead {
+                from: (next.wrapping_add((t * k / U::TERMS + line) * lines * 64)).cast(),
+                lines,
+            };
+            let all = k.div_ceil(U::TERMS);
+            let in_parts = all > U::RESIDENT;
+            if in_parts {
+                let parts = all.div_ceil(U::RESIDENT);
+                for part in 0..parts {
+                    let (from, to) = chunk(all, parts, part);
+                    for t in 0..self.tiles.count {
+                        let (row, rows) = self.tiles.get(t);
+                        let a = self.a.add(row * self.row_size + from * rows * LINE);
+                        let a = Shifted::packed(a, rows, to - from);
+                        let b = b.add(from * LINE * width);
+                        let sums = self.sums.add(row * width);
+                        U::shifted(rows, a, b, ahead(t, from), sums, from > 0);
+                    }
+                }
+            }
             for t in 0..self.tiles.count {
                 let (row, rows) = self.tiles.get(t);
-                let ahead = Ahead {
-                    from: next.wrapping_add(t * lines * k * 64 / U::TERMS).cast(),
-                    lines,
-                };
-                let a = self.a.add(row * self.row_size);
                 let at = (first_row + row, panel);
                 let scales = [self.scales.add(row), held.cast()];
-                U::tile(rows, registers, k, [a, b], scales, ahead, at, finish);
+                if in_parts {
+                    let sums = self.sums.add(row * width);
+                    U::finish_sums(rows, registers, sums, scales, at, finish);
+                } else {
+                    let a = self.a.add(row * self.row_size);
+                    let ahead = ahead(t, 0);
+                    U::tile(rows, registers, k, [a, b], scales, ahead, at, finish);
+                }
             }
         }
     }
@@ -189,7 +214,11 @@ impl Grid {
         let (single, width) = (b.products.is_f32(), 2 * b.isa.lanes());
         let wide = b.held.room(single, count * b.products.terms(), width);
         let scales = (block.1 - block.0).next_multiple_of(LINE);
-        with_scratch(size + wide + scales, |a| {
+        let sums = match count > b.products.resident() {
+            true => (block.1 - block.0).next_multiple_of(beyond) * width,
+            false => 0,
+        };
+        with_scratch(size + wide + scales + sums, |a| {
             b.products.multiply(
                 b.isa,
                 Task {
@@ -198,6 +227,8 @@ impl Grid {
                     wide: unsafe { a.add(size) },
                     // SAFETY: as above.
                     scales: unsafe { a.add(size + wide) },
+                    // SAFETY: as above.
+                    sums: unsafe { a.add(size + wide + scales) },
                     block,
                     lines,
                     panels: chunk(panels, self.panel_parts, task % self.panel_parts),
@@ -248,6 +279,7 @@ struct Task<'a, S, F> {
     a: *mut f32,
     wide: *mut f32,
     scales: *mut f32,
+    sums: *mut f32,
     block: (usize, usize),
     lines: (usize, usize),
     panels: (usize, usize),
@@ -279,6 +311,7 @@ impl<S: Source, F: Finish> UnitKernel for Task<'_, S, F> {
             held: self.b.held,
             panel_bytes: self.b.panel_bytes(),
             wide: self.wide,
+            sums: self.sums,
             scales: self.scales,
             terms: (first, self.b.depth.min(end_line * U::TERMS)),
             unit: (self.b.isa, self.b.products),

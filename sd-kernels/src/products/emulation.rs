@@ -24,7 +24,7 @@ impl Pairs {
 }
 
 impl Tiles {
-    pub(super) const DEPTH: usize = super::PAIRED * 20;
+    pub(super) const DEPTH: usize = super::PAIRED * 40;
 }
 
 /// `x`, or a zero of its sign where it is smaller than any normal f32.

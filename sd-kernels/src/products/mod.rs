@@ -228,6 +228,16 @@ impl Products {
         }
     }
 
+    /// Most lines of a panel that stay in the first-level cache: [`Unit::RESIDENT`].
+    pub(crate) fn resident(self) -> usize {
+        match self.set {
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => tiles::RESIDENT,
+            Set::Int8(int8) => int8.resident(),
+            _ => usize::MAX,
+        }
+    }
+
     /// True where all tiles but the last are of full height: a lower one takes as long.
     pub(crate) fn fills_tiles(self) -> bool {
         match self.set {
@@ -301,6 +311,9 @@ pub(crate) trait Unit<V: Vector>: Copy {
     const ROWS: usize;
     /// Tiles are as high as they can be, but for the last.
     const FILLS: bool = false;
+    /// Most lines of a panel that stay in the first-level cache beside the tiles that pass: where there
+    /// are more, sums go through memory. Only of what knows packed rows [shifted](Self::shifted).
+    const RESIDENT: usize = usize::MAX;
     /// True where a panel is of f32, `[k][2·LANES]`; else it is of pairs of bf16,
     /// `[k/2][2·LANES][2]`, zero beyond the depth up to a whole line.
     const IS_SINGLE: bool = false;
@@ -410,6 +423,21 @@ pub(crate) trait Unit<V: Vector>: Copy {
     #[inline(always)]
     unsafe fn powers(keys: usize, scores: *const f32, highest: *const f32, to: *mut f32) -> bool {
         powers::portable::<V>(keys, scores, highest, to)
+    }
+
+    /// Hands sums of packed rows that [`shifted`](Self::shifted) made to `finish`, those of int8 scaled
+    /// where they lie by the rows' scales and the panel's columns'.
+    #[inline(always)]
+    unsafe fn finish_sums<F: Finish>(
+        rows: usize,
+        registers: usize,
+        sums: *mut f32,
+        scales: [*const f32; 2],
+        at: (usize, usize),
+        finish: F,
+    ) {
+        let _ = scales;
+        finish_rows::<V, F>(rows, registers, sums, at, finish);
     }
 
     /// Hands rows of sums that [`shifted`](Self::shifted) made to `finish`. Of int8 they are scaled where

@@ -10,13 +10,15 @@ use crate::simd::F32x16;
 /// Two tiles of A, by two of B: four tiles of sums, of the eight there are.
 pub(super) const ROWS: usize = 32;
 
+/// Lines of a panel beside which as many of two tiles of A fit a 48 KiB first-level cache.
+pub(super) const RESIDENT: usize = 10;
+
 /// The instruction TDPBF16PS.
 #[derive(Clone, Copy)]
 pub(super) struct Amx;
 
 impl Amx {
-    /// A panel of so many terms is most of a 48 KiB first-level cache; its emulation's, for the same
-    /// bits.
+    /// The emulation's, for the same bits.
     pub(super) const DEPTH: usize = super::emulation::Tiles::DEPTH;
 }
 
@@ -82,6 +84,7 @@ impl Unit<F32x16> for Amx {
     const TERMS: usize = PAIRED;
     const ROWS: usize = ROWS;
     const FILLS: bool = true;
+    const RESIDENT: usize = RESIDENT;
 
     #[inline(always)]
     unsafe fn begin() {

@@ -128,6 +128,15 @@ impl Int8 {
         }
     }
 
+    /// Most lines of a panel that stay in the first-level cache.
+    pub(super) fn resident(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Tiles => super::tiles::RESIDENT,
+            _ => usize::MAX,
+        }
+    }
+
     /// True where all tiles but the last are of full height.
     pub(super) fn fills_tiles(self) -> bool {
         self.name() == "tiles"
@@ -322,6 +331,19 @@ macro_rules! unit {
                     more: bool,
                 ) {
                     $shifted(rows, a, b, ahead, to, more);
+                }
+
+                #[inline(always)]
+                unsafe fn finish_sums<F: crate::gemm::Finish>(
+                    rows: usize,
+                    registers: usize,
+                    sums: *mut f32,
+                    scales: [*const f32; 2],
+                    at: (usize, usize),
+                    finish: F,
+                ) {
+                    let scales = (|row| *scales[0].add(row), scales[1]);
+                    super::finish_scaled::<$vector, F>(rows, registers, sums, scales, at, finish);
                 }
 
                 #[inline(always)]

@@ -1,4 +1,4 @@
-use super::super::tiles::{ROWS, configure, release, sum_int8};
+use super::super::tiles::{RESIDENT, ROWS, configure, release, sum_int8};
 use super::unit;
 use crate::gemm::Ahead;
 use crate::products::Shifted;
@@ -12,6 +12,7 @@ unit! {
     impl Unit<F32x16> for Tiles {
         const ROWS: usize = ROWS;
         const FILLS: bool = true;
+        const RESIDENT: usize = RESIDENT;
         flipped: 0,
         sum: sum,
         shifted: sum_int8,
