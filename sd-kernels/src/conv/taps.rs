@@ -24,8 +24,9 @@ const PIXELS: usize = 1024;
 /// Most outputs beside each other in a strip.
 const WIDEST: usize = 64;
 
-/// Lines of the depth that are multiplied at once, so that a panel's stay in the first-level cache.
-const LINES: usize = 10;
+/// Lines of the depth that are multiplied at once, or a few more, so that a panel's stay in the
+/// first-level cache.
+const LINES: usize = 12;
 
 /// True for a convolution that can be computed so by products that [convolve].
 ///
@@ -176,7 +177,7 @@ impl Strip<'_> {
     /// f32 of all the memory it needs.
     fn size(&self) -> usize {
         let weight = self.layer.weight;
-        let lines = LINES.max(self.pixel() / LINE);
+        let lines = LINES + self.layer.shape.kernel;
         let wide = (weight.held).room(false, lines * PAIRED, 2 * weight.isa.lanes());
         self.input() + self.sums() + wide
     }
@@ -225,43 +226,50 @@ impl UnitKernel for Strip<'_> {
         let wide = sums.add(self.sums());
         let tiles = Tiles::of::<V, U>(self.outputs());
         let per_tap = shape.inputs / U::TERMS;
-        let all = shape.kernel * shape.kernel * per_tap;
+        let all = shape.kernel * shape.kernel;
+        // Taps beside each other lie over nearly the same pixels. Of these as many lines are multiplied
+        // under all taps of a row as let them stay in the first-level cache, with the panel's.
+        let (group, parts) = match LINES / per_tap {
+            taps if taps < shape.kernel => (
+                shape.kernel.min(LINES),
+                (shape.kernel * per_tap).div_ceil(LINES).min(per_tap),
+            ),
+            taps => (taps, 1),
+        };
         U::begin();
         for panel in self.panels.0..self.panels.1 {
             let held = weight.as_ptr().add(panel * weight.panel_bytes());
-            let mut line = 0;
-            while line < all {
-                // Some whole taps, or a part of one.
-                let within = line % per_tap;
-                let (taps, lines) = match LINES / per_tap {
-                    0 => (
-                        1,
-                        (per_tap - within).min(per_tap.div_ceil(per_tap.div_ceil(LINES))),
-                    ),
-                    taps => (taps.min((all - line) / per_tap), per_tap),
-                };
-                let first = line / per_tap;
+            let terms = |line: usize| weight.held.terms(line * U::TERMS, width);
+            for step in 0..all.div_ceil(group) * parts {
+                let (first, part) = (step / parts * group, step % parts);
+                let taps = group.min(all - first);
+                let (from, end) = chunk(per_tap, parts, part);
+                let lines = end - from;
                 let mut offsets = [0; LINES];
-                for (i, offset) in offsets.iter_mut().enumerate().take(taps) {
+                let mut b = [std::ptr::null(); LINES];
+                for i in 0..taps {
                     let (row, column) = ((first + i) / shape.kernel, (first + i) % shape.kernel);
-                    let pixels = row * self.pitch + column;
-                    *offset = (pixels * per_tap + within) * LINE;
+                    offsets[i] = ((row * self.pitch + column) * per_tap + from) * LINE;
+                    let begin = (first + i) * per_tap;
+                    let some = ((begin + from) * U::TERMS, (begin + end) * U::TERMS);
+                    let wide = wide.add(i * lines * LINE * width);
+                    let unit = (weight.isa, weight.products);
+                    b[i] = (weight.held).multiplied::<V, U>(held, some, wide, unit);
                 }
-                let end = line + taps * lines;
-                let terms = (line * U::TERMS, end * U::TERMS);
-                let unit = (weight.isa, weight.products);
-                let b = (weight.held).multiplied::<V, U>(held, terms, wide, unit);
-                // The tiles together fetch what is multiplied next: it lies behind this.
-                let bytes = weight.held.terms(terms.1 - terms.0, width);
-                let head = weight.held.head(width);
-                let behind = held.wrapping_add(head + weight.held.terms(terms.1, width));
-                let ahead = bytes.div_ceil(4 * LINE * tiles.count * taps * lines);
+                // The tiles together fetch what is multiplied next: the lines behind these, or the next
+                // row's.
+                let next = match part + 1 < parts {
+                    true => first * per_tap + end,
+                    false => (first + taps) * per_tap,
+                };
+                let next = held.wrapping_add(weight.held.head(width) + terms(next));
+                let ahead = terms(lines).div_ceil(4 * LINE * tiles.count * lines);
                 for t in 0..tiles.count {
                     let (row, rows) = tiles.get(t);
-                    let first = t * ahead * taps * lines * 4 * LINE;
                     let ahead = Ahead {
-                        from: behind.wrapping_add(first).cast(),
+                        from: (next.wrapping_add(t * ahead * lines * 4 * LINE)).cast(),
                         lines: ahead,
+                        step: terms(per_tap),
                     };
                     let shifted = Shifted {
                         from: self.memory.add(row * self.pixel()),
@@ -270,10 +278,11 @@ impl UnitKernel for Strip<'_> {
                         offsets: offsets.as_ptr(),
                         count: taps,
                         lines,
+                        // Not used where there is one.
+                        panel: (b[1] as usize).wrapping_sub(b[0] as usize) / 4,
                     };
-                    U::shifted(rows, shifted, b, ahead, sums.add(row * width), line > 0);
+                    U::shifted(rows, shifted, b[0], ahead, sums.add(row * width), step > 0);
                 }
-                line = end;
             }
             let registers = match weight.columns - panel * width > V::LANES {
                 true => 2,

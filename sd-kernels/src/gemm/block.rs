@@ -117,6 +117,7 @@ impl Panels {
             let ahead = |t: usize, line: usize| Ahead {
                 from: (next.wrapping_add((t * k / U::TERMS + line) * lines * 64)).cast(),
                 lines,
+                step: 0,
             };
             let all = k.div_ceil(U::TERMS);
             let in_parts = all > U::RESIDENT;

@@ -21,6 +21,8 @@ pub(crate) trait Finish: Copy + Sync {
 pub(crate) struct Ahead {
     pub(crate) from: *const f32,
     pub(crate) lines: usize,
+    /// Bytes to that of the next part, where what is multiplied is in several.
+    pub(crate) step: usize,
 }
 
 impl Ahead {
@@ -28,6 +30,7 @@ impl Ahead {
     pub(crate) const NONE: Self = Self {
         from: std::ptr::null(),
         lines: 0,
+        step: 0,
     };
 }
 

@@ -136,8 +136,8 @@ unsafe fn shifted<V: Vector, L: Line>(
         for column in 0..width {
             let to = to.add(r * width + column);
             let mut sum = if more { *to } else { 0.0 };
-            let mut b = b.cast::<u32>().add(column);
             for i in 0..a.count {
+                let mut b = b.add(i * a.panel).cast::<u32>().add(column);
                 let pixel = a.from.add(r * a.pitch + *a.offsets.add(i)).cast::<u32>();
                 for l in 0..a.lines {
                     let pair = |i| {

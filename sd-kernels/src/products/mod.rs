@@ -377,8 +377,7 @@ pub(crate) trait Unit<V: Vector>: Copy {
         finish: F,
     );
 
-    /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with a panel of B, whose terms are the
-    /// matrices' one after the other; with `more`, added to what is there. What does not
+    /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with the parts of a panel of B; with `more`, added to what is there. What does not
     /// [convolve](Products::convolves) knows [packed](Shifted::packed) rows alone, and f32 none. Those of
     /// int8 are whole numbers.
     ///
@@ -473,6 +472,8 @@ pub(crate) struct Shifted {
     pub(crate) count: usize,
     /// Lines of each.
     pub(crate) lines: usize,
+    /// f32 of the panel from where one part is multiplied to where the next is.
+    pub(crate) panel: usize,
 }
 
 impl Shifted {
@@ -486,6 +487,7 @@ impl Shifted {
             offsets: &0,
             count: 1,
             lines,
+            panel: 0,
         }
     }
 }

@@ -181,6 +181,8 @@ struct Job {
     to: *mut f32,
     /// Lines to ask for with each that is multiplied.
     ahead: usize,
+    /// Bytes from the end of one part of the panel to the next, and of what is asked for.
+    skips: [usize; 2],
 }
 
 impl Job {
@@ -190,6 +192,10 @@ impl Job {
             lines: a.lines,
             to,
             ahead: ahead.lines,
+            skips: [
+                (4 * a.panel).wrapping_sub(a.lines * 2048),
+                (ahead.step).wrapping_sub(a.lines * ahead.lines * 64),
+            ],
         }
     }
 }
@@ -266,6 +272,8 @@ macro_rules! sums_of {
                     concat!($instruction, " tmm3, tmm5, tmm7"),
                     "dec {line}",
                     "jnz 4b",
+                    "add {b}, [{job} + 32]",
+                    "add {next}, [{job} + 40]",
                     "dec {count}",
                     "jnz 3b",
                     "mov {first}, [{job} + 16]",
@@ -322,6 +330,8 @@ macro_rules! sums_of {
                     concat!($instruction, " tmm1, tmm4, tmm7"),
                     "dec {line}",
                     "jnz 4b",
+                    "add {b}, [{job} + 32]",
+                    "add {next}, [{job} + 40]",
                     "dec {count}",
                     "jnz 3b",
                     "mov {first}, [{job} + 16]",

@@ -100,6 +100,7 @@ impl Kernel for Multiply<'_> {
                 let ahead = Ahead {
                     from: next,
                     lines: rows,
+                    step: 0,
                 };
                 let a = left(position, row, rows);
                 tile::<V, _>(rows, registers, k, [a, b], ahead, (row - first, 0), store);

@@ -41,13 +41,13 @@ unsafe fn shifted<V: Vector>(
     more: bool,
 ) {
     let width = 2 * V::LANES;
-    let (b, to) = (b.cast::<[i8; GROUP]>(), to.cast::<i32>());
+    let to = to.cast::<i32>();
     for r in 0..rows {
         for column in 0..width {
             let to = to.add(r * width + column);
             let mut sum = if more { *to } else { 0 };
-            let mut b = b.add(column);
             for i in 0..a.count {
+                let mut b = b.add(i * a.panel).cast::<[i8; GROUP]>().add(column);
                 let row = a.from.add(r * a.pitch + *a.offsets.add(i));
                 for l in 0..a.lines {
                     let line = *row.add(l * a.step).cast::<[i8; LINE_TERMS]>();
