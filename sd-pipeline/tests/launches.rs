@@ -68,7 +68,13 @@ const WAY: &str = "SD_KERNELS_GPU";
 fn an_evaluation_launches_no_more_kernels_than_it_did() {
     let Some(device) = software() else { return };
     let flash = std::env::var(WAY).is_ok_and(|way| way == "flash");
-    let most = if flash { [505, 597] } else { [601, 693] };
+    let most = match flash {
+        // Burn's operations, of which it puts some together, not always the same: fewer than by
+        // themselves.
+        _ if cfg!(feature = "fusion") => [2797, 3719],
+        true => [505, 597],
+        false => [601, 693],
+    };
     for (dtype, most) in [FloatDType::F32, FloatDType::F16].into_iter().zip(most) {
         let launches = evaluation(&device, dtype);
         assert!(launches <= most, "{launches} launches in {dtype:?}");
