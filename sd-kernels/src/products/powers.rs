@@ -22,8 +22,8 @@ const LOWEST: i32 = ORIGIN.to_bits() as i32 - (127 << 9) - 2;
 /// The least sum that does not fit.
 pub(crate) const TOO_HIGH: f32 = f32::from_bits((LOWEST + u16::MAX as i32) as u32);
 
-/// So far below the highest no score matters. Where one does not fit all are raised to it, as the bits of
-/// sums below zero mean something else.
+/// So far below the highest no score matters. Beside one that did not fit lower ones are raised to it:
+/// the bits of sums below zero would mean something else.
 pub(crate) const FARTHEST: f32 = 1024.0;
 
 /// What a sum is whose score is the highest, or was.
@@ -54,7 +54,7 @@ const fn excess() -> [u8; 64] {
     table
 }
 
-/// A power as bf16, from the sum of score and start.
+/// A power as bf16, from [`START`] and a score beside the highest.
 #[inline(always)]
 fn power(sum: f32, largest: &mut u16) -> u16 {
     let fixed = (sum.to_bits() as i32).wrapping_sub(LOWEST);
