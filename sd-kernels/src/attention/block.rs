@@ -48,6 +48,19 @@ pub(super) struct Memory {
     rows: *mut f32,
 }
 
+/// A block of keys and a panel of queries, and their places in the task's memory.
+pub(super) struct Part {
+    pub(super) first_key: usize,
+    pub(super) keys: usize,
+    /// The block's packed keys and values.
+    pub(super) from: *const f32,
+    pub(super) first_query: usize,
+    pub(super) queries: *const f32,
+    pub(super) highest: *mut f32,
+    pub(super) sums: *mut f32,
+    pub(super) outputs: *mut f32,
+}
+
 impl Queries {
     /// Queries per task.
     pub(super) fn chunk(isa: Isa, products: Products, head_size: usize) -> usize {
@@ -170,14 +183,25 @@ impl Queries {
     #[inline(always)]
     unsafe fn block<V: Vector, U: Unit<V>>(&self, memory: &Memory, block: usize, panel: usize) {
         let width = 2 * V::LANES;
-        let last_query = self.first + (panel + 1) * width - 1;
-        if self.call.shape.causal && block * self.packed.block > last_query {
+        let packed = &self.packed;
+        let first_key = block * packed.block;
+        let part = Part {
+            first_key,
+            keys: packed.block.min(self.call.shape.keys - first_key),
+            from: self.from.add(block * packed.stride),
+            first_query: self.first + panel * width,
+            queries: memory.queries.add(panel * packed.depth * width),
+            highest: memory.highest.add(panel * width),
+            sums: memory.sums.add(panel * width),
+            outputs: memory.outputs.add(panel * packed.outputs * width),
+        };
+        if self.call.shape.causal && first_key >= part.first_query + width {
             return;
         }
         if U::IS_SINGLE {
-            single::block::<V, U>(self, memory, block, panel);
+            single::block::<V, U>(self, memory, &part);
         } else {
-            paired::block::<V, U>(self, memory, block, panel);
+            paired::block::<V, U>(self, memory, &part);
         }
     }
 

@@ -22,8 +22,8 @@ pub(super) struct Packed {
     /// Rows of values: `head_size`, and of bf16 one of ones behind them, whose product is the sum of
     /// what the values are weighted with.
     pub(super) values: usize,
-    /// Rows of outputs that are summed up: the values' and what tiles write beyond them, at least
-    /// `depth`.
+    /// Rows of outputs that are summed up: the values', of bf16 with what tiles write beyond them, and
+    /// at least `depth`.
     pub(super) outputs: usize,
     /// f32 of keys and values in a block.
     pub(super) stride: usize,
@@ -47,9 +47,12 @@ impl Packed {
         let block = block.min(padded(shape.keys));
         let blocks = shape.keys.div_ceil(block);
         let keys = block * words(depth);
-        let values = match products.is_f32() {
-            true => shape.head_size,
-            false => shape.head_size + 1,
+        let (values, outputs) = match products.is_f32() {
+            true => (shape.head_size, depth),
+            false => {
+                let values = shape.head_size + 1;
+                (values, depth.max(values.next_multiple_of(2 * LINE)))
+            }
         };
         let stride = keys + values * words(block);
         Self {
@@ -60,7 +63,7 @@ impl Packed {
             terms,
             keys,
             values,
-            outputs: depth.max(values.next_multiple_of(2 * LINE)),
+            outputs,
             stride,
             size: blocks * stride,
         }

@@ -1,64 +1,60 @@
 //! A block of keys in bf16: powers of two in 16 bits, beside a highest score that is raised only when
 //! one does not fit beneath it, so that blocks add to the outputs and nothing is rescaled.
 
-use super::block::{MASKED, Memory, Queries};
+use super::block::{MASKED, Memory, Part, Queries};
 use crate::buffer::LINE;
 use crate::products::Unit;
 use crate::products::powers::{FARTHEST, START, TOO_HIGH};
 use crate::simd::Vector;
 
-/// Scores, their powers, and the values that these weight, for one panel of queries.
+/// Scores, their powers, and the values that these weight.
 #[inline(always)]
-pub(super) unsafe fn block<V: Vector, U: Unit<V>>(
-    queries: &Queries,
-    memory: &Memory,
-    block: usize,
-    panel: usize,
-) {
+pub(super) unsafe fn block<V: Vector, U: Unit<V>>(queries: &Queries, memory: &Memory, part: &Part) {
     let width = 2 * V::LANES;
     let packed = &queries.packed;
-    let shape = &queries.call.shape;
-    let first_key = block * packed.block;
-    let keys = packed.block.min(shape.keys - first_key);
-    let from = queries.from.add(block * packed.stride);
-
-    let b = memory.queries.add(panel * packed.depth * width);
-    U::rows(keys, packed.row / LINE, from, b, memory.scores, false);
-    if shape.causal {
-        let first_query = queries.first + panel * width;
+    let keys = part.keys;
+    let lines = packed.row / LINE;
+    U::rows(keys, lines, part.from, part.queries, memory.scores, false);
+    if queries.call.shape.causal {
         for key in 0..keys {
             // Queries before this key do not see it.
-            let hidden = (first_key + key).saturating_sub(first_query).min(width);
+            let hidden = (part.first_key + key).saturating_sub(part.first_query);
             let scores = memory.scores.add(key * width);
-            std::slice::from_raw_parts_mut(scores, hidden).fill(MASKED);
+            std::slice::from_raw_parts_mut(scores, hidden.min(width)).fill(MASKED);
         }
     }
 
-    let highest = memory.highest.add(panel * width);
-    let outputs = memory.outputs.add(panel * packed.outputs * width);
     let lines = keys.div_ceil(U::TERMS);
     let known = keys.div_ceil(2) * width;
     let padding = lines * U::TERMS / 2 * width - known;
     memory.pairs.add(known).write_bytes(0, padding);
     // Nothing fits before the first block.
-    if block == 0 || U::powers(keys, memory.scores, highest, memory.pairs) {
-        raise::<V>(keys, memory, highest, (outputs, packed.values));
+    if part.first_key == 0 || U::powers(keys, memory.scores, part.highest, memory.pairs) {
+        raise::<V>(part, memory, packed.values);
         U::powers(keys, memory.scores, memory.factors, memory.pairs);
     }
-    let values = from.add(packed.keys);
-    U::rows(packed.values, lines, values, memory.pairs, outputs, true);
+    let values = part.from.add(packed.keys);
+    U::rows(
+        packed.values,
+        lines,
+        values,
+        memory.pairs,
+        part.outputs,
+        true,
+    );
 }
 
 /// Raises the highest of those queries of which a score does not fit beneath it, and makes their
 /// outputs so far less by as much. Leaves the scores beside their highest, and zeros for these. Each
 /// query's numbers are what they would be by itself.
 #[inline(always)]
-unsafe fn raise<V: Vector>(
-    keys: usize,
-    memory: &Memory,
-    highest: *mut f32,
-    (outputs, rows): (*mut f32, usize),
-) {
+unsafe fn raise<V: Vector>(part: &Part, memory: &Memory, rows: usize) {
+    let Part {
+        keys,
+        highest,
+        outputs,
+        ..
+    } = *part;
     let width = 2 * V::LANES;
     let factors = memory.factors;
     for i in [0, V::LANES] {

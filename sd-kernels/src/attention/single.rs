@@ -1,42 +1,32 @@
 //! A block of keys in f32: the softmax online (Milakov and Gimelshein 2018, arXiv:1805.02867).
 
-use super::block::{MASKED, Memory, Queries};
+use super::block::{MASKED, Memory, Part, Queries};
+use crate::buffer::LINE;
 use crate::gemm::{Ahead, Finish, Tiles};
 use crate::products::Unit;
 use crate::simd::{Vector, exp2};
 
-/// Scores, their exponentials beside the highest so far, and the values that these weight, for one
-/// panel of queries.
+/// Scores, their exponentials beside the highest so far, and the values that these weight.
 #[inline(always)]
-pub(super) unsafe fn block<V: Vector, U: Unit<V>>(
-    queries: &Queries,
-    memory: &Memory,
-    block: usize,
-    panel: usize,
-) {
+pub(super) unsafe fn block<V: Vector, U: Unit<V>>(queries: &Queries, memory: &Memory, part: &Part) {
     let width = 2 * V::LANES;
-    let packed = &queries.packed;
-    let shape = &queries.call.shape;
-    let first_key = block * packed.block;
-    let keys = packed.block.min(shape.keys - first_key);
-    let first_query = queries.first + panel * width;
-    let from = queries.from.add(block * packed.stride);
+    let Queries { call, packed, .. } = queries;
+    let shape = &call.shape;
     let unscaled = [std::ptr::null(); 2];
 
-    let highest = memory.highest.add(panel * width);
     let block_highest = memory.factors.add(width);
-    V::load(highest).store(block_highest);
-    V::load(highest.add(V::LANES)).store(block_highest.add(V::LANES));
+    for i in [0, V::LANES] {
+        V::load(part.highest.add(i)).store(block_highest.add(i));
+    }
     let scores = Scores {
         to: memory.scores,
         highest: block_highest,
-        mask: shape.causal.then_some((first_key, first_query)),
+        mask: shape.causal.then_some((part.first_key, part.first_query)),
     };
-    let b = memory.queries.add(panel * packed.depth * width);
-    let tiles = Tiles::of::<V, U>(keys);
+    let tiles = Tiles::of::<V, U>(part.keys);
     for t in 0..tiles.count {
         let (row, rows) = tiles.get(t);
-        let ab = [from.add(row * packed.row), b];
+        let ab = [part.from.add(row * packed.row), part.queries];
         U::tile(
             rows,
             2,
@@ -50,34 +40,34 @@ pub(super) unsafe fn block<V: Vector, U: Unit<V>>(
     }
 
     for i in [0, V::LANES] {
-        let before = V::load(highest.add(i));
+        let before = V::load(part.highest.add(i));
         let now = V::load(block_highest.add(i));
         let factor = exp2(before.sub(now));
-        let sums = memory.sums.add(panel * width + i);
         let mut sum = V::zero();
-        for key in 0..keys {
+        for key in 0..part.keys {
             let score = memory.scores.add(key * width + i);
             let power = exp2(V::load(score).sub(now));
             power.store(score);
             sum = sum.add(power);
         }
+        let sums = part.sums.add(i);
         V::load(sums).mul_add(factor, sum).store(sums);
-        now.store(highest.add(i));
+        now.store(part.highest.add(i));
         factor.store(memory.factors.add(i));
     }
 
     let outputs = Outputs {
-        to: memory.outputs.add(panel * packed.outputs * width),
+        to: part.outputs,
         factors: memory.factors,
     };
-    let lines = keys.div_ceil(U::TERMS);
-    let values = from.add(packed.keys);
-    let tiles = Tiles::of::<V, U>(shape.head_size);
+    let lines = part.keys.div_ceil(U::TERMS);
+    let values = part.from.add(packed.keys);
+    let tiles = Tiles::of::<V, U>(packed.values);
     for t in 0..tiles.count {
         let (row, rows) = tiles.get(t);
-        let a = values.add(row * lines * crate::buffer::LINE);
-        let ab = [a, memory.scores];
-        U::tile(rows, 2, keys, ab, unscaled, Ahead::NONE, (row, 0), outputs);
+        let ab = [values.add(row * lines * LINE), memory.scores];
+        let at = (row, 0);
+        U::tile(rows, 2, part.keys, ab, unscaled, Ahead::NONE, at, outputs);
     }
 }
 

@@ -278,8 +278,7 @@ impl UnitKernel for Strip<'_> {
                         offsets: offsets.as_ptr(),
                         count: taps,
                         lines,
-                        // Not used where there is one.
-                        panel: (b[1] as usize).wrapping_sub(b[0] as usize) / 4,
+                        panel: b[1.min(taps - 1)].offset_from(b[0]) as usize,
                     };
                     U::shifted(rows, shifted, b[0], ahead, sums.add(row * width), step > 0);
                 }
@@ -293,7 +292,7 @@ impl UnitKernel for Strip<'_> {
                 let from = sums.add((y - self.rows.0) * self.pitch * width);
                 let row = (self.picture * call.out_height + y) * call.out_width + first;
                 let at = (row, panel);
-                let scales = (scale, held.cast());
+                let scales = (|_| scale, held.cast());
                 U::finish_shifted(end - first, registers, from, scales, at, store);
             }
         }

@@ -141,7 +141,8 @@ impl Panels {
                 let scales = [self.scales.add(row), held.cast()];
                 if in_parts {
                     let sums = self.sums.add(row * width);
-                    U::finish_sums(rows, registers, sums, scales, at, finish);
+                    let scales = (|r: usize| *scales[0].add(r), scales[1]);
+                    U::finish_shifted(rows, registers, sums, scales, at, finish);
                 } else {
                     let a = self.a.add(row * self.row_size);
                     let ahead = ahead(t, 0);

@@ -95,7 +95,7 @@ impl Products {
         })
     }
 
-    /// Every way to multiply bf16, the fastest first; the last ones are emulations, which give the
+    /// Every way to multiply bf16, the fastest first (instructions need AVX-512 VBMI beside them); the last ones are emulations, which give the
     /// same bits on any processor.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
@@ -377,9 +377,9 @@ pub(crate) trait Unit<V: Vector>: Copy {
         finish: F,
     );
 
-    /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with the parts of a panel of B; with `more`, added to what is there. What does not
-    /// [convolve](Products::convolves) knows [packed](Shifted::packed) rows alone, and f32 none. Those of
-    /// int8 are whole numbers.
+    /// The sums `[rows][2·LANES]` at `to` of `rows` pixels with the parts of a panel of B; with `more`,
+    /// added to what is there. What does not [convolve](Products::convolves) knows
+    /// [packed](Shifted::packed) rows alone, and f32 none. Those of int8 are whole numbers.
     ///
     /// As many pixels as a tile can have are read. Meanwhile `ahead` is asked for, its lines with every
     /// line of a row.
@@ -424,29 +424,14 @@ pub(crate) trait Unit<V: Vector>: Copy {
         powers::portable::<V>(keys, scores, highest, to)
     }
 
-    /// Hands sums of packed rows that [`shifted`](Self::shifted) made to `finish`, those of int8 scaled
-    /// where they lie by the rows' scales and the panel's columns'.
-    #[inline(always)]
-    unsafe fn finish_sums<F: Finish>(
-        rows: usize,
-        registers: usize,
-        sums: *mut f32,
-        scales: [*const f32; 2],
-        at: (usize, usize),
-        finish: F,
-    ) {
-        let _ = scales;
-        finish_rows::<V, F>(rows, registers, sums, at, finish);
-    }
-
     /// Hands rows of sums that [`shifted`](Self::shifted) made to `finish`. Of int8 they are scaled where
-    /// they lie, by the picture's scale and the panel's columns'.
+    /// they lie, by each row's scale and the panel's columns'.
     #[inline(always)]
     unsafe fn finish_shifted<F: Finish>(
         rows: usize,
         registers: usize,
         sums: *mut f32,
-        scales: (f32, *const f32),
+        scales: (impl Fn(usize) -> f32, *const f32),
         at: (usize, usize),
         finish: F,
     ) {

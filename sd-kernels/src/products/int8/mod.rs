@@ -334,28 +334,14 @@ macro_rules! unit {
                 }
 
                 #[inline(always)]
-                unsafe fn finish_sums<F: crate::gemm::Finish>(
-                    rows: usize,
-                    registers: usize,
-                    sums: *mut f32,
-                    scales: [*const f32; 2],
-                    at: (usize, usize),
-                    finish: F,
-                ) {
-                    let scales = (|row| *scales[0].add(row), scales[1]);
-                    super::finish_scaled::<$vector, F>(rows, registers, sums, scales, at, finish);
-                }
-
-                #[inline(always)]
                 unsafe fn finish_shifted<F: crate::gemm::Finish>(
                     rows: usize,
                     registers: usize,
                     sums: *mut f32,
-                    (scale, columns): (f32, *const f32),
+                    scales: (impl Fn(usize) -> f32, *const f32),
                     at: (usize, usize),
                     finish: F,
                 ) {
-                    let scales = (|_| scale, columns);
                     super::finish_scaled::<$vector, F>(rows, registers, sums, scales, at, finish);
                 }
             )?
