@@ -30,7 +30,7 @@ pub use attention::{AttentionShape, attention, attention_by};
 pub use blocks::{Blocks, KeptBlocks};
 pub use buffer::{release_scratch, scratch_bytes};
 pub use concat::concat_channels;
-pub use conv::{Algorithm, ConvShape, OutputRows, PackedConv, Picture};
+pub use conv::{Algorithm, ConvShape, OutputRows, PackedConv, Picture, StripInput};
 pub use copy::copy;
 pub use elementwise::activate;
 pub use error::{Error, Result};

@@ -5,8 +5,8 @@ mod common;
 use common::{assert_close, each_isa, values};
 use proptest::prelude::*;
 use sd_kernels::{
-    Activation, ConvShape, Epilogue, GroupNorm, Moments, OutputRows, PackedConv, Picture,
-    group_norm, group_norm_with,
+    Activation, ConvShape, Epilogue, GroupNorm, Moments, OutputRows, PackedConv, Packing, Picture,
+    Products, StripInput, WeightStorage, group_norm, group_norm_with,
 };
 
 fn widened(x: &[f32]) -> Vec<f64> {
@@ -91,6 +91,162 @@ fn convolutions_at_odd_sizes() {
     for (height, width, rows) in [(2, 2, 1), (10, 6, 3), (7, 9, 2)] {
         check_conv(halving, (2, height, width), rows);
     }
+}
+
+/// What a strip of a picture makes in parts, normalised on its way in and measured on its way out, beside
+/// the same steps one after the other.
+fn check_strip(
+    shape: ConvShape,
+    products: Products,
+    (height, width): (usize, usize),
+    normed: bool,
+) {
+    let (inputs, outputs) = (shape.inputs, shape.outputs);
+    let line = width * inputs;
+    let x: Vec<f32> = values(1, height * line);
+    let weight = values(2, outputs * inputs * shape.kernel * shape.kernel);
+    // Means far from zero, beside which a variance is small.
+    let bias: Vec<f32> = values(3, outputs).iter().map(|x| 300.0 * x).collect();
+    let [norm_weight, norm_bias] = [4, 5].map(|seed| values(seed, inputs));
+    let norm = GroupNorm {
+        weight: &norm_weight,
+        bias: &norm_bias,
+        groups: 1,
+        epsilon: 1e-5,
+        activation: Activation::Silu,
+    };
+    let picture = Picture {
+        n: 1,
+        height,
+        width,
+    };
+    let (out_height, out_width) = shape.output(picture).unwrap();
+    let rows = OutputRows {
+        first: -(shape.pad_before as isize),
+        count: out_height,
+    };
+    let residual = values(6, out_height * out_width * outputs);
+    let epilogue = Epilogue {
+        bias: Some(&bias),
+        residual: Some(&residual),
+        ..Epilogue::default()
+    };
+    each_isa(|isa| {
+        let what = format!("{} {} {shape:?}", isa.name(), products.name());
+        let packing = Packing {
+            storage: WeightStorage::F32,
+            products,
+        };
+        let packed = PackedConv::read(isa, &weight[..], shape, packing).unwrap();
+        // Those of a larger picture.
+        let moments = Moments::of(isa, &values(7, 50 * inputs), inputs).unwrap();
+        let mut seen = x.clone();
+        if normed {
+            group_norm_with(isa, &x, &moments, norm, &mut seen).unwrap();
+        }
+        let mut expected = vec![f32::NAN; residual.len()];
+        packed
+            .forward_rows(
+                shape.upsample,
+                &seen,
+                picture,
+                rows,
+                epilogue,
+                &mut expected,
+            )
+            .unwrap();
+        let measured = Moments::of(isa, &expected, outputs).unwrap();
+        let input = StripInput {
+            parts: &[&x],
+            width,
+            norm: None,
+        };
+        let mut out = vec![f32::NAN; residual.len()];
+        let unmeasured =
+            packed.forward_strip(shape.upsample, input, rows, epilogue, false, &mut out);
+        assert_eq!(unmeasured, Ok(None));
+        let mut before = None;
+        for (threads, cuts) in [(1, vec![]), (2, vec![height / 2]), (3, vec![1, height - 1])] {
+            let cuts = [vec![0], cuts, vec![height]].concat();
+            let parts = cuts.windows(2).map(|cut| &x[cut[0] * line..cut[1] * line]);
+            let input = StripInput {
+                parts: &parts.collect::<Vec<_>>(),
+                width,
+                norm: normed.then_some((norm, &moments)),
+            };
+            let mut out = vec![f32::NAN; residual.len()];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let mut run = |measured| {
+                packed.forward_strip(shape.upsample, input, rows, epilogue, measured, &mut out)
+            };
+            let found = pool
+                .build()
+                .unwrap()
+                .install(|| run(true).unwrap().unwrap());
+            for (found, expected) in out.iter().zip(&expected) {
+                assert_eq!(found.to_bits(), expected.to_bits(), "{what}");
+            }
+            for (found, expected) in found.groups(outputs).zip(measured.groups(outputs)) {
+                assert!(
+                    (found.0 - expected.0).abs() <= 1e-6 * expected.0.abs(),
+                    "{what}"
+                );
+                assert!((found.1 - expected.1).abs() <= 1e-5 * expected.1, "{what}");
+            }
+            // Neither threads nor parts change a bit.
+            assert_eq!(*before.get_or_insert(found.clone()), found, "{what}");
+        }
+    });
+}
+
+#[test]
+fn strips_in_parts_are_the_whole() {
+    for products in [vec![Products::F32], Products::all()].concat() {
+        for normed in [false, true] {
+            let check = |shape, size| check_strip(shape, products, size, normed);
+            check(ConvShape::same(32, 33, 3), (5, 131));
+            check(ConvShape::same(64, 33, 3), (3, 3));
+            check(ConvShape::same(32, 70, 3).upsampled(), (9, 40));
+            check(ConvShape::same(5, 6, 3), (8, 7));
+            check(ConvShape::same(32, 20, 1), (4, 5));
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_no_rows_are_an_error() {
+    let isa = sd_kernels::Isa::best();
+    let packed = PackedConv::new(isa, &[1.0; 18], ConvShape::same(2, 1, 3)).unwrap();
+    let moments = |channels: usize| Moments::new(4, vec![0.0; channels], vec![1.0; channels]);
+    let norm = |weight, bias| GroupNorm {
+        weight,
+        bias,
+        groups: 1,
+        epsilon: 1e-5,
+        activation: Activation::None,
+    };
+    let run = |parts: &[&[f32]], width, norm: Option<(GroupNorm<'_>, &Moments)>| {
+        let input = StripInput { parts, width, norm };
+        let (rows, none) = (
+            OutputRows {
+                first: -1,
+                count: 2,
+            },
+            Epilogue::default(),
+        );
+        packed.forward_strip(false, input, rows, none, true, &mut [0.0; 4])
+    };
+    let [one, two] = [moments(1).unwrap(), moments(2).unwrap()];
+    let right = norm(&[1.0; 2], &[0.0; 2]);
+    assert!(run(&[&[1.0; 8]], 2, Some((right, &two))).is_ok());
+    assert!(run(&[&[1.0; 4], &[1.0; 4]], 2, None).is_ok());
+    assert!(run(&[&[1.0; 5], &[1.0; 3]], 2, None).is_err());
+    assert!(run(&[&[1.0; 8]], 0, None).is_err());
+    assert!(run(&[], 2, None).is_ok(), "all of it is padding");
+    assert!(run(&[&[1.0; 8]], usize::MAX, None).is_err());
+    assert!(run(&[&[1.0; 8]], 2, Some((right, &one))).is_err());
+    assert!(run(&[&[1.0; 8]], 2, Some((norm(&[1.0], &[0.0]), &one))).is_err());
+    assert!(run(&[&[1.0; 8]], 2, Some((norm(&[1.0; 2], &[0.0]), &two))).is_err());
 }
 
 #[test]

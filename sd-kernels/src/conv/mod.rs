@@ -3,6 +3,7 @@
 mod algorithm;
 mod direct;
 mod geometry;
+mod rows;
 mod scales;
 mod taps;
 mod winograd;
@@ -11,6 +12,8 @@ pub use algorithm::Algorithm;
 use direct::Patches;
 use geometry::Pixels;
 pub use geometry::{ConvShape, OutputRows, Picture};
+use rows::PixelRows;
+pub use rows::StripInput;
 use winograd::{Call, F2, F4, F6};
 
 use crate::buffer::Shared;
@@ -18,6 +21,8 @@ use crate::error::{Error, Result, check_len, check_option};
 use crate::gemm::{BLOCK, Order, PackedMatrix, Rows, Store, product};
 use crate::held::Held;
 use crate::linear::{Epilogue, pointer};
+use crate::norm::Moments;
+use crate::outputs::recycle_output;
 use crate::products::Products;
 use crate::simd::Isa;
 use crate::weight::{DType, Packing, WeightRows, WeightStorage};
@@ -246,6 +251,67 @@ impl PackedConv {
         self.run(algorithm, self.shape, x, (picture, rows), epilogue, out)
     }
 
+    /// [`forward_as`](Self::forward_as) of a strip of one picture, which may lie in several parts and be
+    /// normalised on its way in: only the `rows` of the output are computed. At the left and right the
+    /// padding is the shape's. With `measured` they are measured on their way out.
+    ///
+    /// The bits are those of [`forward_rows`](Self::forward_rows) of what
+    /// [`group_norm_with`](crate::group_norm_with) writes.
+    ///
+    /// # Errors
+    /// As [`forward_rows`](Self::forward_rows), parts that are no whole rows, and a normalisation or
+    /// moments of other channels.
+    pub fn forward_strip(
+        &self,
+        upsample: bool,
+        input: StripInput<'_>,
+        rows: OutputRows,
+        epilogue: Epilogue<'_>,
+        measured: bool,
+        out: &mut [f32],
+    ) -> Result<Option<Moments>> {
+        let shape = ConvShape {
+            upsample,
+            ..self.shape
+        };
+        let (weight, picture) = (&self.weight, input.picture(shape.inputs)?);
+        let isa = weight.isa;
+        let call = self.call(shape, std::ptr::null(), (picture, rows), epilogue, out)?;
+        if out.is_empty() {
+            return Ok(None);
+        }
+        let in_taps = taps::fits(weight.products, shape) && weight.held != Held::Int8;
+        if !in_taps {
+            match (input.parts, input.norm) {
+                ([x], None) => self.forward_rows(upsample, x, picture, rows, epilogue, out)?,
+                _ => {
+                    let x = input.collect(isa)?;
+                    self.forward_rows(upsample, &x, picture, rows, epilogue, out)?;
+                    recycle_output(x);
+                }
+            }
+            let moments = measured.then(|| Moments::of(isa, out, shape.outputs));
+            return moments.transpose();
+        }
+        let segments = measured.then(|| taps::segments(call));
+        let forward = |input| {
+            let input = PixelRows::strip(input, picture, shape);
+            taps::forward(weight, shape, call, store(call), &input, segments.as_ref());
+        };
+        if input.norm.is_none() || taps::normalises(weight, shape, call) {
+            forward(input);
+        } else {
+            let x = input.collect(isa)?;
+            forward(StripInput {
+                parts: &[&x],
+                norm: None,
+                ..input
+            });
+            recycle_output(x);
+        }
+        Ok(segments.map(|segments| segments.moments(isa)))
+    }
+
     fn run(
         &self,
         algorithm: Algorithm,
@@ -263,24 +329,43 @@ impl PackedConv {
                 expected: "32 for Winograd",
             });
         }
-        rows.check(shape, picture)?;
-        let (out_height, out_width) = (rows.count, shape.output_side("width", picture.width)?);
         let Picture { n, height, width } = picture;
-        let out_dims = [n, out_height, out_width, shape.outputs];
         check_len("the input", x.len(), &[n, height, width, shape.inputs])?;
-        check_len("the output", out.len(), &out_dims)?;
-        check_option("the bias", epilogue.bias, &[shape.outputs])?;
-        check_option("the residual", epilogue.residual, &out_dims)?;
+        let call = self.call(shape, x.as_ptr(), (picture, rows), epilogue, out)?;
         if out.is_empty() {
             return Ok(());
         }
+        match algorithm {
+            Algorithm::Direct => direct(&self.weight, shape, call),
+            Algorithm::Winograd2 => winograd::forward::<F2, 4, 2>(&self.weight, call),
+            Algorithm::Winograd4 => winograd::forward::<F4, 6, 4>(&self.weight, call),
+            Algorithm::Winograd6 => winograd::forward::<F6, 8, 6>(&self.weight, call),
+        }
+        Ok(())
+    }
+
+    /// The convolution of a picture at `data`, whose other sizes are checked here.
+    fn call(
+        &self,
+        shape: ConvShape,
+        data: *const f32,
+        (picture, rows): (Picture, OutputRows),
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) -> Result<Call> {
+        rows.check(shape, picture)?;
+        let (out_height, out_width) = (rows.count, shape.output_side("width", picture.width)?);
+        let out_dims = [picture.n, out_height, out_width, shape.outputs];
+        check_len("the output", out.len(), &out_dims)?;
+        check_option("the bias", epilogue.bias, &[shape.outputs])?;
+        check_option("the residual", epilogue.residual, &out_dims)?;
         let input = Pixels {
-            data: x.as_ptr(),
+            data,
             picture,
             channels: shape.inputs,
             upsample: shape.upsample,
         };
-        let call = Call {
+        Ok(Call {
             input,
             out: Shared(out.as_mut_ptr()),
             out_height,
@@ -292,19 +377,12 @@ impl PackedConv {
             residual: pointer(epilogue.residual),
             activation: epilogue.activation,
             rectified: epilogue.rectified,
-        };
-        match algorithm {
-            Algorithm::Direct => direct(&self.weight, shape, call),
-            Algorithm::Winograd2 => winograd::forward::<F2, 4, 2>(&self.weight, call),
-            Algorithm::Winograd4 => winograd::forward::<F4, 6, 4>(&self.weight, call),
-            Algorithm::Winograd6 => winograd::forward::<F6, 8, 6>(&self.weight, call),
-        }
-        Ok(())
+        })
     }
 }
 
-fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
-    let store = Store {
+fn store(call: Call) -> Store {
+    Store {
         out: call.out,
         stride: call.outputs,
         columns: call.outputs,
@@ -314,14 +392,25 @@ fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
         residual: call.residual,
         activation: call.activation,
         rectified: call.rectified,
-    };
+    }
+}
+
+fn direct(weight: &PackedMatrix, shape: ConvShape, call: Call) {
+    let store = store(call);
     let rows = call.input.picture.n * call.out_height * call.out_width;
     let plain = shape.kernel == 1
         && shape.stride == 1
         && shape.pad_before + shape.pad_after == 0
         && !shape.upsample;
     if taps::fits(weight.products, shape) {
-        taps::forward(weight, shape, call, store);
+        taps::forward(
+            weight,
+            shape,
+            call,
+            store,
+            &PixelRows::plain(call.input),
+            None,
+        );
     } else if plain {
         let source = Rows {
             data: call.input.data,

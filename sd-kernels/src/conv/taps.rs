@@ -6,11 +6,13 @@
 //! made of what lies in between too, and not used.
 
 use super::geometry::ConvShape;
+use super::rows::PixelRows;
 use super::scales::scales;
 use super::winograd::Call;
 use crate::buffer::{LINE, with_scratch};
 use crate::gemm::{Ahead, PackedMatrix, Store, Tiles};
 use crate::held::Held;
+use crate::norm::Segments;
 use crate::parallel::{chunk, for_each};
 use crate::products::{PAIRED, Products, Shifted, Unit, UnitKernel};
 use crate::simd::Vector;
@@ -28,6 +30,10 @@ const WIDEST: usize = 64;
 /// first-level cache.
 const LINES: usize = 12;
 
+/// f32 beyond a pixel that are asked for when it is rounded: a normalisation's many instructions leave
+/// the processor too few loads in sight to do that by itself.
+const AHEAD: usize = 1024;
+
 /// True for a convolution that can be computed so by products that [convolve].
 ///
 /// [convolve]: crate::Products::convolves
@@ -36,12 +42,36 @@ pub(super) fn fits(products: Products, shape: ConvShape) -> bool {
     products.convolves() && shape.stride == 1 && shape.kernel > 1 && whole
 }
 
-pub(super) fn forward(weight: &PackedMatrix, shape: ConvShape, call: Call, store: Store) {
+/// True where pixels can be normalised while they are rounded and are so but once, at the borders of
+/// strips twice. Those of int8 are rounded by the largest of the picture, so that these must be known
+/// before.
+pub(super) fn normalises(weight: &PackedMatrix, shape: ConvShape, call: Call) -> bool {
+    let [.., panels] = parts(weight, shape, call);
+    weight.held != Held::Int8 && panels == 1
+}
+
+pub(super) fn forward(
+    weight: &PackedMatrix,
+    shape: ConvShape,
+    call: Call,
+    store: Store,
+    input: &PixelRows,
+    segments: Option<&Segments>,
+) {
     let scales = match weight.held {
         Held::Int8 => scales(weight.isa, call.input),
         _ => vec![[1.0; 2]; call.input.picture.n],
     };
-    let layer = Layer::new(weight, shape, call, store, &scales);
+    let layer = Layer {
+        weight,
+        shape,
+        call,
+        store,
+        input,
+        segments,
+        scales: &scales,
+        parts: parts(weight, shape, call),
+    };
     for_each(layer.parts.iter().product(), |task| {
         let strip = layer.strip(task);
         with_scratch(strip.size(), |memory| {
@@ -65,56 +95,64 @@ pub(super) fn scratch(shape: ConvShape) -> usize {
     pixels * (shape.inputs / 2 + 2 * LINE)
 }
 
+/// Sums of all rows of the output of one picture, in the pieces that are made of these.
+pub(super) fn segments(call: Call) -> Segments {
+    let columns = columns(call);
+    let piece = |column| {
+        let (from, end) = chunk(call.out_width, columns, column);
+        end - from
+    };
+    let pixels = (0..columns).map(piece).collect();
+    Segments::new(call.out_height, pixels, call.outputs)
+}
+
+/// Parts of a row.
+fn columns(call: Call) -> usize {
+    call.out_width.div_ceil(WIDEST)
+}
+
+/// Pictures, and parts of their rows, of their columns and of the panels.
+fn parts(weight: &PackedMatrix, shape: ConvShape, call: Call) -> [usize; 4] {
+    let pixels = pixels(shape.inputs / weight.products.terms() * LINE);
+    let (n, height, width) = (call.input.picture.n, call.out_height, call.out_width);
+    let beyond = shape.kernel - 1;
+    let columns = columns(call);
+    let row = width.div_ceil(columns) + beyond;
+    let tallest = (pixels / row).saturating_sub(beyond).max(1);
+    let mut rows = height.div_ceil(tallest);
+    let panels = weight.columns.div_ceil(2 * weight.isa.lanes());
+    let mut panel_parts = 1;
+    let threads = rayon::current_num_threads();
+    let wanted = if threads == 1 { 1 } else { 4 * threads };
+    // Rows are rounded again by each part that sees them, which costs little where panels are many.
+    while n * columns * rows * panel_parts < wanted {
+        if height / (2 * rows) >= 16 {
+            rows *= 2;
+        } else if panels / (2 * panel_parts) >= 4 {
+            panel_parts *= 2;
+        } else {
+            break;
+        }
+    }
+    [n, rows, columns, panel_parts]
+}
+
 #[derive(Clone, Copy)]
 struct Layer<'a> {
     weight: &'a PackedMatrix,
     shape: ConvShape,
     call: Call,
     store: Store,
+    input: &'a PixelRows,
+    /// What is measured of the output.
+    segments: Option<&'a Segments>,
     /// Of each picture, and what its numbers are multiplied with before they are rounded.
     scales: &'a [[f32; 2]],
-    /// Pictures, parts of their rows, of their columns, and of the panels.
+    /// Those that [`parts`] gave.
     parts: [usize; 4],
 }
 
 impl<'a> Layer<'a> {
-    fn new(
-        weight: &'a PackedMatrix,
-        shape: ConvShape,
-        call: Call,
-        store: Store,
-        scales: &'a [[f32; 2]],
-    ) -> Self {
-        let pixels = pixels(shape.inputs / weight.products.terms() * LINE);
-        let (height, width, beyond) = (call.out_height, call.out_width, shape.kernel - 1);
-        let columns = width.div_ceil(WIDEST);
-        let row = width.div_ceil(columns) + beyond;
-        let tallest = (pixels / row).saturating_sub(beyond).max(1);
-        let mut rows = height.div_ceil(tallest);
-        let panels = weight.columns.div_ceil(2 * weight.isa.lanes());
-        let mut panel_parts = 1;
-        let threads = rayon::current_num_threads();
-        let wanted = if threads == 1 { 1 } else { 4 * threads };
-        // Rows are rounded again by each part that sees them, which costs little where panels are many.
-        while call.input.picture.n * columns * rows * panel_parts < wanted {
-            if height / (2 * rows) >= 16 {
-                rows *= 2;
-            } else if panels / (2 * panel_parts) >= 4 {
-                panel_parts *= 2;
-            } else {
-                break;
-            }
-        }
-        Self {
-            weight,
-            shape,
-            call,
-            store,
-            scales,
-            parts: [call.input.picture.n, rows, columns, panel_parts],
-        }
-    }
-
     fn strip(&self, task: usize) -> Strip<'a> {
         let [_, rows, columns, panels] = self.parts;
         let (rest, panel) = (task / panels, task % panels);
@@ -126,6 +164,7 @@ impl<'a> Layer<'a> {
             layer: *self,
             picture,
             rows: chunk(self.call.out_height, rows, row),
+            column,
             columns: from_to,
             panels: chunk(all, panels, panel),
             pitch: from_to.1 - from_to.0 + self.shape.kernel - 1,
@@ -140,6 +179,8 @@ struct Strip<'a> {
     layer: Layer<'a>,
     picture: usize,
     rows: (usize, usize),
+    /// The part of each row, and its columns.
+    column: usize,
     columns: (usize, usize),
     panels: (usize, usize),
     /// Pixels from one row of the strip to the next.
@@ -174,26 +215,41 @@ impl Strip<'_> {
         self.outputs().next_multiple_of(2 * LINE) * 2 * self.layer.weight.isa.lanes()
     }
 
+    /// f32 of a pixel before it is rounded, normalised.
+    fn pixel_before(&self) -> usize {
+        self.layer.shape.inputs.next_multiple_of(LINE)
+    }
+
     /// f32 of all the memory it needs.
     fn size(&self) -> usize {
         let weight = self.layer.weight;
         let lines = LINES + self.layer.shape.kernel;
         let wide = (weight.held).room(false, lines * PAIRED, 2 * weight.isa.lanes());
-        self.input() + self.sums() + wide
+        self.input() + self.sums() + wide + self.pixel_before()
     }
 
-    /// Rounds the input, zero in the padding.
+    /// Rounds the input, normalised or as it is, zero in the padding.
     #[inline(always)]
-    unsafe fn round<V: Vector, U: Unit<V>>(&self) {
-        let Layer { call, shape, .. } = self.layer;
+    unsafe fn round<V: Vector, U: Unit<V>>(&self, normed: *mut f32) {
+        let Layer {
+            call, shape, input, ..
+        } = self.layer;
         let lines = shape.inputs / U::TERMS;
         let [_, factor] = self.layer.scales[self.picture];
         let mut to = self.memory;
         for y in self.rows.0..self.rows.1 + shape.kernel - 1 {
+            let row = input.row(self.picture, y as isize + call.first_row);
             for x in self.columns.0..self.columns.1 + shape.kernel - 1 {
-                let (y, x) = (y as isize + call.first_row, x as isize - call.pad as isize);
-                match call.input.at(self.picture, y, x) {
-                    Some(pixel) => {
+                let x = x as isize - call.pad as isize;
+                match row.and_then(|row| input.pixel(row, x)) {
+                    Some(mut pixel) => {
+                        for c in (0..shape.inputs).step_by(LINE) {
+                            V::prefetch(pixel.wrapping_add(AHEAD + c));
+                        }
+                        if let Some(factors) = &input.factors {
+                            factors.apply_here(self.layer.weight.isa, pixel, 1, normed);
+                            pixel = normed;
+                        }
                         for l in 0..lines {
                             U::scaled_line(pixel.add(l * U::TERMS), factor, to.add(l * LINE));
                         }
@@ -211,19 +267,21 @@ impl Strip<'_> {
 impl UnitKernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, U: Unit<V>>(self) {
-        self.round::<V, U>();
         let Layer {
             weight,
             shape,
             call,
             store,
+            segments,
             scales,
             ..
         } = self.layer;
         let [scale, _] = scales[self.picture];
         let width = 2 * V::LANES;
         let sums = self.memory.add(self.input());
-        let wide = sums.add(self.sums());
+        let normed = sums.add(self.sums());
+        let wide = normed.add(self.pixel_before());
+        self.round::<V, U>(normed);
         let tiles = Tiles::of::<V, U>(self.outputs());
         let per_tap = shape.inputs / U::TERMS;
         let all = shape.kernel * shape.kernel;
@@ -294,6 +352,11 @@ impl UnitKernel for Strip<'_> {
                 let at = (row, panel);
                 let scales = (|_| scale, held.cast());
                 U::finish_shifted(end - first, registers, from, scales, at, store);
+                if let Some(segments) = segments {
+                    let channels = (panel * width, weight.columns.min((panel + 1) * width));
+                    let pixel = store.out.get().add(row * store.stride);
+                    segments.measure::<V>((y, self.column), pixel, store.stride, channels);
+                }
             }
         }
         U::end();

@@ -4,16 +4,21 @@ use crate::norm::moments::parts;
 use crate::parallel::{chunk, for_each};
 use crate::simd::{Isa, Kernel, Vector};
 
-/// Three rows, each as long as the channels rounded up to whole lines: centre, factor and summand
-/// of every channel.
-pub(super) struct Factors {
+/// What a normalisation does to the pixels of a picture: three rows, each as long as the channels
+/// rounded up to whole lines, centre, factor and summand of every channel, and a function behind them.
+pub(crate) struct Factors {
     rows: Buffer,
     channels: usize,
+    activation: Activation,
 }
 
 impl Factors {
     /// `each` gives centre, factor and summand of a channel.
-    pub(super) fn new(channels: usize, each: impl Fn(usize) -> [f32; 3]) -> Self {
+    pub(super) fn new(
+        channels: usize,
+        activation: Activation,
+        each: impl Fn(usize) -> [f32; 3],
+    ) -> Self {
         let row = channels.next_multiple_of(LINE);
         let mut rows = Buffer::zeroed(3 * row);
         let slice = rows.as_mut_slice();
@@ -22,37 +27,44 @@ impl Factors {
                 slice[i * row + c] = x;
             }
         }
-        Self { rows, channels }
+        Self {
+            rows,
+            channels,
+            activation,
+        }
     }
 
     /// Writes the normalised `pixels` pixels at `x` to `out`, which may be `x` itself.
     ///
     /// # Safety
     /// Both hold `[pixels, channels]`, and nobody else touches `out` meanwhile.
-    pub(super) unsafe fn apply(
-        &self,
-        isa: Isa,
-        x: *const f32,
-        pixels: usize,
-        activation: Activation,
-        out: *mut f32,
-    ) {
+    pub(super) unsafe fn apply(&self, isa: Isa, x: *const f32, pixels: usize, out: *mut f32) {
         let channels = self.channels;
         let parts = parts(pixels, channels);
         let (x, to) = (Shared(x.cast_mut()), Shared(out));
         for_each(parts, |task| {
             let (from, end) = chunk(pixels, parts, task);
-            isa.run(Apply {
-                // SAFETY: within `x`, which is only read.
-                x: unsafe { x.get().add(from * channels) },
-                pixels: end - from,
-                channels,
-                factors: self.rows.as_ptr(),
-                row: channels.next_multiple_of(LINE),
-                activation,
-                // SAFETY: within `out`; each task writes pixels of its own.
-                out: unsafe { to.get().add(from * channels) },
-            });
+            // SAFETY: within both, and each task writes pixels of its own.
+            unsafe {
+                let (x, out) = (x.get().add(from * channels), to.get().add(from * channels));
+                self.apply_here(isa, x, end - from, out);
+            }
+        });
+    }
+
+    /// [`apply`](Self::apply) on this thread alone.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn apply_here(&self, isa: Isa, x: *const f32, pixels: usize, out: *mut f32) {
+        isa.run(Apply {
+            x,
+            pixels,
+            channels: self.channels,
+            factors: self.rows.as_ptr(),
+            row: self.channels.next_multiple_of(LINE),
+            activation: self.activation,
+            out,
         });
     }
 }

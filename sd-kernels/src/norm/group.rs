@@ -61,7 +61,7 @@ pub fn group_norm_in_place(
         // SAFETY: `x` is borrowed exclusively.
         unsafe {
             let factors = norm.factors(moments, None);
-            factors.apply(isa, x, pixels, norm.activation, x);
+            factors.apply(isa, x, pixels, x);
         }
     }
     Ok(())
@@ -117,7 +117,7 @@ fn normalise(
         // SAFETY: the sample's part of the input and of the output.
         unsafe {
             let (x, out) = (x.as_ptr().add(first), out.as_mut_ptr().add(first));
-            factors.apply(isa, x, pixels, norm.activation, out);
+            factors.apply(isa, x, pixels, out);
         }
     }
     Ok(())
@@ -143,13 +143,13 @@ pub fn group_norm_with(
     if !x.is_empty() {
         let factors = norm.factors(moments, None);
         // SAFETY: both hold so many pixels, and `out` is borrowed exclusively.
-        unsafe { factors.apply(isa, x.as_ptr(), pixels, norm.activation, out.as_mut_ptr()) };
+        unsafe { factors.apply(isa, x.as_ptr(), pixels, out.as_mut_ptr()) };
     }
     Ok(())
 }
 
 impl GroupNorm<'_> {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let channels = self.weight.len();
         check_len("the bias", self.bias.len(), &[channels])?;
         if self.groups == 0 || !channels.is_multiple_of(self.groups) {
@@ -163,11 +163,11 @@ impl GroupNorm<'_> {
     }
 
     /// Factors of each channel of a picture of these moments, which include `shift`.
-    fn factors(&self, moments: &Moments, shift: Option<&[f32]>) -> Factors {
+    pub(crate) fn factors(&self, moments: &Moments, shift: Option<&[f32]>) -> Factors {
         let size = moments.channels() / self.groups;
         let deviation = |(mean, variance)| (mean, f64::sqrt(variance + f64::from(self.epsilon)));
         let groups: Vec<(f64, f64)> = moments.groups(self.groups).map(deviation).collect();
-        Factors::new(moments.channels(), |c| {
+        Factors::new(moments.channels(), self.activation, |c| {
             let (mean, deviation) = groups[c / size];
             let shift = shift.map_or(0.0, |shift| f64::from(shift[c]));
             let (factor, centre) = (f64::from(self.weight[c]) / deviation, mean - shift);

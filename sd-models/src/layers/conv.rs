@@ -144,6 +144,11 @@ impl Conv2d {
         }
     }
 
+    /// True where nothing lies beside it.
+    pub(super) fn is_bare(&self) -> bool {
+        self.beside.is_empty()
+    }
+
     /// True where the kernels have the weight.
     pub(crate) fn is_packed(&self) -> bool {
         self.packed.is_some()

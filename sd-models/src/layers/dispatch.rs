@@ -64,6 +64,40 @@ pub(super) fn conv2d_rows(
     }
 }
 
+/// A normalisation with the moments of the whole picture, and the function behind it.
+#[derive(Clone, Copy)]
+pub(crate) struct Normed<'a> {
+    pub(crate) norm: &'a GroupNorm,
+    pub(crate) activation: Activation,
+    pub(crate) moments: &'a Moments,
+}
+
+/// Some `rows` of the output from `parts`, rows of several strips of the input from row `top` on, one
+/// below the other, normalised or not; with `measured`, and what a normalisation must know of them.
+pub(crate) fn conv2d_strip<'a>(
+    layer: &Conv2d,
+    parts: impl Iterator<Item = Rows<'a>>,
+    normed: Option<Normed<'_>>,
+    (top, rows): (usize, Range<usize>),
+    epilogue: Epilogue<4>,
+    measured: bool,
+) -> (Tensor<4>, Option<Measured>) {
+    if let Some(packed) = layer.packed.as_ref().filter(|_| layer.is_bare()) {
+        let norm = normed.map(|of| (of.norm, of.activation, of.moments));
+        let (first, count) = (layer.first_row(top, &rows), rows.len());
+        let (parts, rows) = (parts.collect(), OutputRows { first, count });
+        let made = packed.conv2d_strip(parts, layer.doubles, norm, rows, epilogue, measured);
+        return (made.0, made.1.map(Measured::Host));
+    }
+    let x = match normed {
+        Some(of) => group_norm_rows(of.norm, parts, of.moments, of.activation),
+        None => copy_rows(parts),
+    };
+    let mut made = layer.forward_rows(x, top, rows, epilogue);
+    let measured = measured.then(|| moments(&mut made));
+    (made, measured)
+}
+
 pub(super) fn linear<const D: usize>(
     layer: &Linear,
     x: Input<'_, D>,
@@ -188,6 +222,13 @@ pub(crate) fn duplicate(x: &mut Tensor<4>) -> Tensor<4> {
     match runs_kernels(x) {
         true => cpu::duplicate(x),
         false => x.clone(),
+    }
+}
+
+/// The end of a picture that nobody else holds.
+pub(crate) fn recycle(x: Tensor<4>) {
+    if runs_kernels(&x) {
+        cpu::recycle(x);
     }
 }
 

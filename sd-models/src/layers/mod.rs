@@ -34,8 +34,8 @@ pub(crate) use conv::Scale;
 pub use conv::{Conv2d, Padding};
 pub(crate) use cpu::expect_shapes;
 pub(crate) use dispatch::{
-    Measured, Rows, concat_channels, concat_rows, copy_rows, duplicate, group_norm_rows,
-    has_kernels, moments, multi_head_attention, stored, stored_dtype,
+    Measured, Normed, Rows, concat_channels, concat_rows, conv2d_strip, copy_rows, duplicate,
+    group_norm_rows, has_kernels, moments, multi_head_attention, recycle, stored, stored_dtype,
 };
 pub(crate) use embedding::Embedding;
 pub use epilogue::Epilogue;

@@ -13,7 +13,7 @@ mod values;
 
 pub(super) use norm::{group_norm, group_norm_rows, layer_norm, moments};
 pub(super) use packed::Packed;
-pub(super) use pictures::{concat_channels, copy_rows, duplicate};
+pub(super) use pictures::{concat_channels, copy_rows, duplicate, recycle};
 
 use burn::tensor::Tensor;
 use sd_kernels::{AttentionShape, Isa, Products, take_output};

@@ -44,7 +44,7 @@ pub(in crate::layers) fn group_norm_rows<'a>(
 }
 
 /// Calls `run` with the layer as the kernels take it.
-fn with<R>(
+pub(super) fn with<R>(
     layer: &GroupNorm,
     activation: Activation,
     run: impl FnOnce(sd_kernels::GroupNorm<'_>) -> R,

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use sd_core::WeightBytes;
 use sd_kernels::{
-    Activation, ConvShape, OutputRows, PackedConv, PackedGeglu, PackedMatrix, Picture, take_output,
+    Activation, ConvShape, Moments, OutputRows, PackedConv, PackedGeglu, PackedMatrix, Picture,
+    StripInput, take_output,
 };
 
 use super::expect_shapes;
+use super::norm;
+use super::pictures::lend_rows;
 use super::values::{Values, picture, pixels, tensor, values};
 use crate::Result;
-use crate::layers::{Epilogue, Input};
+use crate::layers::{Epilogue, GroupNorm, Input, Rows};
 use crate::weights::Weights;
 
 /// A layer's weight as the kernels want it, and its bias.
@@ -157,28 +160,64 @@ impl Packed<PackedConv> {
         rows: OutputRows,
         epilogue: Epilogue<4>,
     ) -> Tensor<4> {
-        let ([n, _, height, width], device) = (x.get().dims(), x.get().device());
-        let shape = self.shape(doubled);
-        let strip = Picture { n, height, width };
-        // The width does not depend on the height, for which any will do that the kernel fits in.
-        let any = Picture {
-            height: shape.kernel,
-            ..strip
+        let mut given;
+        let strip = match x {
+            Input::Lent(x) => x,
+            Input::Given(x) => {
+                given = x;
+                &mut given
+            }
         };
-        let dims = [
-            n,
-            rows.count,
-            expect_shapes(shape.output(any)).1,
-            shape.outputs,
-        ];
-        let epilogue = Numbers::new(epilogue, pixels);
-        x.read_pixels(|x| {
+        let all = 0..strip.dims()[2];
+        let parts = vec![Rows { strip, rows: all }];
+        let made = self.conv2d_strip(parts, doubled, None, rows, epilogue, false);
+        made.0
+    }
+
+    /// Some rows of the output from rows of several strips of one picture, one below the other, and
+    /// where they are to be `measured` their moments.
+    pub(in crate::layers) fn conv2d_strip(
+        &self,
+        parts: Vec<Rows<'_>>,
+        doubled: bool,
+        norm: Option<(&GroupNorm, Activation, &Moments)>,
+        rows: OutputRows,
+        epilogue: Epilogue<4>,
+        measured: bool,
+    ) -> (Tensor<4>, Option<Moments>) {
+        let shape = self.shape(doubled);
+        lend_rows(parts, |parts, width, device| {
+            // The width does not depend on the height, for which any will do that the kernel fits in.
+            let any = Picture {
+                n: 1,
+                height: shape.kernel,
+                width,
+            };
+            let (_, out_width) = expect_shapes(shape.output(any));
+            let dims = [1, rows.count, out_width, shape.outputs];
+            let epilogue = Numbers::new(epilogue, pixels);
+            let bias = self.shifted_bias(&epilogue, 0);
+            let behind = sd_kernels::Epilogue {
+                bias: bias.as_deref(),
+                activation: epilogue.activation,
+                residual: epilogue.residual.as_deref(),
+                rectified: epilogue.rectified,
+            };
             let mut out = take_output(dims.iter().product());
-            self.run(x, &epilogue, &mut out, |x, epilogue, out| {
+            let mut forward = |norm: Option<(sd_kernels::GroupNorm<'_>, &Moments)>| {
+                let input = StripInput { parts, width, norm };
                 let weight = &self.weight;
-                expect_shapes(weight.forward_rows(doubled, x, strip, rows, epilogue, out));
-            });
-            picture(out, dims, &device)
+                expect_shapes(
+                    weight.forward_strip(doubled, input, rows, behind, measured, &mut out),
+                )
+            };
+            let moments = match norm {
+                None => forward(None),
+                Some((layer, activation, moments)) => {
+                    norm::with(layer, activation, |norm| forward(Some((norm, moments))))
+                }
+            };
+            (picture(out, dims, device), moments)
         })
     }
 

@@ -1,8 +1,8 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use sd_kernels::take_output;
 
 use super::expect_shapes;
-use super::values::{lend_pixels, picture, pixels};
+use super::values::{Values, lend_pixels, picture, pixels};
 pub(super) use crate::layers::Rows;
 
 /// Copied by all threads; a mere clone would be a copy made by one, when it is first read.
@@ -13,6 +13,11 @@ pub(in crate::layers) fn duplicate(x: &mut Tensor<4>) -> Tensor<4> {
         expect_shapes(sd_kernels::copy(x, &mut copy));
         picture(copy, [n, h, w, c], &device)
     })
+}
+
+/// Its memory will be a later layer's output.
+pub(in crate::layers) fn recycle(x: Tensor<4>) {
+    drop(pixels(x));
 }
 
 pub(in crate::layers) fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
@@ -55,4 +60,31 @@ pub(super) fn collect_rows<'a>(
         });
     }
     picture(out, [1, count, width, channels], &device)
+}
+
+/// Calls `read` with the numbers of rows of several strips of a picture, which are whole again
+/// afterwards, their width and their device.
+pub(super) fn lend_rows<R>(
+    mut all: Vec<Rows<'_>>,
+    read: impl FnOnce(&[&[f32]], usize, &Device) -> R,
+) -> R {
+    let Some(first) = all.first() else {
+        unreachable!("a layer needs at least one row of its input");
+    };
+    let ([_, channels, _, width], device) = (first.strip.dims(), first.strip.device());
+    let take = |part: &mut Rows<'_>| {
+        let empty = Tensor::empty([1; 4], &device);
+        pixels(std::mem::replace(part.strip, empty))
+    };
+    let held: Vec<Values> = all.iter_mut().map(take).collect();
+    let line = channels * width;
+    let parts = held
+        .iter()
+        .zip(&all)
+        .map(|(x, Rows { rows, .. })| &x[rows.start * line..rows.end * line]);
+    let result = read(&parts.collect::<Vec<_>>(), width, &device);
+    for (Rows { strip, .. }, x) in all.into_iter().zip(held) {
+        *strip = x.into_picture(&device);
+    }
+    result
 }

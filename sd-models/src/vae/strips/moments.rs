@@ -14,8 +14,15 @@ pub(super) struct MomentsAccumulator {
 }
 
 impl MomentsAccumulator {
-    pub(super) fn add(&mut self, strip: &mut Tensor<4>) {
-        match moments(strip) {
+    /// Measures a strip.
+    pub(super) fn measure(&mut self, strip: &mut Tensor<4>) {
+        let measured = moments(strip);
+        self.add(strip, measured);
+    }
+
+    /// Those of a `strip` that was `measured`.
+    pub(super) fn add(&mut self, strip: &Tensor<4>, measured: Measured) {
+        match measured {
             Measured::Host(moments) => self.merge(moments),
             Measured::Device(moments) => {
                 let [_, _, rows, width] = strip.dims();

@@ -6,7 +6,7 @@ use sd_core::Result;
 use sd_kernels::{Activation, Moments};
 
 use super::moments::MomentsAccumulator;
-use crate::layers::{self, GroupNorm, Rows};
+use crate::layers::{self, Conv2d, Epilogue, GroupNorm, Measured, Normed, Rows};
 
 /// A picture `[1, channels, height, width]` as strips of whole rows.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Strips {
     pub(super) fn whole(mut x: Tensor<4>, measured: bool) -> Result<Self> {
         let mut moments = MomentsAccumulator::default();
         if measured {
-            moments.add(&mut x);
+            moments.measure(&mut x);
         }
         Ok(Self {
             height: x.dims()[2],
@@ -44,17 +44,20 @@ impl Strips {
         })
     }
 
-    /// A picture of `height` rows whose strips `each` makes, from top to bottom.
+    /// A picture of `height` rows whose strips `each` makes, from top to bottom, and measures where it
+    /// can.
     pub(super) fn build(
         height: usize,
         output: Output,
-        mut each: impl FnMut(Range<usize>) -> Tensor<4>,
+        mut each: impl FnMut(Range<usize>) -> (Tensor<4>, Option<Measured>),
     ) -> Result<Self> {
         let (mut strips, mut moments) = (VecDeque::new(), MomentsAccumulator::default());
         for rows in ranges(height, output.rows) {
-            let mut strip = each(rows);
-            if output.measured {
-                moments.add(&mut strip);
+            let (mut strip, measured) = each(rows);
+            match measured {
+                Some(measured) => moments.add(&strip, measured),
+                None if output.measured => moments.measure(&mut strip),
+                None => {}
             }
             strips.push_back(strip);
         }
@@ -103,13 +106,14 @@ impl Strips {
 
     /// Frees the strips that end at or before `row`.
     pub(super) fn forget_before(&mut self, row: usize) {
-        while let Some(strip) = self.strips.front() {
+        while let Some(strip) = self.strips.pop_front() {
             let end = self.first + strip.dims()[2];
             if end > row {
+                self.strips.push_front(strip);
                 break;
             }
             self.first = end;
-            self.strips.pop_front();
+            layers::recycle(strip);
         }
     }
 
@@ -130,6 +134,33 @@ impl Strips {
             (Some(moments), rows) => layers::group_norm_rows(norm, rows, moments, activation),
             (None, rows) => norm.forward(layers::copy_rows(rows), activation),
         }
+    }
+
+    /// Some rows of what `conv` makes of this picture, behind `norm` and a SiLU where there is one, and
+    /// what was measured of them where that is wanted.
+    pub(super) fn convolve(
+        &mut self,
+        (norm, conv): (Option<&GroupNorm>, &Conv2d),
+        rows: Range<usize>,
+        epilogue: Epilogue<4>,
+        measured: bool,
+    ) -> (Tensor<4>, Option<Measured>) {
+        let reach = conv.reach(rows.clone(), self.height);
+        let place = (reach.start, rows);
+        let (moments, parts) = self.parts(reach);
+        let normed = match (norm, moments) {
+            (None, _) => None,
+            (Some(norm), Some(moments)) => Some(Normed {
+                norm,
+                activation: Activation::Silu,
+                moments,
+            }),
+            (Some(norm), None) => {
+                let x = norm.forward(layers::copy_rows(parts), Activation::Silu);
+                return (conv.forward_rows(x, place.0, place.1, epilogue), None);
+            }
+        };
+        layers::conv2d_strip(conv, parts, normed, place, epilogue, measured)
     }
 }
 

@@ -95,7 +95,7 @@ impl Replay<'_> {
                 break;
             }
             strips.first += rows;
-            self.outputs.free(strip);
+            self.outputs.recycle(strip);
         }
     }
 

@@ -5,7 +5,7 @@ use sd_core::Result;
 use sd_kernels::Activation;
 
 use super::{Output, Strips, ranges};
-use crate::layers::{Attention, Epilogue, KeyValue, to_picture, to_tokens};
+use crate::layers::{Attention, Epilogue, KeyValue, Measured, to_picture, to_tokens};
 use crate::vae::StripRows;
 use crate::vae::description::{Convolution, Layer, Operation, Residual};
 use crate::vae::whole::shortened;
@@ -44,7 +44,7 @@ fn convolve(
     let (from, height) = (x.height(), layer.conv.output_height(x.height()));
     if let Residual::Keep = layer.residual {
         let x = kept.insert(x);
-        return Strips::build(height, output, |rows| strip(layer, x, rows, None));
+        return Strips::build(height, output, |rows| strip(layer, x, rows, None, output));
     }
     let (shortcut, mut added) = match layer.residual {
         Residual::Add(shortcut) => (shortcut, kept.take()),
@@ -53,7 +53,7 @@ fn convolve(
     Strips::build(height, output, |rows| {
         let residual = added.as_mut().map(|kept| kept.take(rows.clone()));
         let residual = residual.map(|kept| shortened(shortcut, kept));
-        let strip = strip(layer, &mut x, rows.clone(), residual);
+        let strip = strip(layer, &mut x, rows.clone(), residual, output);
         // What no later strip reaches is freed on the way.
         let next = rows.end..(rows.end + 1).min(height);
         let done = match next.is_empty() {
@@ -71,14 +71,10 @@ fn strip(
     x: &mut Strips,
     rows: Range<usize>,
     residual: Option<Tensor<4>>,
-) -> Tensor<4> {
-    let reach = layer.conv.reach(rows.clone(), x.height());
-    let input = match layer.norm {
-        Some(norm) => x.normed(reach.clone(), norm, Activation::Silu),
-        None => x.rows(reach.clone()),
-    };
+    output: Output,
+) -> (Tensor<4>, Option<Measured>) {
     let epilogue = layer.epilogue(residual);
-    (layer.conv).forward_rows(input, reach.start, rows, epilogue)
+    x.convolve((layer.norm, layer.conv), rows, epilogue, output.measured)
 }
 
 /// Keys and values of all pixels are held, the queries come strip by strip, so that no backend needs
@@ -103,6 +99,7 @@ fn attend(layer: &Attention, mut x: Strips, output: Output) -> Result<Strips> {
         let strip = x.take(rows);
         let [_, _, h, w] = strip.dims();
         let strip = Epilogue::residual(to_tokens(strip));
-        to_picture(layer.forward(query, Some(&key_value), strip), h, w)
+        let gathered = layer.forward(query, Some(&key_value), strip);
+        (to_picture(gathered, h, w), None)
     })
 }
