@@ -280,6 +280,7 @@ impl PackedConv {
         if out.is_empty() {
             return Ok(None);
         }
+        // Those of int8 are rounded by the largest of the picture, which must be known before.
         let in_taps = taps::fits(weight.products, shape) && weight.held != Held::Int8;
         if !in_taps {
             match (input.parts, input.norm) {
@@ -298,7 +299,7 @@ impl PackedConv {
             let input = PixelRows::strip(input, picture, shape);
             taps::forward(weight, shape, call, store(call), &input, segments.as_ref());
         };
-        if input.norm.is_none() || taps::normalises(weight, shape, call) {
+        if input.norm.is_none() || taps::rounds_once(weight, shape, call) {
             forward(input);
         } else {
             let x = input.collect(isa)?;

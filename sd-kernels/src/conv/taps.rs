@@ -42,12 +42,11 @@ pub(super) fn fits(products: Products, shape: ConvShape) -> bool {
     products.convolves() && shape.stride == 1 && shape.kernel > 1 && whole
 }
 
-/// True where pixels can be normalised while they are rounded and are so but once, at the borders of
-/// strips twice. Those of int8 are rounded by the largest of the picture, so that these must be known
-/// before.
-pub(super) fn normalises(weight: &PackedMatrix, shape: ConvShape, call: Call) -> bool {
+/// True where each pixel is rounded but once, at the borders of strips twice: then it may be normalised
+/// on that way.
+pub(super) fn rounds_once(weight: &PackedMatrix, shape: ConvShape, call: Call) -> bool {
     let [.., panels] = parts(weight, shape, call);
-    weight.held != Held::Int8 && panels == 1
+    panels == 1
 }
 
 pub(super) fn forward(
