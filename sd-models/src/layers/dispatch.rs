@@ -73,7 +73,7 @@ pub(crate) struct Normed<'a> {
 }
 
 /// Some `rows` of the output from `parts`, rows of several strips of the input from row `top` on, one
-/// below the other, normalised or not; with `measured`, and what a normalisation must know of them.
+/// below the other, normalised or not; and with `measured` what a normalisation must know of them.
 pub(crate) fn conv2d_strip<'a>(
     layer: &Conv2d,
     parts: impl Iterator<Item = Rows<'a>>,
@@ -83,10 +83,9 @@ pub(crate) fn conv2d_strip<'a>(
     measured: bool,
 ) -> (Tensor<4>, Option<Measured>) {
     if let Some(packed) = layer.packed.as_ref().filter(|_| layer.is_bare()) {
-        let norm = normed.map(|of| (of.norm, of.activation, of.moments));
         let (first, count) = (layer.first_row(top, &rows), rows.len());
         let (parts, rows) = (parts.collect(), OutputRows { first, count });
-        let made = packed.conv2d_strip(parts, layer.doubles, norm, rows, epilogue, measured);
+        let made = packed.conv2d_strip(parts, layer.doubles, normed, rows, epilogue, measured);
         return (made.0, made.1.map(Measured::Host));
     }
     let x = match normed {

@@ -13,7 +13,7 @@ use super::norm;
 use super::pictures::lend_rows;
 use super::values::{Values, picture, pixels, tensor, values};
 use crate::Result;
-use crate::layers::{Epilogue, GroupNorm, Input, Rows};
+use crate::layers::{Epilogue, Input, Normed, Rows};
 use crate::weights::Weights;
 
 /// A layer's weight as the kernels want it, and its bias.
@@ -174,13 +174,13 @@ impl Packed<PackedConv> {
         made.0
     }
 
-    /// Some rows of the output from rows of several strips of one picture, one below the other, and
-    /// where they are to be `measured` their moments.
+    /// Some rows of the output from rows of several strips of one picture, one below the other and
+    /// normalised or not, and where they are to be `measured` their moments.
     pub(in crate::layers) fn conv2d_strip(
         &self,
         parts: Vec<Rows<'_>>,
         doubled: bool,
-        norm: Option<(&GroupNorm, Activation, &Moments)>,
+        normed: Option<Normed<'_>>,
         rows: OutputRows,
         epilogue: Epilogue<4>,
         measured: bool,
@@ -211,11 +211,11 @@ impl Packed<PackedConv> {
                     weight.forward_strip(doubled, input, rows, behind, measured, &mut out),
                 )
             };
-            let moments = match norm {
+            let moments = match normed {
                 None => forward(None),
-                Some((layer, activation, moments)) => {
-                    norm::with(layer, activation, |norm| forward(Some((norm, moments))))
-                }
+                Some(of) => norm::with(of.norm, of.activation, |norm| {
+                    forward(Some((norm, of.moments)))
+                }),
             };
             (picture(out, dims, device), moments)
         })
