@@ -6,7 +6,7 @@ use sd_kernels::OutputReplay;
 
 use super::description::Layer;
 use super::tiling::{Planner, Tiles};
-use super::{DecodePlan, Direction, Limits, StripRows, Tiling, strips, whole};
+use super::{DecodePlan, Direction, Limits, Tiling, strips, whole};
 
 /// The way that pictures are cut, and the memory they may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,20 +81,9 @@ impl Way<'_> {
             return Ok(plan.peak_bytes);
         }
         let latent = size.map(|side| side / self.factor);
-        let levels = self
-            .layers
-            .iter()
-            .map(|layer| layer.from.level.max(layer.to.level));
-        let finest = levels.max().unwrap_or(0);
-        // In one piece it is one strip.
-        let whole = || StripRows {
-            rows: (0..=finest).map(|level| latent[0] << level).collect(),
-            attention: latent[0],
-        };
-        let strips = plan.strips.unwrap_or_else(whole);
-        strips::replay(&self.layers, latent, &strips, outputs);
-        let numbers = outputs.take_peak();
+        strips::replay(&self.layers, latent, plan.strips.as_ref(), outputs);
         outputs.release();
+        let numbers = outputs.take_peak();
         Ok((numbers * DType::from(self.dtype).size()) as u64)
     }
 

@@ -7,18 +7,27 @@ use std::ops::Range;
 use sd_kernels::{ConvShape, OutputReplay, Picture, Replayed};
 
 use super::ranges;
-use crate::layers::Conv2d;
 use crate::vae::StripRows;
 use crate::vae::description::{Convolution, FeatureMap, Layer, Operation, Residual};
 
-/// One picture through all `layers`, whose latent is of `latent` pixels.
+/// One picture through all `layers`, whose latent is of `latent` pixels: in `strips`, or as
+/// [`whole`](crate::vae::whole) runs it.
 pub(in crate::vae) fn replay(
     layers: &[Layer<'_>],
     latent: [usize; 2],
-    strips: &StripRows,
+    strips: Option<&StripRows>,
     outputs: &mut OutputReplay,
 ) {
-    let mut replay = Replay { latent, outputs };
+    let mut replay = Replay {
+        latent,
+        is_whole: strips.is_none(),
+        outputs,
+    };
+    // In one piece it is one strip.
+    let rows = |map: FeatureMap| match strips {
+        Some(strips) => strips.rows[map.level],
+        None => latent[0] << map.level,
+    };
     let Some(first) = layers.first() else {
         return;
     };
@@ -30,10 +39,12 @@ pub(in crate::vae) fn replay(
     for layer in layers {
         x = match layer.operation {
             Operation::Convolution(convolution) => {
-                let rows = strips.rows[layer.to.level];
-                replay.convolve(layer, convolution, x, rows, &mut kept)
+                replay.convolve(layer, convolution, x, rows(layer.to), &mut kept)
             }
-            Operation::Attention(_) => replay.attend(layer.to, x, strips.attention),
+            Operation::Attention(_) => {
+                let rows = strips.map_or(latent[0], |strips| strips.attention);
+                replay.attend(layer.to, x, rows)
+            }
         };
     }
     // The strips, and the picture that is made of them.
@@ -44,6 +55,8 @@ pub(in crate::vae) fn replay(
 
 struct Replay<'a> {
     latent: [usize; 2],
+    /// True where the picture is in one piece.
+    is_whole: bool,
     outputs: &'a mut OutputReplay,
 }
 
@@ -53,6 +66,19 @@ struct Strips {
     height: usize,
     first: usize,
     strips: VecDeque<(usize, Replayed)>,
+}
+
+impl Strips {
+    /// The number of strips that have some of these rows.
+    fn parts(&self, rows: &Range<usize>) -> usize {
+        let mut top = self.first;
+        let strips = self.strips.iter().filter(|(count, _)| {
+            let first = top;
+            top += count;
+            first.max(rows.start) < top.min(rows.end)
+        });
+        strips.count()
+    }
 }
 
 impl Replay<'_> {
@@ -125,11 +151,9 @@ impl Replay<'_> {
     ) -> Strips {
         let (conv, to) = (convolution.conv, layer.to);
         if let Residual::Keep = convolution.residual {
-            let from = x.map;
-            let height = x.height;
-            *kept = Some(x);
+            let x = kept.insert(x);
             return self.build(to, rows, |replay, rows| {
-                replay.strip(conv, [from, to], conv.reach(rows.clone(), height), rows)
+                replay.strip(convolution, x, to, rows)
             });
         }
         let (shortcut, mut added) = match convolution.residual {
@@ -149,8 +173,7 @@ impl Replay<'_> {
                     }
                 }
             });
-            let reach = conv.reach(rows.clone(), x.height);
-            let strip = replay.strip(conv, [x.map, to], reach, rows.clone());
+            let strip = replay.strip(convolution, &x, to, rows.clone());
             if let Some(residual) = residual {
                 replay.outputs.recycle(residual);
             }
@@ -169,15 +192,28 @@ impl Replay<'_> {
         made
     }
 
-    /// Some rows of a convolution's output, of a copy of those that they reach.
+    /// Some rows of a convolution's output. What they reach is copied for it where it is to be normalised
+    /// or lies in several strips. (Convolutions by tiles make no copies, and are not told apart.)
     fn strip(
         &mut self,
-        conv: &Conv2d,
-        [from, to]: [FeatureMap; 2],
-        reach: Range<usize>,
+        convolution: Convolution<'_>,
+        x: &Strips,
+        to: FeatureMap,
         rows: Range<usize>,
     ) -> Replayed {
-        let input = self.take(from, reach.len());
+        let conv = convolution.conv;
+        let reach = conv.reach(rows.clone(), x.height);
+        let is_normed = convolution.norm.is_some();
+        let (input, made) = if self.is_whole {
+            // In place, but for a picture that is kept.
+            let is_copied = is_normed && matches!(convolution.residual, Residual::Keep);
+            let input = is_copied.then(|| self.take(x.map, reach.len()));
+            (input, self.take(to, rows.len()))
+        } else {
+            let made = self.take(to, rows.len());
+            let is_copied = is_normed || x.parts(&reach) > 1;
+            (is_copied.then(|| self.take(x.map, reach.len())), made)
+        };
         let [_, width] = self.size(to);
         let picture = Picture {
             n: 1,
@@ -188,8 +224,9 @@ impl Replay<'_> {
         let kernel = conv.kernel();
         self.outputs
             .convolve(ConvShape::same(inputs, outputs, kernel), picture);
-        let made = self.take(to, rows.len());
-        self.outputs.recycle(input);
+        if let Some(input) = input {
+            self.outputs.recycle(input);
+        }
         made
     }
 
