@@ -147,19 +147,16 @@ impl Strips {
     ) -> (Tensor<4>, Option<Measured>) {
         let reach = conv.reach(rows.clone(), self.height);
         let place = (reach.start, rows);
+        if let (Some(norm), None) = (norm, &self.moments) {
+            let x = self.normed(reach, norm, Activation::Silu);
+            return (conv.forward_rows(x, place.0, place.1, epilogue), None);
+        }
         let (moments, parts) = self.parts(reach);
-        let normed = match (norm, moments) {
-            (None, _) => None,
-            (Some(norm), Some(moments)) => Some(Normed {
-                norm,
-                activation: Activation::Silu,
-                moments,
-            }),
-            (Some(norm), None) => {
-                let x = norm.forward(layers::copy_rows(parts), Activation::Silu);
-                return (conv.forward_rows(x, place.0, place.1, epilogue), None);
-            }
-        };
+        let normed = norm.zip(moments).map(|(norm, moments)| Normed {
+            norm,
+            activation: Activation::Silu,
+            moments,
+        });
         layers::conv2d_strip(conv, parts, normed, place, epilogue, measured)
     }
 }
